@@ -1,0 +1,3 @@
+"""Shared library of SlicerRetReg: geometry, transforms, closed-form fits, files, client."""
+
+from __future__ import annotations

@@ -1,0 +1,123 @@
+"""What callers, models and the wire exchange: requests, results and model descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from retreg.errors import InputError
+from retreg.image import Image
+from retreg.quality import Quality
+from retreg.transforms import Transform
+
+Scalar = str | float | int | bool
+ImageKind = Literal["picture", "volume"]
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """Points of one image, with the same order and labels as those of its partner.
+
+    points: (n, 3) LPS mm. weights: (n,) from 0 upwards. inliers: (n,) bool, whether the pair
+    supports the transform.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+    inliers: np.ndarray
+
+    def __post_init__(self) -> None:
+        points = np.asarray(self.points, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+            raise InputError("Keypoints must be finite points of the shape (n, 3).")
+        weights = np.asarray(self.weights, dtype=np.float64)
+        inliers = np.asarray(self.inliers, dtype=bool)
+        if weights.shape != (len(points),) or inliers.shape != (len(points),):
+            raise InputError("Keypoints need one weight and one inlier state per point.")
+        for name, value in (("points", points), ("weights", weights), ("inliers", inliers)):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a model, described so that any client can draw a control for it.
+
+    minimum and maximum bound numbers; choices lists the allowed strings.
+    """
+
+    name: str
+    title: str
+    default: Scalar
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def checked(self, value: Scalar) -> Scalar:
+        """The value, converted to the type of the default. Raises OptionError."""
+        from retreg.errors import OptionError
+
+        if self.choices:
+            if value not in self.choices:
+                raise OptionError(
+                    f"{self.name} = {value!r} is not known; use one of {', '.join(self.choices)}."
+                )
+            return value
+        if isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                raise OptionError(f"{self.name} = {value!r} was given; use true or false.")
+            return value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise OptionError(f"{self.name} = {value!r} was given; a number was expected.")
+        low = -np.inf if self.minimum is None else self.minimum
+        high = np.inf if self.maximum is None else self.maximum
+        if not low <= value <= high:
+            raise OptionError(f"{self.name} = {value} is out of range; use {low} to {high}.")
+        return type(self.default)(value)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a client needs to know of a model: its name, what it takes and what it offers.
+
+    kinds: the images it registers. produces: the transform families, the first is the default.
+    weights_sha256: hash of the trained weights, empty for models without any.
+    """
+
+    name: str
+    title: str
+    kinds: tuple[ImageKind, ...]
+    produces: tuple[str, ...]
+    options: tuple[Option, ...] = ()
+    citation: str = ""
+    licence: str = "Apache-2.0"
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationRequest:
+    """Register moving to fixed with a model. options holds only what differs from the defaults."""
+
+    fixed: Image
+    moving: Image
+    model: str
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationResult:
+    """The answer: a transform, the keypoints that drive or support it, and how good it is.
+
+    provenance: model, options, version, weights_sha256 and seconds per stage, ready for JSON.
+    """
+
+    transform: Transform
+    fixed_keypoints: Keypoints
+    moving_keypoints: Keypoints
+    quality: Quality
+    provenance: Mapping[str, Any]

@@ -1,0 +1,41 @@
+"""The models by name. A new model is one file beside this one and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+
+from retreg.errors import OptionError
+from retreg.image import Image
+from retreg.messages import ModelInfo
+
+from retreg_server.registration.base import Model
+
+FACTORIES: dict[str, str] = {
+    "auto-fundus": "auto_fundus:AutoFundus",
+    "auto-brain": "auto_brain:AutoBrain",
+    "fundus-sift": "fundus_sift:FundusSift",
+}
+
+
+@cache
+def get_model(name: str) -> Model:
+    """The model of that name, loaded on first use. Raises OptionError for an unknown name."""
+    if name not in FACTORIES:
+        raise OptionError(f"The model {name!r} is not known; use one of {', '.join(FACTORIES)}.")
+    module, factory = FACTORIES[name].split(":")
+    make: Callable[[], Model] = getattr(
+        import_module(f"retreg_server.registration.{module}"), factory
+    )
+    return make()
+
+
+def all_infos() -> tuple[ModelInfo, ...]:
+    """The descriptions of all models, in the order of the registry."""
+    return tuple(get_model(name).info for name in FACTORIES)
+
+
+def default_model(fixed: Image) -> str:
+    """The name of the model that fits the image: a picture or a volume."""
+    return "auto-fundus" if fixed.is_picture else "auto-brain"
