@@ -1,0 +1,105 @@
+"""`retreg register FIXED MOVING -o DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from retreg.errors import InputError
+from retreg.image import Image
+from retreg.messages import RegistrationResult, Scalar
+
+HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
+EXIT_FAILED = 3
+FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    images = "PNG, JPEG, TIFF, NRRD, NIfTI, MHA, a DICOM file or a DICOM series folder"
+    parser.add_argument("fixed", type=Path, metavar="FIXED", help=f"the image to keep: {images}")
+    parser.add_argument("moving", type=Path, metavar="MOVING", help="the image to bring onto it")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", help="see `retreg models`; chosen from the images by default")
+    parser.add_argument("--transform", choices=FAMILIES, help="the model's default if not given")
+    parser.add_argument("--smoothing", type=float, help="of --transform tps; 0 interpolates")
+    parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
+    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
+    from retreg.files import read_image
+
+    from retreg_server.outputs import check_writable, write_outputs
+
+    check_writable(args.out)
+    fixed, moving = read_image(args.fixed), read_image(args.moving)
+    given = {"transform": args.transform, "smoothing": args.smoothing}
+    options = {name: value for name, value in given.items() if value is not None}
+    with ProgressBar() as bar:
+        result = _register(args, fixed, moving, options, bar)
+        bar("writing", 0.95)
+        write_outputs(args.out, fixed, moving, result)
+    print(f"{result.quality.verdict}: {result.quality.reason}")
+    print(f"Results are in {args.out}; look at {args.out / 'overlay.png'}.")
+    return EXIT_FAILED if result.quality.verdict == "fail" else 0
+
+
+def _register(
+    args: argparse.Namespace,
+    fixed: Image,
+    moving: Image,
+    options: dict[str, Scalar],
+    report: Callable[[str, float], None],
+) -> RegistrationResult:
+    from retreg_server.registration.registry import default_model
+
+    model = args.model or default_model(fixed)
+    if args.server:
+        from retreg.client import Client
+
+        with Client(args.server, token=_token(args.token_file)) as client:
+            return client.register(fixed, moving, model=model, progress=report, **options)
+    from retreg.messages import RegistrationRequest
+
+    from retreg_server.registration import engine
+
+    request = RegistrationRequest(fixed, moving, model, options)
+    return engine.register(request, report, device=args.device)
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The token file {path.name} cannot be read; check --token-file.") from error
+
+
+class ProgressBar:
+    """A bar on standard error that shows the stage; silent when that is not a terminal."""
+
+    def __enter__(self) -> ProgressBar:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=1.0,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            bar_format="{l_bar}{bar}| {elapsed}",
+        )
+        return self
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Show the stage that begins and the fraction (0 to 1) of the work that is done."""
+        self._bar.set_description(f"{stage:<24.24}", refresh=False)
+        self._bar.n = fraction
+        self._bar.refresh()
+
+    def __exit__(self, *_exception: object) -> None:
+        self._bar.close()

@@ -1,0 +1,76 @@
+"""The files that `retreg register` leaves in its output folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from retreg.errors import FileError
+from retreg.files import write_image, write_markups, write_transform
+from retreg.image import Image
+from retreg.messages import RegistrationResult
+from retreg.resample import resample
+
+from retreg_server.pictures import overlay, write_png
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder. Raises FileError when that, or a file in it, is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FileError(
+            f"The output folder {folder.name} cannot be written; choose another one with -o."
+        ) from error
+
+
+def write_outputs(folder: Path, fixed: Image, moving: Image, result: RegistrationResult) -> None:
+    """Write every result file; they appear in folder together or not at all.
+
+    transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, warped.nrrd (and warped.png
+    for pictures), overlay.png, result.json. Raises FileError when the disk does not take them.
+    """
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
+        try:
+            _write_all(staging, fixed, moving, result)
+            for path in staging.iterdir():
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise FileError(
+            f"The results could not be written to {folder.name} ({error.strerror}); free some "
+            "space or choose another folder with -o."
+        ) from error
+
+
+def _write_all(folder: Path, fixed: Image, moving: Image, result: RegistrationResult) -> None:
+    write_transform(folder / "transform.h5", result.transform, fixed.grid)
+    write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
+    write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
+    warped = resample(moving, result.transform, fixed.grid)
+    write_image(folder / "warped.nrrd", warped)
+    if fixed.is_picture:
+        write_image(folder / "warped.png", warped)
+    write_png(folder / "overlay.png", overlay(fixed, moving, result))
+    text = json.dumps(summary(result), indent=2, allow_nan=False)
+    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def summary(result: RegistrationResult) -> dict[str, Any]:
+    """What result.json says: provenance, quality numbers, verdict and reason."""
+    provenance = dict(result.provenance)
+    return {
+        **provenance,
+        "transform": provenance.get("options", {}).get("transform"),
+        "keypoints": len(result.fixed_keypoints),
+        "quality": dict(result.quality.numbers),
+        "verdict": result.quality.verdict,
+        "reason": result.quality.reason,
+    }
