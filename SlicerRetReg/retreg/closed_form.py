@@ -171,7 +171,7 @@ def _rotation(pairs: PointPairs) -> tuple[np.ndarray, float]:
     if normal is not None:
         # A large term along the common normal pins it, which leaves a turn within the plane.
         covariance = covariance + np.linalg.norm(covariance) * 10 * np.outer(normal, normal)
-    u, singular, vt = np.linalg.svd(covariance)
+    u, _, vt = np.linalg.svd(covariance)
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = u @ np.diag(signs) @ vt
     in_plane = (pairs.weights[:, None] * moving).T @ fixed

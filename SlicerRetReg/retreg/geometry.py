@@ -120,20 +120,25 @@ class Grid:
         k, j, i = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
         return self.world(np.stack([i.ravel(), j.ravel(), k.ravel()], axis=1))
 
+    def corners(self) -> np.ndarray:
+        """World points (8, 3) of the outermost voxel edges."""
+        edges = np.array(np.meshgrid(*((-0.5, n - 0.5) for n in self.size)))
+        return self.world(edges.reshape(3, -1).T)
+
     def contains(self, world: np.ndarray) -> np.ndarray:
         """(n,) bool: whether each point lies inside the outer voxel edges."""
         index = self.index(world)
-        return ((index >= -0.5) & (index <= np.array(self.size) - 0.5)).all(axis=1)
+        return np.all((index >= -0.5) & (index <= np.array(self.size) - 0.5), axis=1)
 
     def coarsened(self, step: int) -> Grid:
-        """A grid with step times the spacing whose nodes enclose every voxel edge of this one.
+        """A grid of every step-th voxel centre that encloses every voxel edge of this one.
 
         A field sampled on it can be interpolated anywhere in the image without extrapolation.
         """
         factors = np.where(self._used_axes == 1, step, 1)
-        counts = np.where(self._used_axes == 1, np.ceil(np.array(self.size) / factors) + 1, 1)
-        start = ((np.array(self.size) - 1) - (counts - 1) * factors) / 2
-        to_index = np.diag([*factors, 1.0])
-        to_index[:3, 3] = start
+        counts = np.where(self._used_axes == 1, -(-(np.array(self.size) + 1) // factors) + 1, 1)
+        spare = (counts - 1) * factors - (np.array(self.size) - 1)
+        to_index = np.diag([*factors.astype(np.float64), 1.0])
+        to_index[:3, 3] = -(spare // 2)
         i, j, k = (int(n) for n in counts)
         return Grid((i, j, k), self.world_from_index @ to_index)

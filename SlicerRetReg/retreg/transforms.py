@@ -67,7 +67,7 @@ class ThinPlateSpline:
     kernel: splines.Kernel = "r"
 
     def __post_init__(self) -> None:
-        self._spline  # noqa: B018 - fits now, so that bad points are reported where they are given
+        self.affine_part  # noqa: B018 - fits now, so that bad points are reported where they arise
 
     @cached_property
     def _spline(self) -> splines.Spline:
@@ -133,9 +133,9 @@ class Chain:
 FIELD_TOLERANCE_MM = 0.01
 
 
-def as_field(transform: Transform, grid: Grid, tolerance_mm: float = FIELD_TOLERANCE_MM) -> (
-    DisplacementField
-):
+def as_field(
+    transform: Transform, grid: Grid, tolerance_mm: float = FIELD_TOLERANCE_MM
+) -> DisplacementField:
     """The coarsest displacement field that equals transform on grid within tolerance_mm.
 
     The lattice starts at 32 voxels and is halved until the mean error in the middle of its cells

@@ -13,7 +13,6 @@ from retreg.files import write_image, write_markups, write_transform
 from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
-
 from retreg_server.pictures import overlay, write_png
 
 

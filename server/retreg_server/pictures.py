@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw
+
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
@@ -58,7 +59,7 @@ def views(grid: Grid) -> list[Grid]:
         scale[:2, 3] = (step - 1) / 2
         i, j = (max(1, round(n / step)) for n in grid.size[:2])
         return [Grid((i, j, 1), grid.world_from_index @ scale)]
-    corners = grid.world(np.array(np.meshgrid(*((-0.5, n - 0.5) for n in grid.size))).reshape(3, -1).T)
+    corners = grid.corners()
     low, high = corners.min(axis=0), corners.max(axis=0)
     step = max(float(np.max(high - low)) / PANEL * 2, float(grid.spacing.min()))
     left, posterior, inferior = np.eye(3) * [1, 1, -1]
@@ -105,7 +106,9 @@ def _as_float(image: Image) -> Image:
     return Image(image.array.astype(np.float32), image.grid)
 
 
-def _plane(right: np.ndarray, down: np.ndarray, low: np.ndarray, high: np.ndarray, step: float) -> Grid:
+def _plane(
+    right: np.ndarray, down: np.ndarray, low: np.ndarray, high: np.ndarray, step: float
+) -> Grid:
     """A one-slice grid through the middle of the box from low to high."""
     extent = high - low
     columns, rows = (max(2, int(np.ceil(abs(axis @ extent) / step))) for axis in (right, down))

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
-
     from retreg_server.outputs import check_writable, write_outputs
 
     check_writable(args.out)
@@ -65,7 +64,6 @@ def _register(
         with Client(args.server, token=_token(args.token_file)) as client:
             return client.register(fixed, moving, model=model, progress=report, **options)
     from retreg.messages import RegistrationRequest
-
     from retreg_server.registration import engine
 
     request = RegistrationRequest(fixed, moving, model, options)
@@ -78,7 +76,9 @@ def _token(path: Path | None) -> str | None:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The token file {path.name} cannot be read; check --token-file.") from error
+        raise InputError(
+            f"The token file {path.name} cannot be read; check --token-file."
+        ) from error
 
 
 class ProgressBar:
