@@ -1,0 +1,20 @@
+"""Image, transform and point-list files: every door through which files come in and go out.
+
+Importing this package needs NumPy only; Pillow, SimpleITK and pydicom are imported when a file
+of their kind is read or written.
+"""
+
+from __future__ import annotations
+
+from retreg.files.images import read_image, write_image
+from retreg.files.itk_transforms import read_transform, write_transform
+from retreg.files.markups import read_markups, write_markups
+
+__all__ = [
+    "read_image",
+    "read_markups",
+    "read_transform",
+    "write_image",
+    "write_markups",
+    "write_transform",
+]

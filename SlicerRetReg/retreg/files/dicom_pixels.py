@@ -1,0 +1,117 @@
+"""The pixels of DICOM files, decoded and rescaled, with the sizes checked before."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retreg.errors import FileError
+from retreg.files.dicom_geometry import Frame
+from retreg.files.dicom_header import read_with_pixels
+from retreg.files.formats import Format
+from retreg.files.limits import refuse_large_volume
+from retreg.files.volumes import channels_first, read_itk
+
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_JPEG_PREFIX = "1.2.840.10008.1.2.4."
+_START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG and JPEG-LS
+
+
+def voxel_type(header: Any, frames: Sequence[Frame]) -> np.dtype[Any]:
+    """The smallest type that holds every rescaled value; float32 when slopes are broken."""
+    bits = int(header.BitsAllocated)
+    if bits not in (8, 16, 32):
+        raise FileError(f"Pixels of {bits} bits are not supported; export 8, 16 or 32 bits.")
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
+    scales = {(frame.slope, frame.intercept) for frame in frames}
+    if any(slope % 1 or intercept % 1 for slope, intercept in scales):
+        return np.dtype(np.float32)
+    ends = [int(v * slope + offset) for slope, offset in scales for v in (low, high)]
+    if not -(2**31) <= min(ends) <= max(ends) < 2**32:
+        return np.dtype(np.float32)
+    return np.result_type(np.min_scalar_type(min(ends)), np.min_scalar_type(max(ends)))
+
+
+def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
+    """(channels, frames, rows, columns) of the type kind, rescaled, frames in stored order."""
+    rows, columns, samples = (
+        int(header.get(name) or 0) for name in ("Rows", "Columns", "SamplesPerPixel")
+    )
+    if min(rows, columns) < 1 or samples not in (1, 3):
+        raise FileError(f"{path.name} holds no image of 1 or 3 channels; choose another file.")
+    palette = header.get("PhotometricInterpretation") == "PALETTE COLOR"
+    channels = 3 if palette else samples
+    refuse_large_volume(path.name, rows * columns * channels * len(frames) * kind.itemsize)
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    full = read_with_pixels(path)
+    _refuse_false_jpeg(full, syntax, (columns, rows), len(frames))
+    shape = (channels, len(frames), rows, columns)
+    native = not header.file_meta.TransferSyntaxUID.is_encapsulated
+    if native or syntax == _JPEG_BASELINE or syntax in _JPEG_2000:
+        stored = _by_pydicom(full, palette).reshape(*shape[1:], channels)
+        return _rescaled(np.moveaxis(stored, -1, 0), frames, kind)
+    del full
+    if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
+        raise FileError(
+            f"{path.name} scales each of its compressed frames differently; export it uncompressed."
+        )
+    return channels_first(read_itk(path, Format.DICOM)).reshape(shape).astype(kind, copy=False)
+
+
+def _by_pydicom(full: Any, palette: bool) -> np.ndarray:
+    from pydicom.pixels import apply_color_lut, pixel_array
+
+    stored: np.ndarray = pixel_array(full)
+    return np.asarray(apply_color_lut(stored, full)) if palette else stored
+
+
+def _rescaled(stored: np.ndarray, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
+    if all((frame.slope, frame.intercept) == (1, 0) for frame in frames):
+        return stored  # copied once, where the frames are put in order
+    out = np.empty(stored.shape, kind)
+    for n, frame in enumerate(frames):
+        values = stored[:, n].astype(np.float64) * frame.slope + frame.intercept
+        out[:, n] = values if kind.kind == "f" else np.rint(values)
+    return out
+
+
+def _signed(header: Any) -> bool:
+    return bool(header.get("PixelRepresentation", 0))
+
+
+def _refuse_false_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> None:
+    """The size inside each compressed frame must be the declared one: decoders obey the former."""
+    if not syntax.startswith(_JPEG_PREFIX):
+        return
+    from pydicom.encaps import generate_frames
+
+    measure = _jpeg_2000_size if syntax in _JPEG_2000 else _jpeg_size
+    sizes = {measure(frame) for frame in generate_frames(full.PixelData, number_of_frames=count)}
+    if sizes != {size}:
+        raise FileError(
+            "The compressed frames in the DICOM file do not have the size that its header "
+            "declares; export it again."
+        )
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int]:
+    """(columns, rows) from the start-of-frame marker (ITU T.81, B.2.2); (0, 0) without one."""
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        if frame[at + 1] in _START_OF_FRAME:
+            rows, columns = frame[at + 5 : at + 7], frame[at + 7 : at + 9]
+            return int.from_bytes(columns, "big"), int.from_bytes(rows, "big")
+        at += 1 if frame[at + 1] == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return 0, 0
+
+
+def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
+    import PIL.Image
+
+    with PIL.Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as picture:
+        return picture.size

@@ -1,0 +1,61 @@
+"""Which kind of file it is, by its first bytes and not by its name."""
+
+from __future__ import annotations
+
+import gzip
+from enum import Enum
+from pathlib import Path
+
+from retreg.errors import FileError
+
+_SNIFFED_BYTES = 4096
+_NIFTI_SIZES = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
+
+
+class Format(Enum):
+    """The readable kinds of image file; the value is how a sentence calls them."""
+
+    PICTURE = "a picture"
+    NIFTI = "NIfTI"
+    NRRD = "NRRD"
+    META = "MetaImage"
+    DICOM = "DICOM"
+
+
+def recognised(path: Path) -> Format:
+    """The format of an image file. Raises FileError when it is none of them."""
+    with path.open("rb") as file:
+        start = file.read(_SNIFFED_BYTES)
+    if start[:2] == b"\x1f\x8b":
+        start = _inflated_start(path)
+        if start[:4] in _NIFTI_SIZES:
+            return Format.NIFTI
+        raise FileError(
+            f"{path.name} is compressed, but there is no NIfTI image in it; unpack it first."
+        )
+    if start[128:132] == b"DICM":
+        return Format.DICOM
+    if start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")):
+        return Format.PICTURE
+    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return Format.PICTURE
+    if start.startswith(b"NRRD000"):
+        return Format.NRRD
+    if start[:4] in _NIFTI_SIZES:
+        return Format.NIFTI
+    if b"NDims" in start and b"=" in start:
+        return Format.META
+    raise FileError(
+        f"{path.name} is of an unknown format; PNG, JPEG, TIFF, BMP, NRRD, NIfTI, MHA or DICOM "
+        "was expected."
+    )
+
+
+def _inflated_start(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            return file.read(_SNIFFED_BYTES)
+    except (OSError, EOFError):
+        return b""
+    except Exception:  # zlib.error and others: not gzip after all
+        return b""

@@ -1,0 +1,176 @@
+"""What the header of a volume file promises, read before any voxel is.
+
+The decoders trust these headers: they take the memory that is declared and some fill what is
+missing with zeros. So the size is checked against the limit first, and then against what is
+really in the file; compressed data are inflated in small pieces and never kept.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from retreg.errors import FileError
+from retreg.files.formats import Format
+from retreg.files.limits import MAX_TEXT_HEADER_BYTES, refuse_large_volume
+
+_CHUNK = 1 << 20
+MAX_DIMENSIONS = 7
+_NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8,
+                2304: 4}  # fmt: skip
+_NRRD_BYTES = {
+    1: ("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"),
+    2: ("short", "short int", "signed short", "signed short int", "int16", "int16_t", "ushort",
+        "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    4: ("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t",
+        "float"),
+    8: ("longlong", "long long", "long long int", "signed long long", "signed long long int",
+        "int64", "int64_t", "ulonglong", "unsigned long long", "unsigned long long int", "uint64",
+        "uint64_t", "double"),
+}  # fmt: skip
+_META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4,
+               "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Promise:
+    """decoded_bytes of voxels, stored from offset on, as they are or deflated."""
+
+    decoded_bytes: int
+    offset: int
+    deflated: bool = False
+
+
+def check_header(path: Path, found: Format) -> None:
+    """Raise FileError unless the file is acceptable in size and holds all voxels it declares."""
+    with path.open("rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+    parse = {Format.NIFTI: _nifti, Format.NRRD: _nrrd, Format.META: _meta}[found]
+    with cast(BinaryIO, gzip.open(path) if compressed else path.open("rb")) as file:
+        promise = parse(file, path.name)
+        refuse_large_volume(path.name, promise.decoded_bytes)
+        if not _is_kept(file, promise):
+            raise FileError(
+                f"{path.name} is cut off: it holds fewer voxels than its header declares; copy or "
+                "export it again."
+            )
+
+
+def _is_kept(file: BinaryIO, promise: Promise) -> bool:
+    missing = promise.decoded_bytes
+    file.seek(promise.offset)
+    inflater = zlib.decompressobj(wbits=47) if promise.deflated else None  # 47: gzip or zlib
+    while missing > 0:
+        chunk = file.read(_CHUNK)
+        if not chunk:
+            return False
+        while chunk and missing > 0:
+            if inflater is None:
+                missing, chunk = missing - len(chunk), b""
+            else:
+                missing -= len(inflater.decompress(chunk, _CHUNK))
+                chunk = b"" if inflater.eof else inflater.unconsumed_tail
+        if inflater is not None and inflater.eof:
+            return missing <= 0
+    return True
+
+
+def _nifti(file: BinaryIO, name: str) -> Promise:
+    header = file.read(540)
+    order = "<" if header[:2] in (b"\x5c\x01", b"\x1c\x02") else ">"
+    if struct.unpack(order + "i", header[:4])[0] == 348:
+        magic, layout = header[344:348], {"8h": 40, "h": 70, "f": 108}
+    else:  # NIfTI-2
+        magic, layout = header[4:8], {"8q": 16, "h": 12, "q": 168}
+    dims, (code,), (offset,) = (
+        struct.unpack_from(order + kind, header, at) for kind, at in layout.items()
+    )
+    if magic[:3] not in (b"n+1", b"n+2"):
+        raise FileError(
+            f"{name} is only the header of an image whose voxels are in another file; save it as "
+            "one .nii or .nii.gz file."
+        )
+    if code not in _NIFTI_BYTES:
+        raise FileError(f"{name} has voxels of an unsupported type; save it as real numbers.")
+    count = _count(name, dims[1 : 1 + dims[0]] if 1 <= dims[0] <= 7 else ())
+    if not 0 <= offset <= MAX_TEXT_HEADER_BYTES:
+        raise FileError(f"{name} says that its voxels start at byte {offset:g}; save it again.")
+    return Promise(count * _NIFTI_BYTES[code], int(offset))
+
+
+def _nrrd(file: BinaryIO, name: str) -> Promise:
+    fields = {}
+    for line in _lines(file, name):
+        if not line:
+            break
+        key, _, value = line.partition(":")
+        if not line.startswith("#"):
+            fields[key.strip().lower()] = value.strip()
+    else:
+        raise FileError(f"{name} ends within its header; copy or export it again.")
+    if "data file" in fields or "datafile" in fields:
+        raise FileError(
+            f"{name} is only the header of an image whose voxels are in another file; save it as "
+            "one .nrrd file."
+        )
+    count = _count(name, _integers(fields.get("sizes", "")))
+    size = [n for n, names in _NRRD_BYTES.items() if fields.get("type", "").lower() in names]
+    encoding = fields.get("encoding", "").lower()
+    skips = {fields.get(f"{what}{gap}skip", "0") for what in ("line", "byte") for gap in (" ", "")}
+    if not size or encoding not in ("raw", "gz", "gzip") or skips != {"0"}:
+        raise FileError(
+            f"{name} has an unsupported type or encoding of voxels; save it as raw or gzip NRRD."
+        )
+    return Promise(count * size[0], file.tell(), encoding != "raw")
+
+
+def _meta(file: BinaryIO, name: str) -> Promise:
+    fields = {}
+    for line in _lines(file, name):
+        key, _, value = line.partition("=")
+        fields[key.strip()] = value.strip()
+        if key.strip() == "ElementDataFile":
+            break
+    if fields.get("ElementDataFile") != "LOCAL":
+        raise FileError(
+            f"{name} is only the header of an image whose voxels are in another file; save it as "
+            "one .mha file."
+        )
+    sizes = _integers(fields.get("DimSize", ""))
+    channels = _integers(fields.get("ElementNumberOfChannels", "1"))
+    count = _count(name, sizes) * _count(name, channels)
+    size = _META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"), 0)
+    binary = fields.get("BinaryData", "").lower() == "true" and "HeaderSize" not in fields
+    if not size or not binary or fields.get("NDims") != str(len(sizes)):
+        raise FileError(
+            f"{name} has an unsupported type or layout of voxels; save it as a binary .mha file."
+        )
+    return Promise(count * size, file.tell(), fields.get("CompressedData", "").lower() == "true")
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    """The lines of a text header without their ends, as long as the header is not absurd."""
+    left = MAX_TEXT_HEADER_BYTES
+    while line := file.readline(left):
+        left -= len(line)
+        if left <= 0:
+            raise FileError(f"{name} has a header without an end; copy or export it again.")
+        yield line.decode("latin-1").strip()
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    words = text.split()
+    return tuple(int(word) for word in words) if all(w.isdecimal() for w in words) else ()
+
+
+def _count(name: str, sizes: tuple[int, ...]) -> int:
+    """Number of voxels; refuses sizes that no image has."""
+    if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1:
+        raise FileError(f"{name} declares a size that no image can have; copy or export it again.")
+    return prod(sizes)

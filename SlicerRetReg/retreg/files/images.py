@@ -1,0 +1,55 @@
+"""The two doors for images: read_image and write_image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retreg.errors import FileError
+from retreg.files.dicom import read_dicom_file, read_dicom_series
+from retreg.files.doors import existing_file, reading
+from retreg.files.formats import Format, recognised
+from retreg.files.pictures import read_picture, write_png
+from retreg.files.volumes import VOLUME_SUFFIXES, read_volume, write_volume
+from retreg.image import Image
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a picture, a volume, a DICOM file, or a folder that holds one DICOM series.
+
+    Pictures (PNG, JPEG, TIFF, BMP): EXIF orientation applied, resolution ignored, transparency
+    over black; pixel (x, y) is the point (x, y, 0). Volumes (NRRD, NIfTI, MHA, DICOM) keep
+    their own world, LPS mm as ITK defines it; voxel values are rescaled as the header says.
+    Raises FileError or GeometryError, with one sentence, when the file cannot be used.
+    """
+    path = Path(path)
+    if path.is_dir():
+        with reading(path.name, "a DICOM series"):
+            return read_dicom_series(path)
+    path = existing_file(path)
+    with reading(path.name, "an image"):
+        found = recognised(path)
+    with reading(path.name, found.value):
+        if found is Format.PICTURE:
+            return read_picture(path)
+        if found is Format.DICOM:
+            return read_dicom_file(path)
+        return read_volume(path, found)
+
+
+def write_image(path: str | Path, image: Image) -> None:
+    """Write .nrrd, .nii.gz, .nii or .mha with the exact geometry, or .png for a picture.
+
+    A file of that name is replaced once the new one is complete. PNG takes 8- or 16-bit
+    integers and keeps no geometry; NIfTI stores the geometry as 32-bit numbers.
+    Raises FileError when the image cannot be stored that way or the file cannot be written.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if name.endswith(".png"):
+        write_png(path, image)
+    elif name.endswith(VOLUME_SUFFIXES):
+        write_volume(path, image)
+    else:
+        raise FileError(
+            f"{path.name} has an unknown ending; .nrrd, .nii.gz, .nii, .mha or .png was expected."
+        )

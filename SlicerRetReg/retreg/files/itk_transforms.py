@@ -1,0 +1,137 @@
+"""ITK transform files, in and out: always 3-D, LPS mm, fixed points to moving points."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retreg.errors import FileError
+from retreg.files.doors import existing_file, reading, replacing
+from retreg.files.formats import recognised
+from retreg.files.headers import check_header
+from retreg.files.limits import MAX_TRANSFORM_BYTES
+from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_itk, to_itk
+from retreg.geometry import Grid
+from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
+
+_TEXT_START = b"#Insight Transform File"
+_HDF5_START = b"\x89HDF\r\n\x1a\n"
+_NIFTI_INTENT = 68  # byte of the header; SimpleITK writes 1007 (vector) there
+_DISPLACEMENT_VECTOR = 1006
+
+
+def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) -> None:
+    """Write .h5, .tfm (affine only), or a displacement field image .nrrd, .nii.gz or .mha.
+
+    An Affine is stored exactly; everything else as the displacement field that equals it on
+    fixed_grid within 0.01 mm (retreg.transforms.as_field). ITK moves no point beyond the field,
+    while Slicer and retreg continue the displacement of its edge.
+    Raises FileError when the ending is unknown or the file cannot be written.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    name = path.name.lower()
+    if isinstance(transform, Affine) and name.endswith((".h5", ".tfm")):
+        stored = _itk_affine(transform)
+    elif name.endswith((".h5", ".nrrd", ".nii.gz", ".mha")):
+        field = as_field(transform, fixed_grid)
+        stored = to_itk(field.vectors_mm, field.grid)
+    else:
+        raise FileError(
+            f"{path.name} has an ending that this transform cannot be written to; .h5, .nrrd or "
+            ".nii.gz was expected, or .tfm for an affine transform."
+        )
+    with quiet_itk():
+        if name.endswith(".nii.gz"):
+            _write_nifti_field(path, stored)
+        elif name.endswith((".h5", ".tfm")):
+            if isinstance(stored, sitk.Image):
+                stored = sitk.DisplacementFieldTransform(stored)
+            with replacing(path, path.suffix.lower()) as temporary:
+                sitk.WriteTransform(stored, str(temporary))
+        else:
+            with replacing(path, path.suffix.lower()) as temporary:
+                sitk.WriteImage(stored, str(temporary), useCompression=True)
+
+
+def read_transform(path: str | Path) -> Transform:
+    """Read an ITK transform (.h5, .tfm, .txt) or a displacement field image, also in 2-D.
+
+    Linear kinds become an Affine, displacement fields a DisplacementField, composites a Chain in
+    the order of application. Raises FileError for other kinds and for damaged files.
+    """
+    path = existing_file(path, MAX_TRANSFORM_BYTES)
+    with reading(path.name, "a transform"):
+        with path.open("rb") as file:
+            start = file.read(len(_TEXT_START))
+        if start.startswith((_TEXT_START, _HDF5_START)):
+            import SimpleITK as sitk
+
+            with quiet_itk():
+                return _from_itk(sitk.ReadTransform(str(path)), path.name)
+        found = recognised(path)
+        check_header(path, found)
+        return _from_field(read_itk(path, found), path.name)
+
+
+def _itk_affine(transform: Affine) -> Any:
+    import SimpleITK as sitk
+
+    stored = sitk.AffineTransform(3)
+    stored.SetMatrix(transform.moving_from_fixed[:3, :3].ravel().tolist())
+    stored.SetTranslation(transform.moving_from_fixed[:3, 3].tolist())
+    return stored
+
+
+def _write_nifti_field(path: Path, field: Any) -> None:
+    """As SimpleITK writes it, but marked as displacements, without which Slicer warns."""
+    import SimpleITK as sitk
+
+    with replacing(path, ".nii") as temporary:
+        sitk.WriteImage(field, str(temporary))
+        content = bytearray(temporary.read_bytes())
+        struct.pack_into("<h", content, _NIFTI_INTENT, _DISPLACEMENT_VECTOR)
+        temporary.write_bytes(gzip.compress(content, mtime=0))
+
+
+def _from_itk(transform: Any, name: str) -> Transform:
+    import SimpleITK as sitk
+
+    if transform.GetTransformEnum() == sitk.sitkComposite:
+        composite = sitk.CompositeTransform(transform)
+        parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
+        return Chain(tuple(_from_itk(part, name) for part in reversed(parts)))  # last one first
+    if transform.GetTransformEnum() == sitk.sitkDisplacementField:
+        return _from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
+    if transform.IsLinear():
+        return _from_linear(transform)
+    raise FileError(
+        f"{name} holds a {transform.GetName()}; linear transforms, displacement fields and "
+        "composites of them are supported, so convert it to a displacement field."
+    )
+
+
+def _from_linear(transform: Any) -> Affine:
+    """Found by its effect on the unit vectors, which spares a case for every kind and centre."""
+    dimension = transform.GetDimension()
+    origin = np.array(transform.TransformPoint([0.0] * dimension))
+    moved = [transform.TransformPoint(unit.tolist()) for unit in np.eye(dimension)]
+    matrix = np.eye(4)
+    matrix[:dimension, :dimension] = (np.array(moved) - origin).T
+    matrix[:dimension, 3] = origin
+    return Affine(matrix)
+
+
+def _from_field(field: Any, name: str) -> DisplacementField:
+    dimension = field.GetDimension()
+    vectors = channels_first(field)
+    if len(vectors) not in (dimension, 3):
+        raise FileError(f"{name} is an image, not a displacement field; 3 values per voxel needed.")
+    padded = np.zeros((3, *vectors.shape[1:]))
+    padded[: len(vectors)] = vectors
+    return DisplacementField(padded, grid_of(field))

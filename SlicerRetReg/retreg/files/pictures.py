@@ -1,0 +1,144 @@
+"""Pictures: PNG, JPEG, TIFF and BMP in, PNG out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retreg.errors import FileError
+from retreg.files.doors import replacing
+from retreg.files.limits import MAX_PICTURE_PIXELS, refuse_large_picture
+from retreg.geometry import Grid
+from retreg.image import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+_ORIENTATION = 274  # the EXIF and TIFF tag
+_BITS_PER_SAMPLE = 258
+
+
+def read_picture(path: Path) -> Image:
+    """The picture as (1 or 3, 1, height, width) with the pixel type of the file.
+
+    Transparent pixels are laid over black, palettes become colour, 1-bit becomes 0 and 255.
+    Raises FileError, or whatever Pillow raises on damaged files.
+    """
+    import PIL.Image
+
+    try:
+        picture = PIL.Image.open(path, formats=_FORMATS)
+    except PIL.Image.DecompressionBombError:
+        raise FileError(
+            f"{path.name} declares far more than the {MAX_PICTURE_PIXELS // 1_000_000} million "
+            "pixels that are accepted; make it smaller."
+        ) from None
+    with picture:
+        refuse_large_picture(path.name, *picture.size)
+        _refuse_stack(path.name, picture)
+        pixels = (
+            _deep_colour(path, picture) if _is_deep_colour(path, picture) else _decoded(picture)
+        )
+    channels = np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), 2, 0))[:, None]
+    return Image(channels, Grid.of_picture(channels.shape[3], channels.shape[2]))
+
+
+def write_png(path: Path, image: Image) -> None:
+    """Write a picture of 8- or 16-bit integers with 1, 3 or 4 channels. Raises FileError."""
+    array = image.array
+    if not image.is_picture or array.shape[0] == 2 or array.dtype not in (np.uint8, np.uint16):
+        raise FileError(
+            f"{path.name} cannot hold {array.dtype} voxels of the shape {array.shape}; PNG takes "
+            "one slice of 8- or 16-bit integers, so write .nrrd instead."
+        )
+    pixels = np.ascontiguousarray(np.moveaxis(array[:, 0], 0, 2))
+    with replacing(path, ".png") as temporary:
+        if array.dtype == np.uint16 and array.shape[0] > 1:
+            import SimpleITK as sitk  # Pillow cannot write colour of 16 bit
+
+            sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(temporary))
+        else:
+            import PIL.Image
+
+            PIL.Image.fromarray(pixels.squeeze(2) if array.shape[0] == 1 else pixels).save(
+                temporary
+            )
+
+
+def _refuse_stack(name: str, picture: Picture) -> None:
+    """Several pages of one size are a volume or a film; smaller ones are previews."""
+    if picture.format != "TIFF" or getattr(picture, "n_frames", 1) == 1:
+        return
+    size = picture.size
+    picture.seek(1)
+    if picture.size == size:
+        raise FileError(
+            f"{name} holds {getattr(picture, 'n_frames', 2)} pages; save the page to be "
+            "registered as a file of its own."
+        )
+    picture.seek(0)
+
+
+def _is_deep_colour(path: Path, picture: Picture) -> bool:
+    """Whether the file has 16-bit colour, which Pillow would cut down to 8 bit."""
+    if picture.format == "PNG":
+        with path.open("rb") as file:
+            depth, colour = file.read(26)[24:]
+        return depth == 16 and colour != 0
+    if picture.format == "TIFF":
+        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        return len(bits) > 1 and max(bits) > 8
+    return False
+
+
+def _decoded(picture: Picture) -> np.ndarray:
+    """(height, width) or (height, width, 3)."""
+    from PIL import ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    elif picture.mode == "P" or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    elif picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and ";" not in picture.mode:
+        picture = picture.convert("RGB")
+    pixels = np.asarray(picture)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    return _over_black(pixels, 255) if picture.mode in ("LA", "RGBA") else pixels
+
+
+def _deep_colour(path: Path, picture: Picture) -> np.ndarray:
+    """(height, width, 1 or 3) of 16-bit colour, decoded by ITK."""
+    import SimpleITK as sitk
+
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    picture.load()  # ITK does not notice when such a file is cut off; Pillow does
+    kind = "PNGImageIO" if picture.format == "PNG" else "TIFFImageIO"
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO=kind))
+    pixels = pixels.reshape(*pixels.shape[-3:])
+    if pixels.shape[2] in (2, 4):
+        pixels = _over_black(pixels, np.iinfo(pixels.dtype).max)
+    return upright(pixels, orientation)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (height, width, channels) the way EXIF's orientation 1 to 8 says."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels
+
+
+def _over_black(pixels: np.ndarray, opaque: int) -> np.ndarray:
+    """Colour times opacity, rounded; the last channel is the opacity and is dropped."""
+    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    if (alpha == opaque).all():
+        return colour
+    product = colour.astype(np.uint32) * alpha
+    return ((product + opaque // 2) // opaque).astype(pixels.dtype)

@@ -1,0 +1,144 @@
+"""Volumes: NRRD, NIfTI and MHA, in and out. ITK decodes; the header is checked before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retreg.errors import FileError, GeometryError
+from retreg.files.doors import replacing
+from retreg.files.formats import Format
+from retreg.files.headers import check_header
+from retreg.geometry import Grid
+from retreg.image import MAX_CHANNELS, Image
+
+VOLUME_SUFFIXES = (".nrrd", ".nii.gz", ".nii", ".mha")
+_ENDINGS = {Format.NIFTI: (".nii", ".nii.gz"), Format.NRRD: (".nrrd",), Format.META: (".mha",)}
+_DECODERS = {
+    Format.NIFTI: "NiftiImageIO",
+    Format.NRRD: "NrrdImageIO",
+    Format.META: "MetaImageIO",
+    Format.DICOM: "GDCMImageIO",
+}
+
+
+def read_volume(path: Path, found: Format) -> Image:
+    """The volume with the geometry that ITK reads. Raises FileError or GeometryError."""
+    if not path.name.lower().endswith(_ENDINGS[found]):
+        raise FileError(
+            f"{path.name} is {found.value} by its content; rename it to end in "
+            f"{' or '.join(_ENDINGS[found])}."
+        )
+    check_header(path, found)
+    image = read_itk(path, found)
+    return Image(channels_first(image), grid_of(image))
+
+
+def write_volume(path: Path, image: Image) -> None:
+    """Write through ITK, compressed, colour as vectors. Raises FileError or GeometryError."""
+    import SimpleITK as sitk
+
+    suffix = next(s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s))
+    direction = image.grid.direction
+    if suffix.startswith(".nii") and not np.allclose(direction.T @ direction, np.eye(3), atol=1e-4):
+        raise GeometryError(
+            f"{path.name} cannot hold a grid whose axes are not at right angles; write .nrrd."
+        )
+    with replacing(path, suffix) as temporary, quiet_itk():
+        sitk.WriteImage(to_itk(image.array, image.grid), str(temporary), useCompression=True)
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """ITK's warnings go to standard error and name folders; they stay off within the block."""
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def read_itk(path: Path, found: Format) -> Any:
+    """The SimpleITK image of 2 or 3 dimensions in the file.
+
+    Raises FileError for time series, too many channels and complex voxels, before they are read,
+    and GeometryError when the axes are not at right angles where the format demands it.
+    """
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_DECODERS[found])
+    with quiet_itk():
+        try:
+            reader.ReadImageInformation()
+            _refuse_unusable(path.name, reader)
+            image = reader.Execute()
+        except RuntimeError as error:
+            if "orthonormal" in str(error):
+                raise GeometryError("The axes of the image are not at right angles.") from None
+            raise
+    while image.GetDimension() > 3:
+        image = image[..., 0]
+    return image
+
+
+def _refuse_unusable(name: str, reader: Any) -> None:
+    sizes = reader.GetSize()
+    if len(sizes) < 2 or any(n != 1 for n in sizes[3:]):
+        raise FileError(
+            f"{name} has the size {' x '.join(map(str, sizes))}; one volume or one slice was "
+            "expected, so save a single time point."
+        )
+    if reader.GetNumberOfComponents() > MAX_CHANNELS:
+        raise FileError(
+            f"{name} has {reader.GetNumberOfComponents()} values per voxel; at most "
+            f"{MAX_CHANNELS} are accepted, so save a single time point or channel."
+        )
+
+
+def grid_of(image: Any) -> Grid:
+    """The grid of a SimpleITK image of 2 or 3 dimensions; a slice gets the third axis z."""
+    dimension = image.GetDimension()
+    matrix = np.eye(4)
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)
+    matrix[:dimension, :dimension] = direction * np.array(image.GetSpacing())
+    matrix[:dimension, 3] = image.GetOrigin()
+    i, j, *k = image.GetSize()
+    return Grid((i, j, k[0] if k else 1), matrix)
+
+
+def channels_first(image: Any) -> np.ndarray:
+    """The voxels of a SimpleITK image as (channels, k, j, i)."""
+    import SimpleITK as sitk
+
+    view = sitk.GetArrayViewFromImage(image)  # valid only as long as image lives: copied below
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        view = view[..., None]
+    view = view.reshape(-1, *view.shape[-3:]) if view.ndim == 3 else view
+    return np.array(np.moveaxis(view, -1, 0), order="C")
+
+
+def to_itk(array: np.ndarray, grid: Grid) -> Any:
+    """A 3-D SimpleITK image of (channels, k, j, i), with vector voxels if channels > 1."""
+    import SimpleITK as sitk
+
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.shape[0] == 1:
+        image = sitk.GetImageFromArray(array[0])
+    else:
+        image = sitk.GetImageFromArray(
+            np.ascontiguousarray(np.moveaxis(array, 0, -1)), isVector=True
+        )
+    image.SetOrigin(grid.world_from_index[:3, 3].tolist())
+    image.SetSpacing(grid.spacing.tolist())
+    image.SetDirection(grid.direction.ravel().tolist())
+    return image
