@@ -1,0 +1,117 @@
+"""Two brain or head volumes, prepared for registration at several resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from retreg.image import Image
+from torch.nn import functional
+
+from retreg_server.registration.foreground import Foreground, find_foreground
+from retreg_server.registration.gauss_newton import Pair
+from retreg_server.registration.rotation_search import BINS, Probe
+from retreg_server.registration.spaces import NetInput, canonical, isotropic, sample
+
+FINE_VOXELS = 88  # along the longest side of the smaller object
+UNEQUAL = 1.35  # volumes further apart than this are a head and a brain, or a part and a whole
+TRIM_MM = 5.0  # how deep below its surface the smaller of two unequal objects is believed
+MARGIN_MM = 8.0  # how far around the object its surroundings are used otherwise
+PROBE_POINTS = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One image: its voxels on canonical axes, and the object in it."""
+
+    volume: NetInput
+    foreground: Foreground
+
+    @classmethod
+    def of(cls, image: Image, role: str) -> View:
+        """Raises RegistrationError when the image shows no object."""
+        volume = canonical(image)
+        return cls(volume, find_foreground(volume, role))
+
+    @property
+    def longest_mm(self) -> float:
+        """The longest side of the box around the object."""
+        half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
+        return float((np.ptp(self.foreground.box, axis=0) * half).max())
+
+    def level(self, spacing_mm: float, inset_mm: float) -> NetInput:
+        """Cubic voxels around the object: channels intensity (0 to 1), validity, weight.
+
+        The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0
+        near the edge of the image.
+        """
+        half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
+        margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
+        raw = isotropic(
+            self.volume, spacing_mm, self.foreground.box + np.stack([-margin, margin]), 4
+        )
+        depth = sample(self.foreground.depth_mm, raw, np.eye(4))
+        valid = raw.tensor[:, 1:]
+        strength = (raw.tensor[:, :1] - self.foreground.background * valid).abs()
+        missing = functional.max_pool3d((valid < 0.99).float(), 5, 1, 2)
+        weight = ((depth - inset_mm) / 4 + 0.5).clamp(0, 1) * (1 - missing)
+        intensity = (strength / self.foreground.bright).clamp(0, 1.2)
+        return NetInput(torch.cat([intensity, valid, weight], dim=1), raw.world_from_norm)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Domain and target: points of the domain are looked up in the target.
+
+    levels: pairs by coarseness, 1 has the finest voxels; 2 and 4 have pooled ones.
+    """
+
+    domain: Foreground
+    target: Foreground
+    levels: Mapping[int, Pair]
+
+    @classmethod
+    def of(cls, domain: View, target: View) -> Scene:
+        """Cut both volumes to the same voxel size, with weights that suit the pair."""
+        spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
+        ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
+        fine = Pair(
+            domain.level(spacing, TRIM_MM if ratio > UNEQUAL else -MARGIN_MM),
+            target.level(spacing, TRIM_MM if 1 / ratio > UNEQUAL else -MARGIN_MM),
+        )
+        levels = {n: Pair(fine.domain.pooled(n), fine.target.pooled(n)) for n in (1, 2, 4)}
+        return cls(domain.foreground, target.foreground, levels)
+
+    @cached_property
+    def swapped(self) -> Scene:
+        """The other direction."""
+        levels = {n: Pair(pair.target, pair.domain) for n, pair in self.levels.items()}
+        return Scene(self.target, self.domain, levels)
+
+    @property
+    def volume_ratio(self) -> float:
+        """Volume of the target's object over that of the domain's."""
+        return self.target.volume_mm3 / self.domain.volume_mm3
+
+    @property
+    def unequal(self) -> bool:
+        """Whether one shows much more than the other, such as a head and a bare brain."""
+        return max(self.volume_ratio, 1 / self.volume_ratio) > UNEQUAL
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Points of the domain with their grey levels, and the target, at the coarsest level."""
+        pair = self.levels[4]
+        index = np.flatnonzero(pair.domain.tensor[0, 2].numpy() > 0.5)
+        if len(index) > PROBE_POINTS:
+            index = np.random.default_rng(0).choice(index, PROBE_POINTS, replace=False)
+        grey = pair.domain.tensor[0, 0].ravel()[torch.from_numpy(index)]
+        bins = (grey * (BINS - 1) + 0.5).long().clamp(0, BINS - 1)
+        return Probe(
+            pair.domain.voxel_centres()[index],
+            bins,
+            NetInput(pair.target.tensor[:, :1], pair.target.world_from_norm),
+        )

@@ -1,0 +1,140 @@
+"""Gauss-Newton on MIND-SSC descriptors: the precise part of a global registration.
+
+MIND-SSC is not rotation invariant, so the target is turned into the domain's lattice first and
+described there, in every iteration. The step is symmetric (Malis 2004, efficient second-order
+minimisation): it uses the mean of both descriptor gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg import expm
+
+from retreg_server.registration.mind import mind_ssc
+from retreg_server.registration.spaces import NetInput, sample
+
+FAMILY_SIZES = {"rigid": 6, "similarity": 7, "affine": 12}
+SETTLED = 1e-4  # a step below this fraction of a radian or of the radius ends the iterations
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Domain and target volumes at one resolution.
+
+    Channels of both: intensity, validity, and the weight that a voxel may have (0 to 1).
+    """
+
+    domain: NetInput
+    target: NetInput
+
+
+def generators(family: str, centre: np.ndarray, radius_mm: float) -> np.ndarray:
+    """(n, 4, 4) directions in which a transform of the family can change, about centre.
+
+    Turns and stretches move a point at radius_mm by radius_mm per unit, shifts likewise.
+    """
+    e = np.eye(3)
+    turns = [np.cross(e, e[axis]) for axis in range(3)]
+    stretches = [np.eye(3)] if family == "similarity" else []
+    if family == "affine":
+        stretches = [np.outer(e[a], e[b]) + np.outer(e[b], e[a]) for a in range(3) for b in range(a)]
+        stretches += [np.outer(e[a], e[a]) for a in range(3)]
+    matrices = np.zeros((len(turns) + len(stretches) + 3, 4, 4))
+    for number, linear in enumerate(turns + stretches):
+        matrices[number, :3, :3] = linear
+        matrices[number, :3, 3] = -linear @ centre
+    for axis in range(3):
+        matrices[axis - 3, axis, 3] = radius_mm
+    return matrices
+
+
+class Aligner:
+    """Refines target_from_domain matrices on one Pair.
+
+    The descriptors of the domain, and the points where they are compared, are computed once.
+    """
+
+    def __init__(self, pair: Pair, distance: int, points: int) -> None:
+        self._pair = pair
+        self._distance = distance
+        self._domain_mind = mind_ssc(pair.domain.tensor[:, :1], distance)[0]
+        self._index = self._choose(points)
+        world = pair.domain.voxel_centres()[self._index.numpy()]
+        self._world = np.concatenate([world, np.ones((len(world), 1))], axis=1)
+        flat = self._domain_mind.flatten(1)
+        self._values = flat[:, self._index]
+        self._gradients = self._gradient(flat)
+        self._weights = pair.domain.tensor[0, 2].ravel()[self._index]
+
+    def refine(
+        self, target_from_domain: np.ndarray, steps: np.ndarray, iterations: int
+    ) -> np.ndarray:
+        """Up to iterations Gauss-Newton steps along the generators steps (n, 4, 4)."""
+        for _ in range(iterations):
+            change = self._step(target_from_domain, steps)
+            target_from_domain = target_from_domain @ expm(np.einsum("n,nij->ij", change, steps))
+            if np.abs(change).max() < SETTLED:
+                break
+        return target_from_domain
+
+    def distance(self, target_from_domain: np.ndarray) -> float:
+        """Weighted mean squared descriptor difference over the points (0 is perfect)."""
+        values, weights = self._seen(target_from_domain)
+        squared = (self._values - values).square().mean(dim=0)
+        return float((weights * squared).sum() / weights.sum().clamp_min(1e-6))
+
+    @property
+    def chance(self) -> float:
+        """Mean squared descriptor difference between unrelated points of the domain."""
+        order = torch.randperm(self._values.shape[1], generator=torch.Generator().manual_seed(1))
+        return float((self._values - self._values[:, order]).square().mean())
+
+    def _seen(self, target_from_domain: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        warped = sample(self._pair.target, self._pair.domain, target_from_domain)
+        self._warped_flat = mind_ssc(warped[:, :1], self._distance)[0].flatten(1)
+        weights = self._weights * warped[0, 2].ravel()[self._index]
+        return self._warped_flat[:, self._index], weights
+
+    def _step(self, target_from_domain: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        values, weights = self._seen(target_from_domain)
+        residual = self._values - values
+        slope = 0.5 * (self._gradients + self._gradient(self._warped_flat))
+        squared = residual.square().sum(dim=0)
+        typical = squared.mean().clamp_min(1e-9)
+        weights = weights / (1 + squared / typical).square()
+        tensors = torch.einsum("can,cbn->nab", slope, slope)
+        pulls = torch.einsum("can,cn->na", slope, residual)
+        moves = np.einsum("pij,nj->npi", steps[:, :3], self._world)
+        weighted = moves * weights.double().numpy()[:, None, None]
+        hessian = np.einsum("npi,nij,nqj->pq", weighted, tensors.double().numpy(), moves,
+                            optimize=True)
+        gradient = np.einsum("npi,ni->p", weighted, pulls.double().numpy())
+        damping = 1e-6 * np.trace(hessian) / len(steps) + 1e-12
+        change: np.ndarray = np.linalg.solve(hessian + damping * np.eye(len(steps)), gradient)
+        return np.clip(change, -0.2, 0.2)
+
+    def _choose(self, count: int) -> torch.Tensor:
+        """Flat indices of voxels off the border with a weight, spread evenly."""
+        weight = self._pair.domain.tensor[0, 2].clone()
+        for axis in range(3):
+            weight.narrow(axis, 0, 1).zero_()
+            weight.narrow(axis, weight.shape[axis] - 1, 1).zero_()
+        index = torch.nonzero(weight.ravel() > 0.05)[:, 0]
+        generator = torch.Generator().manual_seed(0)
+        kept = torch.randperm(len(index), generator=generator)[:count]
+        return index[kept].sort().values
+
+    def _gradient(self, flat: torch.Tensor) -> torch.Tensor:
+        """(12, 3, n) derivatives per mm along the world axes, by central differences."""
+        i, j, _ = self._pair.domain.size
+        strides = (1, i, i * j)
+        per_index = torch.stack(
+            [(flat[:, self._index + s] - flat[:, self._index - s]) / 2 for s in strides], dim=1
+        )
+        index_from_world = np.linalg.inv(self._pair.domain.world_from_index)[:3, :3]
+        return torch.einsum(
+            "cin,iw->cwn", per_index, torch.from_numpy(index_from_world).to(flat.dtype)
+        )
