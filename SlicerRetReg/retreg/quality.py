@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from retreg.transforms import Transform
+
 Verdict = Literal["accept", "check", "fail"]
 
 
@@ -16,3 +20,113 @@ class Quality:
     numbers: Mapping[str, float]
     verdict: Verdict
     reason: str
+
+
+def inverse_consistency(
+    forward: Transform, backward: Transform, points: np.ndarray
+) -> np.ndarray:
+    """|backward(forward(p)) - p| in mm for fixed-world points (n, 3); returns (n,)."""
+    return np.linalg.norm(backward(forward(points)) - points, axis=1)
+
+
+def jacobian_determinants(
+    transform: Transform, points: np.ndarray, frame: np.ndarray, step_mm: float
+) -> np.ndarray:
+    """Local change of volume (of area for a plane) at points (n, 3); returns (n,).
+
+    frame: (3, d) orthonormal directions that span the image, d = 2 for a picture. Central
+    differences with step_mm. Values at or below 0 mean that the transform folds.
+    """
+    columns = [
+        (transform(points + step_mm / 2 * axis) - transform(points - step_mm / 2 * axis)) / step_mm
+        for axis in frame.T
+    ]
+    derivative = np.stack(columns, axis=-1)
+    if frame.shape[1] == 3:
+        return np.linalg.det(derivative)
+    normals = np.cross(derivative[..., 0], derivative[..., 1])
+    # Signed by the side to which most of the plane faces: a fold faces the other way.
+    side = np.sign(normals @ normals.mean(axis=0))
+    return side * np.linalg.norm(normals, axis=1)
+
+
+def normalised_mutual_information(a: np.ndarray, b: np.ndarray, bins: int = 32) -> float:
+    """(H(a) + H(b)) / H(a, b) of two arrays of equal size: 1 unrelated, 2 identical.
+
+    Source: Studholme et al. 1999, eq. 12. Values are cut at their 1st and 99th percentiles.
+    NaN when there are fewer than 100 values.
+    """
+    if a.size < 100:
+        return float("nan")
+    ranges = [tuple(np.percentile(x, (1, 99)) + [0, 1e-6]) for x in (a, b)]
+    clipped = [np.clip(x.ravel(), *r) for x, r in zip((a, b), ranges, strict=True)]
+    joint = np.histogram2d(*clipped, bins=bins, range=ranges)[0] / a.size
+    separate = _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1))
+    together = _entropy(joint.ravel())
+    return float(separate / together) if together > 0 else 1.0
+
+
+def _entropy(probabilities: np.ndarray) -> float:
+    used = probabilities[probabilities > 0]
+    return float(-(used * np.log(used)).sum())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a registration must reach. Measured on pairs of known outcome by `retreg evaluate`.
+
+    agreement: share of the blocks of the image that find their best counterpart where the
+    transform put them. inconsistency: 95th percentile of the inverse consistency, as a share of
+    the size of the imaged object. correlation of the vessels counts for pictures only.
+    """
+
+    agreement: float
+    inconsistency: float
+    overlap: float
+    blocks: float
+    correlation: float
+
+
+ACCEPT = Limits(agreement=0.5, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2)
+FAIL = Limits(agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1)
+
+
+def judge(numbers: Mapping[str, float]) -> tuple[Verdict, str]:
+    """The verdict on measured numbers, and the sentence that explains it.
+
+    fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
+    agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
+    missing or NaN counts as bad, except the correlation.
+    """
+    if not numbers.get("folding", np.nan) == 0:
+        return "fail", "The transform folds the image onto itself, so it cannot be right."
+    for verdict, limits in (("fail", FAIL), ("check", ACCEPT)):
+        complaint = _complaint(numbers, limits)
+        if complaint:
+            end = "it is probably wrong" if verdict == "fail" else "look at it before you use it"
+            return verdict, f"{complaint}; {end}."
+    return "accept", (
+        f"{numbers['agreement']:.0%} of the image finds its counterpart where the transform puts "
+        f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} mm or "
+        "pixels."
+    )
+
+
+def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
+    """What is worse than the limits, or nothing."""
+    agreement, blocks = numbers.get("agreement", 0.0), numbers.get("blocks", 0.0)
+    inconsistency = numbers.get("inconsistency", np.inf)
+    if not numbers.get("overlap", 0.0) >= limits.overlap:
+        return f"The images share only {numbers.get('overlap', 0.0):.0%} of what they show"
+    if not blocks >= limits.blocks:
+        return "The images show too little structure in common to judge the result"
+    if not agreement >= limits.agreement:
+        return f"Only {agreement:.0%} of the image finds its counterpart where it was put"
+    if not inconsistency <= limits.inconsistency:
+        return (
+            "Registering the other way round gives another result, "
+            f"{inconsistency:.1%} of the image size apart"
+        )
+    if not numbers.get("correlation", 1.0) >= limits.correlation:
+        return f"The vessels of the two pictures correlate by only {numbers['correlation']:.2f}"
+    return ""

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from retreg.errors import InputError, OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
-
 from retreg_server.registration.base import Estimate, Model, Report, Stopwatch, silent
 from retreg_server.registration.quality import assess
 from retreg_server.registration.registry import get_model

@@ -9,7 +9,6 @@ from importlib import import_module
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
-
 from retreg_server.registration.base import Model
 
 FACTORIES: dict[str, str] = {
