@@ -1,0 +1,299 @@
+"""The HTTP client of a RetReg server.
+
+    with Client("http://127.0.0.1:8600") as client:
+        result = client.register(fixed, moving, transform="tps", smoothing=0.1)
+    points_in_moving = result.transform(points_in_fixed)        # (n, 3) LPS mm
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from retreg import wire
+from retreg.errors import InputError, ServerError
+from retreg.image import Image
+from retreg.messages import ModelInfo, RegistrationResult, Scalar
+
+if TYPE_CHECKING:
+    import requests
+
+Progress = Callable[[str, float], None]
+"""Called with the stage and the fraction done (0 to 1); what it raises cancels the job."""
+
+RECONNECTS = 5
+UNKNOWN_IMAGE = "unknown-image"
+
+
+class Client:
+    """A connection to one server; usable as a context manager, by one thread at a time.
+
+    url: such as "http://127.0.0.1:8600". token: what the server was started with, if anything.
+    encoding: how voxels travel; "zlib+shuffle" pays off below about 300 Mbit/s.
+    connect_timeout_s, read_timeout_s: how long to wait for a connection, and for the next bytes
+    of an answer. busy_timeout_s: how long to go on asking a server whose queue is full.
+    TLS certificates are verified, proxies of the environment are used, redirects are refused.
+    Raises InputError for an unusable address, and afterwards the exceptions of retreg.errors with
+    the server's own sentence.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        encoding: wire.Encoding = "identity",
+        connect_timeout_s: float = 10.0,
+        read_timeout_s: float = 60.0,
+        busy_timeout_s: float = 300.0,
+    ) -> None:
+        import requests
+
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InputError(
+                f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
+            )
+        self._url = url.rstrip("/")
+        self._encoding = encoding
+        self._timeouts = (connect_timeout_s, read_timeout_s)
+        self._busy_timeout_s = busy_timeout_s
+        self._session = requests.Session()
+        self._session.auth = _bearer(token)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def health(self) -> Mapping[str, Any]:
+        """The answer of /healthz, which needs no token."""
+        return self._json("GET", "/healthz")
+
+    def info(self) -> Mapping[str, Any]:
+        """Version, encodings and limits of the server."""
+        return self._json("GET", "/v1/info")
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models that the server offers."""
+        return wire.decode_models(self._json("GET", "/v1/models"))
+
+    def register(
+        self,
+        fixed: Image,
+        moving: Image,
+        model: str | None = None,
+        progress: Progress | None = None,
+        **options: Scalar | None,
+    ) -> RegistrationResult:
+        """Register moving to fixed on the server and wait for the result.
+
+        model: None lets the server choose one for the images. options: those of the model; None
+        means its default. The job is cancelled when progress raises and on Ctrl-C.
+        Raises InputError, OptionError, RegistrationError or ServerError.
+        """
+        tell = progress or _nobody
+        job = self._submit(fixed, moving, model, options, tell)
+        try:
+            self._follow(job, tell)
+            result = wire.decode_result(self._json("GET", f"{job}/result"))
+        except BaseException:
+            self._cancel(job)
+            raise
+        tell("done", 1.0)
+        return result
+
+    def _submit(
+        self,
+        fixed: Image,
+        moving: Image,
+        model: str | None,
+        options: Mapping[str, Scalar | None],
+        tell: Progress,
+    ) -> str:
+        """Upload what the server does not have and queue the job; returns its path."""
+        encoding = self._encoding
+        images = {"fixed": _Upload(fixed, encoding), "moving": _Upload(moving, encoding)}
+        order = {
+            **{role: image.address for role, image in images.items()},
+            "model": model,
+            "options": {name: value for name, value in options.items() if value is not None},
+        }
+        give_up = time.monotonic() + self._busy_timeout_s
+        while True:
+            for role, image in images.items():
+                tell(f"sending the {role} image", 0.0)
+                self._upload(image)
+            answer = self._request("POST", "/v1/registrations", data=wire.dumps(order), json=True)
+            if answer.status_code == 202:
+                return f"/v1/registrations/{_parsed(answer)['id']}"
+            patient = time.monotonic() < give_up
+            # An image may have been forgotten between the question for it and the order.
+            forgotten = answer.status_code == 404 and _parsed(answer).get("error") == UNKNOWN_IMAGE
+            if not patient or not (forgotten or answer.status_code == 429):
+                raise wire.raised_error(answer.status_code, _parsed(answer))
+            _wait(_retry_after_s(answer), tell)
+
+    def _upload(self, image: _Upload) -> None:
+        path = f"/v1/images/{image.address}"
+        if self._request("HEAD", path).status_code == 200:
+            return
+        header = {wire.IMAGE_HEADER: image.header, "Content-Type": "application/octet-stream"}
+        _checked(self._request("PUT", path, data=image.body, headers=header))
+
+    def _follow(self, job: str, tell: Progress) -> None:
+        """Return when the job has ended, however it ended."""
+        lost = _Lost("The server ended the progress report before the job ended.")
+        failures = 0
+        while failures < RECONNECTS:  # in a row: a proxy may cut long answers
+            has_ended = False
+            try:
+                for status in self._events(job):
+                    failures = 0
+                    has_ended = status.get("state") not in ("queued", "running")
+                    if not has_ended:
+                        tell(str(status.get("stage")), float(status.get("fraction", 0.0)))
+            except _Lost as error:
+                lost = error
+            if has_ended:
+                return
+            failures += 1
+            _wait(0.5, tell)
+        raise lost
+
+    def _events(self, job: str) -> Iterator[Mapping[str, Any]]:
+        """The states of a job as server-sent events; at least one per second."""
+        import requests
+
+        answer = self._request("GET", f"{job}/events", stream=True)
+        with answer:
+            _checked(answer)
+            try:
+                for line in answer.iter_lines(chunk_size=None):
+                    if line.startswith(b"data:"):
+                        yield wire.loads(line[5:])
+            except requests.RequestException as error:
+                raise self._lost() from error
+
+    def _cancel(self, job: str) -> None:
+        try:
+            self._request("DELETE", job)
+        except ServerError:
+            return  # the reason for cancelling is what the caller must hear of
+
+    def _json(self, method: str, path: str) -> Mapping[str, Any]:
+        message = _parsed(_checked(self._request(method, path)))
+        if not message:
+            raise ServerError(f"{self._url} did not answer with JSON; is it a RetReg server?")
+        return message
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: bool = False,
+        stream: bool = False,
+    ) -> requests.Response:
+        import requests
+
+        try:
+            return self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                headers={"Content-Type": "application/json"} if json else headers,
+                timeout=self._timeouts,
+                allow_redirects=False,
+                stream=stream,
+            )
+        except requests.exceptions.SSLError as error:
+            raise ServerError(
+                f"The TLS certificate of {self._url} could not be verified; install the "
+                "certificate of its authority or correct the address."
+            ) from error
+        except requests.exceptions.ConnectTimeout as error:
+            raise _Lost(
+                f"{self._url} did not answer within {self._timeouts[0]:g} s; check the address and "
+                "the firewall."
+            ) from error
+        except requests.exceptions.ReadTimeout as error:
+            raise _Lost(
+                f"{self._url} sent nothing for {self._timeouts[1]:g} s; it may be overloaded."
+            ) from error
+        except requests.RequestException as error:
+            raise self._lost() from error
+
+    def _lost(self) -> _Lost:
+        return _Lost(
+            f"The connection to {self._url} failed; check that the server runs and can be reached."
+        )
+
+
+class _Lost(ServerError):
+    """The connection failed, which may be different at the next try."""
+
+
+class _Upload:
+    """An image encoded for the wire."""
+
+    def __init__(self, image: Image, encoding: wire.Encoding) -> None:
+        self.header, self.body = wire.encode_image(image, encoding)
+        self.address = wire.image_address(self.header, self.body)
+
+
+def _nobody(_stage: str, _fraction: float) -> None:
+    """Progress that is shown to nobody."""
+
+
+def _bearer(token: str | None) -> Callable[[Any], Any]:
+    """An authentication hook; a hook keeps requests from sending what is in ~/.netrc instead."""
+
+    def authorise(request: Any) -> Any:
+        if token:
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    return authorise
+
+
+def _checked(answer: requests.Response) -> requests.Response:
+    if answer.status_code >= 300:
+        raise wire.raised_error(answer.status_code, _parsed(answer))
+    return answer
+
+
+def _parsed(answer: requests.Response) -> Mapping[str, Any]:
+    """The JSON object in an answer; empty when there is none."""
+    try:
+        message = wire.loads(answer.content)
+    except InputError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _retry_after_s(answer: requests.Response) -> float:
+    text = answer.headers.get("Retry-After", "1")
+    return min(float(text), 30.0) if text.isdigit() else 1.0
+
+
+def _wait(seconds: float, tell: Progress) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        tell("waiting for the server", 0.0)
+        time.sleep(min(left, 0.5))

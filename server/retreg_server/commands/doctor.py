@@ -1,0 +1,165 @@
+"""`retreg doctor`: what is installed, which device there is, can the server be reached."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from retreg.errors import InputError, RetRegError
+from retreg_server.commands.serve import token
+
+HELP = "check the installation, the device and a server"
+
+PACKAGES = ("retreg", "numpy", "scipy", "torch", "monai", "scikit-image", "opencv-python-headless",
+            "SimpleITK", "pydicom", "fastapi", "uvicorn", "requests")  # fmt: skip
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    ok: bool
+    subject: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument("--server", metavar="URL", help="also check the way to this server")
+    parser.add_argument("--token-file", type=Path, help="file with the token of the server")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 when all is well, 1 otherwise."""
+    well = True
+    for finding in findings(args.server, args.token_file):
+        mark = "ok  " if finding.ok else "FAIL"
+        sys.stdout.write(f"{mark}  {finding.subject:<24}{finding.text}\n")
+        sys.stdout.flush()
+        well = well and finding.ok
+    return 0 if well else 1
+
+
+def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
+    """Everything that is checked, one after the other."""
+    yield Finding(True, "Python", f"{platform.python_version()} on {platform.platform()}")
+    for package in PACKAGES:
+        yield _installed(package)
+    yield _checked("CPU", _cpu)
+    yield _checked("CUDA", _cuda)
+    yield Finding(True, "free memory", _free_memory())
+    yield from _models()
+    if server:
+        yield from server_findings(server, token_file)
+
+
+def server_findings(url: str, token_file: Path | None) -> Iterator[Finding]:
+    """The steps to a server, up to and including the first that fails."""
+    for step, check in server_steps(url, token_file):
+        finding = _checked(f"server: {step}", check)
+        yield finding
+        if not finding.ok:
+            return
+
+
+def server_steps(url: str, token_file: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Name and check of each step; a check returns what it found or raises."""
+    from retreg.client import Client
+
+    parts = urlsplit(url)
+    yield "address", lambda: _address(parts)
+    yield "DNS", lambda: _resolve(parts)
+    yield "TCP", lambda: _connect(parts)
+    if parts.scheme == "https":
+        yield "TLS", lambda: _handshake(parts)
+    with Client(url, token(token_file)) as client:
+        yield "HTTP", lambda: f"{url} answers {client.health().get('status')}"
+        yield "token", lambda: f"accepted; version {client.info().get('version')}"
+        yield "models", lambda: ", ".join(model.name for model in client.models())
+
+
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
+    """What a check finds; its exception becomes a failure in words."""
+    try:
+        return Finding(True, subject, check())
+    except (RetRegError, OSError, ImportError) as error:
+        return Finding(False, subject, str(error) or type(error).__name__)
+
+
+def _installed(package: str) -> Finding:
+    try:
+        return Finding(True, package, version(package))
+    except PackageNotFoundError:
+        return Finding(False, package, "is not installed; install the project again")
+
+
+def _cpu() -> str:
+    from retreg_server.registration.devices import thread_count
+
+    return f"{os.cpu_count()} cores, {thread_count()} threads used by torch"
+
+
+def _cuda() -> str:
+    from retreg_server.registration.devices import cuda_devices
+
+    return "; ".join(cuda_devices()) or "none; the CPU is used"
+
+
+def _free_memory() -> str:
+    try:
+        pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows, nor on every Unix
+        return "unknown on this system"
+    return f"{pages / 2**30:.1f} GiB"
+
+
+def _models() -> Iterator[Finding]:
+    from retreg_server.serving.catalogue import load_catalogue
+
+    catalogue = load_catalogue()
+    for model in catalogue.models:
+        yield Finding(True, f"model {model.name}", "loads")
+    for name, reason in catalogue.failures.items():
+        yield Finding(False, f"model {name}", f"does not load: {reason}")
+
+
+def _address(parts: SplitResult) -> str:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("The address is not usable; write it like http://127.0.0.1:8600.")
+    return f"host {parts.hostname}, port {_port(parts)}"
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        return parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise InputError("The port in the address is not a number up to 65535.") from None
+
+
+def _resolve(parts: SplitResult) -> str:
+    found = socket.getaddrinfo(parts.hostname, _port(parts), type=socket.SOCK_STREAM)
+    return ", ".join(sorted({str(entry[4][0]) for entry in found}))
+
+
+def _connect(parts: SplitResult) -> str:
+    with socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S):
+        return "a connection was accepted"
+
+
+def _handshake(parts: SplitResult) -> str:
+    context = ssl.create_default_context()
+    with (
+        socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S) as plain,
+        context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
+    ):
+        return f"{secure.version()}, the certificate is valid"

@@ -1,0 +1,55 @@
+"""Middleware that lets only those in who may: bearer token, or programs of this machine."""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from retreg_server.serving.errors import ApiError
+from retreg_server.serving.settings import is_loopback
+
+OPEN_PATHS = ("/healthz",)
+
+
+class Doorkeeper:
+    """With a token, every path but /healthz needs it. Without one, browsers are kept out.
+
+    A page of another origin must not reach a server on the user's own machine, neither directly
+    (it sends Origin) nor through a name that its owner points at 127.0.0.1 (it sends that Host).
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = None if token is None else token.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            refusal = self._refusal(dict(scope["headers"]))
+            if refusal is not None:
+                await refusal.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+            return ApiError(403, "forbidden", "Pages of other origins may not use this server.")
+        if self._token is None:
+            name = urlsplit(f"//{host}").hostname
+            if name is None or not is_loopback(name):
+                return ApiError(
+                    403, "forbidden", "Without a token this server answers to 127.0.0.1 only."
+                )
+            return None
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), self._token):
+            return None
+        return ApiError(
+            401,
+            "unauthorised",
+            "The token is missing or wrong; send the one that the server was started with.",
+            {"WWW-Authenticate": "Bearer"},
+        )

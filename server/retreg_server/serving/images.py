@@ -1,0 +1,76 @@
+"""PUT, HEAD and DELETE of images by the SHA-256 of their header and body."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Request
+from starlette.responses import Response
+
+from retreg import wire
+from retreg.errors import InputError
+from retreg.image import Image
+from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.service import Service, service_of
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+ADDRESS_PATTERN = "^[0-9a-f]{64}$"
+Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="see docs/protocol.md")]
+TheService = Annotated[Service, Depends(service_of)]
+ImageHeader = Annotated[
+    str, Header(alias=wire.IMAGE_HEADER, max_length=4096, description="geometry as JSON")
+]
+
+
+@router.head("/{sha256}")
+async def has_image(sha256: Address, service: TheService) -> Response:
+    """200 when the server has the image, 404 when it must be sent."""
+    return Response(status_code=200 if service.images.get(sha256) else 404)
+
+
+@router.put("/{sha256}", status_code=201)
+async def put_image(
+    sha256: Address, request: Request, header: ImageHeader, service: TheService
+) -> Response:
+    """Keep an image for later registrations."""
+    declared = wire.decode_header(header, service.settings.max_image_bytes)
+    largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > largest:
+            raise ApiError(
+                413,
+                "too-large",
+                f"The image body is larger than the {declared.nbytes} bytes that its header "
+                "declares.",
+            )
+    image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
+    service.images.put(sha256, image, image.array.nbytes)
+    return json_response({"sha256": sha256}, 201)
+
+
+@router.delete("/{sha256}", status_code=204)
+async def delete_image(sha256: Address, service: TheService) -> Response:
+    """Forget an image."""
+    if not service.images.pop(sha256):
+        raise unknown_image("This")
+    return Response(status_code=204)
+
+
+def unknown_image(which: str) -> ApiError:
+    """The answer that tells a client to send the image (again)."""
+    return ApiError(404, "unknown-image", f"{which} image is not on the server; send it first.")
+
+
+def _verified_image(
+    sha256: str, header: str, declared: wire.ImageHeader, body: bytearray
+) -> Image:
+    if wire.image_address(header, body) != sha256:
+        raise InputError(
+            "The image does not have the SHA-256 under which it was sent; it was damaged on the "
+            "way or the sum was not taken over header, line feed and body."
+        )
+    return wire.decode_image(declared, body)

@@ -1,0 +1,124 @@
+"""POST /v1/register: two files in, the result out; made for curl."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from retreg.errors import InputError, OptionError
+from retreg.image import Image
+from retreg.messages import ModelInfo, Scalar
+from retreg_server.serving.errors import ApiError
+from retreg_server.serving.registrations import result_response
+from retreg_server.serving.service import Service, service_of
+
+router = APIRouter(prefix="/v1/register", tags=["registrations"])
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", ".nii.gz", ".mha",
+            ".dcm")  # fmt: skip
+LOOK_FOR_CLIENT_S = 0.25
+MAX_OPTIONS = 40
+MAX_TEXT_BYTES = 200
+ROLES = ("fixed", "moving")
+FORM_SCHEMA = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": list(ROLES),
+                    "properties": {
+                        "fixed": {"type": "string", "format": "binary"},
+                        "moving": {"type": "string", "format": "binary"},
+                        "model": {"type": "string", "maxLength": MAX_TEXT_BYTES},
+                    },
+                    "additionalProperties": {"type": "string", "maxLength": MAX_TEXT_BYTES},
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", openapi_extra=FORM_SCHEMA)
+async def register(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+    """Register two files and answer with the result; other fields are options of the model.
+
+    The registration is cancelled when the client goes away.
+    """
+    async with request.form(
+        max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
+    ) as form:
+        fixed, moving = [
+            await asyncio.to_thread(_read, _uploaded(form, role), role) for role in ROLES
+        ]
+        texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    model = await service.model(texts.pop("model", None), fixed)
+    options = {name: parsed_option(model, name, text) for name, text in texts.items()}
+    job = service.submit(fixed, moving, model, options)
+    try:
+        status = job.status
+        while not status.has_ended and not await request.is_disconnected():
+            status = await job.next_status(status, LOOK_FOR_CLIENT_S)
+    finally:
+        if not job.status.has_ended:
+            service.jobs.cancel(job)
+    return result_response(job)
+
+
+def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
+    """The value of an option from its text. Raises OptionError."""
+    default = next((option.default for option in model.options if option.name == name), text)
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise OptionError(f"{name} = {text!r} was given; use true or false.")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise OptionError(f"{name} = {text!r} was given; a number was expected.") from None
+
+
+def _uploaded(form: FormData, role: str) -> UploadFile:
+    value = form.get(role)
+    if not isinstance(value, UploadFile):
+        raise InputError(
+            f"The form has no file {role!r}; send two files as the fields fixed and moving."
+        )
+    return value
+
+
+def _read(upload: UploadFile, role: str) -> Image:
+    """The image in an upload, through a file whose name the server makes."""
+    from retreg.files import read_image
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{role}{_suffix(upload.filename or '', role)}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(upload.file, file)
+        return read_image(path)
+
+
+def _suffix(filename: str, role: str) -> str:
+    """The ending of a client's file name, if it is one of a supported format."""
+    name = filename.lower()
+    matching = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    if matching:
+        return max(matching, key=len)
+    if "." not in name:
+        return ".dcm"  # DICOM files often have no ending
+    raise ApiError(
+        415,
+        "bad-file",
+        f"The {role} file is of a kind that is not accepted; use {', '.join(SUFFIXES)}.",
+    )
