@@ -1,0 +1,100 @@
+"""`retreg evaluate`: how accurate, robust and fast the models are, on a folder of test images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retreg_server.evaluation.cases import Case
+
+HELP = "measure accuracy, verdicts and time of the models on a folder of test images"
+DEFAULT_MODELS = {
+    "retina": ("fundus-sift", "auto-fundus"),
+    "brain": ("elastix-affine", "auto-brain"),
+}
+EXIT_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
+    parser.add_argument("benchmark", choices=tuple(DEFAULT_MODELS), help="which benchmark to run")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="the folder with the test images"
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        metavar="NAME",
+        help="models to compare, MODEL or MODEL:TRANSFORM; times are relative to the first one. "
+        "Baselines: identity, sift-homography, elastix-affine",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the report (default: evaluate-BENCHMARK)"
+    )
+    parser.add_argument(
+        "--pairs", type=_positive, metavar="N", help="at most N pairs of each set (default: all)"
+    )
+    parser.add_argument("--set", nargs="+", metavar="SET", help="only these sets of pairs")
+    parser.add_argument(
+        "--transform", metavar="FAMILY", help="transform of models that are named without one"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark and write the report.
+
+    Returns 0, or 130 when interrupted; the pairs finished by then are reported. Raises InputError
+    for unknown models or sets and for a folder without test images.
+    """
+    from tqdm import tqdm
+
+    from retreg_server.evaluation.bench import run_cases
+    from retreg_server.evaluation.peers import is_missing, method_by_name
+    from retreg_server.evaluation.report import Report
+
+    cases = _chosen_cases(args.benchmark, args.data, args.pairs, args.set)
+    names = tuple(dict.fromkeys(args.model or DEFAULT_MODELS[args.benchmark]))
+    notes = [sentence for sentence in map(is_missing, names) if sentence]
+    for note in notes:
+        print(note, file=sys.stderr)
+    methods = {n: method_by_name(n, args.transform) for n in names if not is_missing(n)}
+    folder = args.out or Path(f"evaluate-{args.benchmark}")
+    report = Report(folder, args.benchmark, notes)
+    status = 0
+    try:
+        total = len(cases) * len(methods)
+        for finished in tqdm(run_cases(cases, methods), total=total, unit="pair"):
+            report.add(finished)
+    except KeyboardInterrupt:
+        print("Stopped; the finished pairs are reported.", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    report.close()
+    print(f"{len(report.rows)} results are in {folder / 'index.html'}")
+    return status
+
+
+def _chosen_cases(
+    benchmark: str, data: Path, pairs: int | None, sets: list[str] | None
+) -> list[Case]:
+    from retreg.errors import OptionError
+    from retreg_server.evaluation.brain import brain_cases
+    from retreg_server.evaluation.retina import retina_cases
+
+    cases = (retina_cases if benchmark == "retina" else brain_cases)(data, pairs)
+    known = list(dict.fromkeys(case.benchmark_set for case in cases))
+    unknown = set(sets or ()) - set(known)
+    if unknown:
+        raise OptionError(
+            f"The set {sorted(unknown)[0]!r} is not known; use some of {', '.join(known)}."
+        )
+    return [case for case in cases if sets is None or case.benchmark_set in sets]
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a number from 1 upwards was expected")
+    return number
