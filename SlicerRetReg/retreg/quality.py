@@ -98,7 +98,7 @@ def judge(numbers: Mapping[str, float]) -> tuple[Verdict, str]:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
     missing or NaN counts as bad, except the correlation.
     """
-    if not numbers.get("folding", np.nan) == 0:
+    if numbers.get("folding", np.nan) != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
     for verdict, limits in (("fail", FAIL), ("check", ACCEPT)):
         complaint = _complaint(numbers, limits)

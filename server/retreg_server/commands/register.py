@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from retreg.errors import InputError
+from retreg.errors import InputError, OptionError
 from retreg.image import Image
-from retreg.messages import RegistrationResult, Scalar
+from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
 EXIT_FAILED = 3
@@ -37,10 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     check_writable(args.out)
     fixed, moving = read_image(args.fixed), read_image(args.moving)
-    given = {"transform": args.transform, "smoothing": args.smoothing}
-    options = {name: value for name, value in given.items() if value is not None}
     with ProgressBar() as bar:
-        result = _register(args, fixed, moving, options, bar)
+        result = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
         write_outputs(args.out, fixed, moving, result)
     print(f"{result.quality.verdict}: {result.quality.reason}")
@@ -49,25 +47,46 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _register(
-    args: argparse.Namespace,
-    fixed: Image,
-    moving: Image,
-    options: dict[str, Scalar],
-    report: Callable[[str, float], None],
+    args: argparse.Namespace, fixed: Image, moving: Image, report: Callable[[str, float], None]
 ) -> RegistrationResult:
     from retreg_server.registration.registry import default_model
 
+    given = {"transform": args.transform, "smoothing": args.smoothing}
+    options = {name: value for name, value in given.items() if value is not None}
     model = args.model or default_model(fixed)
     if args.server:
-        from retreg.client import Client
-
-        with Client(args.server, token=_token(args.token_file)) as client:
-            return client.register(fixed, moving, model=model, progress=report, **options)
-    from retreg.messages import RegistrationRequest
+        return _register_on_server(args, fixed, moving, model, options, report)
     from retreg_server.registration import engine
 
-    request = RegistrationRequest(fixed, moving, model, options)
-    return engine.register(request, report, device=args.device)
+    options |= _device_option(args.device, model)
+    return engine.register(RegistrationRequest(fixed, moving, model, options), report)
+
+
+def _register_on_server(
+    args: argparse.Namespace,
+    fixed: Image,
+    moving: Image,
+    model: str,
+    options: dict[str, Scalar],
+    report: Callable[[str, float], None],
+) -> RegistrationResult:
+    from retreg.client import Client
+
+    if args.device != "auto":
+        raise OptionError("A server chooses its own device; use --device without --server only.")
+    with Client(args.server, token=_token(args.token_file)) as client:
+        return client.register(fixed, moving, model=model, progress=report, **options)
+
+
+def _device_option(device: str, model: str) -> dict[str, Scalar]:
+    """The option that asks for a device; models without a network know the CPU only."""
+    from retreg_server.registration.registry import get_model
+
+    if any(option.name == "device" for option in get_model(model).info.options):
+        return {"device": device}
+    if device == "cuda":
+        raise OptionError(f"{model} runs on the CPU; use --device auto or cpu.")
+    return {}
 
 
 def _token(path: Path | None) -> str | None:

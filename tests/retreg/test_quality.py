@@ -1,0 +1,119 @@
+"""Quality numbers against values worked out by hand, and the verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from retreg.quality import (
+    inverse_consistency,
+    jacobian_determinants,
+    judge,
+    normalised_mutual_information,
+)
+from retreg.transforms import Affine
+
+POINTS = np.random.default_rng(2).uniform(-50, 50, (40, 3))
+GOOD = {
+    "agreement": 0.9,
+    "blocks": 100.0,
+    "overlap": 0.8,
+    "inconsistency": 0.002,
+    "inverse_consistency_p95_mm": 0.4,
+    "folding": 0.0,
+}
+
+
+def shifted(x: float, y: float, z: float) -> Affine:
+    matrix = np.eye(4)
+    matrix[:3, 3] = x, y, z
+    return Affine(matrix)
+
+
+def test_inverse_consistency_is_the_distance_after_there_and_back():
+    errors = inverse_consistency(shifted(10, 0, 0), shifted(-7, 4, 0), POINTS)
+    np.testing.assert_allclose(errors, 5)
+
+
+def test_the_jacobian_of_an_affine_is_its_determinant():
+    linear = np.array([[1.2, 0.1, 0], [0, 0.9, 0.3], [0.2, 0, 1.1]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    found = jacobian_determinants(Affine(matrix), POINTS, np.eye(3), 0.5)
+    np.testing.assert_allclose(found, np.linalg.det(linear))
+
+
+def test_a_folding_volume_and_a_folding_plane_have_jacobians_below_zero():
+    def fold(points: np.ndarray) -> np.ndarray:
+        out = points.copy()
+        out[:, 0] = np.where(points[:, 0] > 30, 60 - points[:, 0], points[:, 0])
+        return out
+
+    inner = POINTS[np.abs(POINTS[:, 0] - 30) > 1]
+    for frame in (np.eye(3), np.eye(3)[:, :2]):
+        found = jacobian_determinants(fold, inner, frame, 0.5)
+        np.testing.assert_allclose(found, np.where(inner[:, 0] > 30, -1, 1))
+
+
+def test_a_turned_plane_keeps_its_area():
+    turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn
+    found = jacobian_determinants(Affine(matrix), POINTS * [1, 1, 0], np.eye(3)[:, :2], 0.5)
+    np.testing.assert_allclose(found, 1)
+
+
+def test_mutual_information_is_two_for_equal_and_one_for_unrelated_values():
+    values = np.tile(np.arange(32.0), 400)
+    other = np.repeat(np.arange(400) % 20.0, 32)
+    assert normalised_mutual_information(values, 7 - 3 * values) == pytest.approx(2)
+    assert normalised_mutual_information(values, other) == pytest.approx(1, abs=1e-6)
+
+
+def test_mutual_information_of_a_known_joint_distribution():
+    # Two fair bits that agree in 3 of 4 cases: H = ln 2 each, joint (3/8, 3/8, 1/8, 1/8).
+    a = np.tile([0, 0, 0, 0, 1, 1, 1, 1.0], 500)
+    b = np.tile([0, 0, 0, 1, 1, 1, 1, 0.0], 500)
+    joint = -(2 * 3 / 8 * np.log(3 / 8) + 2 / 8 * np.log(1 / 8))
+    expected = 2 * np.log(2) / joint
+    assert normalised_mutual_information(a, b, bins=2) == pytest.approx(expected)
+
+
+def test_too_few_values_have_no_mutual_information():
+    assert np.isnan(normalised_mutual_information(np.arange(5.0), np.arange(5.0)))
+
+
+def test_a_good_registration_is_accepted_in_a_sentence():
+    verdict, reason = judge(GOOD)
+    assert verdict == "accept"
+    assert reason.startswith("90%")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({"agreement": 0.4}, "check", "counterpart"),
+        ({"agreement": 0.05}, "fail", "counterpart"),
+        ({"agreement": np.nan}, "fail", "counterpart"),
+        ({"inconsistency": 0.05}, "check", "other way"),
+        ({"inconsistency": 0.4}, "fail", "other way"),
+        ({"inconsistency": np.nan}, "fail", "other way"),
+        ({"overlap": 0.15}, "check", "share only"),
+        ({"overlap": 0.01}, "fail", "share only"),
+        ({"blocks": 8}, "check", "too little structure"),
+        ({"blocks": 0}, "fail", "too little structure"),
+        ({"folding": 0.01}, "fail", "folds"),
+        ({"folding": np.nan}, "fail", "folds"),
+        ({"correlation": 0.15}, "check", "correlate"),
+        ({"correlation": 0.0}, "fail", "correlate"),
+    ],
+)
+def test_one_bad_number_is_enough(changes, verdict, words):
+    found, reason = judge({**GOOD, **changes})
+    assert found == verdict
+    assert words in reason
+    assert reason.endswith(".")
+
+
+@pytest.mark.parametrize("missing", ["agreement", "blocks", "overlap", "inconsistency", "folding"])
+def test_a_number_that_was_not_measured_counts_as_bad(missing):
+    assert judge({k: v for k, v in GOOD.items() if k != missing})[0] == "fail"
