@@ -113,5 +113,6 @@ def _jpeg_size(frame: bytes) -> tuple[int, int]:
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int]:
     import PIL.Image
 
+    PIL.Image.init()
     with PIL.Image.open(io.BytesIO(frame), formats=("JPEG2000",)) as picture:
         return picture.size

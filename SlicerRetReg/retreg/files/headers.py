@@ -22,6 +22,7 @@ from retreg.files.limits import MAX_TEXT_HEADER_BYTES, refuse_large_volume
 
 _CHUNK = 1 << 20
 MAX_DIMENSIONS = 7
+NIFTI_1_BYTES, NIFTI_2_BYTES = 348, 540
 _NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8,
                 2304: 4}  # fmt: skip
 _NRRD_BYTES = {
@@ -40,19 +41,32 @@ _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT":
 
 @dataclass(frozen=True)
 class Promise:
-    """decoded_bytes of voxels, stored from offset on, as they are or deflated."""
+    """What a header declares: counts along every axis, and where the voxels are stored.
 
-    decoded_bytes: int
+    sizes: fastest axis first, channels included. offset: first byte of the voxels, which are
+    stored as they are or deflated.
+    """
+
+    sizes: tuple[int, ...]
+    voxel_bytes: int
     offset: int
     deflated: bool = False
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that all voxels take."""
+        return prod(self.sizes) * self.voxel_bytes
 
-def check_header(path: Path, found: Format) -> None:
-    """Raise FileError unless the file is acceptable in size and holds all voxels it declares."""
-    with path.open("rb") as raw:
-        compressed = raw.read(2) == b"\x1f\x8b"
-    parse = {Format.NIFTI: _nifti, Format.NRRD: _nrrd, Format.META: _meta}[found]
-    with cast(BinaryIO, gzip.open(path) if compressed else path.open("rb")) as file:
+
+def checked_header(path: Path, found: Format) -> Promise:
+    """What the header promises, if that is acceptable in size and really in the file.
+
+    Raises FileError for anything else, and for types of voxels that are not supported.
+    """
+    parse = {Format.NIFTI: _nifti, Format.NRRD: _nrrd, Format.META: _meta}.get(found)
+    if parse is None:
+        raise FileError(f"{path.name} is {found.value}; a NRRD, NIfTI or MHA file was expected.")
+    with unpacked(path) as file:
         promise = parse(file, path.name)
         refuse_large_volume(path.name, promise.decoded_bytes)
         if not _is_kept(file, promise):
@@ -60,6 +74,14 @@ def check_header(path: Path, found: Format) -> None:
                 f"{path.name} is cut off: it holds fewer voxels than its header declares; copy or "
                 "export it again."
             )
+    return promise
+
+
+def unpacked(path: Path) -> BinaryIO:
+    """The file, opened to read what it holds, through gzip if it is packed as a whole."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
 
 
 def _is_kept(file: BinaryIO, promise: Promise) -> bool:
@@ -81,13 +103,24 @@ def _is_kept(file: BinaryIO, promise: Promise) -> bool:
     return True
 
 
+def nifti_byte_order(header: bytes) -> str:
+    """The prefix for struct; the header starts with its own length."""
+    lengths = {n.to_bytes(4, "little") for n in (NIFTI_1_BYTES, NIFTI_2_BYTES)}
+    return "<" if header[:4] in lengths else ">"
+
+
+def is_nifti_2(header: bytes) -> bool:
+    """Whether the header is of the second version, with 64-bit sizes."""
+    return NIFTI_2_BYTES.to_bytes(4, "little") in (header[:4], header[3::-1])
+
+
 def _nifti(file: BinaryIO, name: str) -> Promise:
-    header = file.read(540)
-    order = "<" if header[:2] in (b"\x5c\x01", b"\x1c\x02") else ">"
-    if struct.unpack(order + "i", header[:4])[0] == 348:
-        magic, layout = header[344:348], {"8h": 40, "h": 70, "f": 108}
-    else:  # NIfTI-2
-        magic, layout = header[4:8], {"8q": 16, "h": 12, "q": 168}
+    header = file.read(NIFTI_2_BYTES)
+    order = nifti_byte_order(header)
+    if is_nifti_2(header):
+        magic, layout, layout_bytes = header[4:8], {"8q": 16, "h": 12, "q": 168}, NIFTI_2_BYTES
+    else:
+        magic, layout, layout_bytes = header[344:348], {"8h": 40, "h": 70, "f": 108}, NIFTI_1_BYTES
     dims, (code,), (offset,) = (
         struct.unpack_from(order + kind, header, at) for kind, at in layout.items()
     )
@@ -98,10 +131,10 @@ def _nifti(file: BinaryIO, name: str) -> Promise:
         )
     if code not in _NIFTI_BYTES:
         raise FileError(f"{name} has voxels of an unsupported type; save it as real numbers.")
-    count = _count(name, dims[1 : 1 + dims[0]] if 1 <= dims[0] <= 7 else ())
+    sizes = _sizes(name, dims[1 : 1 + dims[0]] if 1 <= dims[0] <= 7 else ())
     if not 0 <= offset <= MAX_TEXT_HEADER_BYTES:
         raise FileError(f"{name} says that its voxels start at byte {offset:g}; save it again.")
-    return Promise(count * _NIFTI_BYTES[code], int(offset))
+    return Promise(sizes, _NIFTI_BYTES[code], max(int(offset), layout_bytes))
 
 
 def _nrrd(file: BinaryIO, name: str) -> Promise:
@@ -112,14 +145,12 @@ def _nrrd(file: BinaryIO, name: str) -> Promise:
         key, _, value = line.partition(":")
         if not line.startswith("#"):
             fields[key.strip().lower()] = value.strip()
-    else:
-        raise FileError(f"{name} ends within its header; copy or export it again.")
     if "data file" in fields or "datafile" in fields:
         raise FileError(
             f"{name} is only the header of an image whose voxels are in another file; save it as "
             "one .nrrd file."
         )
-    count = _count(name, _integers(fields.get("sizes", "")))
+    sizes = _sizes(name, _integers(fields.get("sizes", "")))
     size = [n for n, names in _NRRD_BYTES.items() if fields.get("type", "").lower() in names]
     encoding = fields.get("encoding", "").lower()
     skips = {fields.get(f"{what}{gap}skip", "0") for what in ("line", "byte") for gap in (" ", "")}
@@ -127,7 +158,7 @@ def _nrrd(file: BinaryIO, name: str) -> Promise:
         raise FileError(
             f"{name} has an unsupported type or encoding of voxels; save it as raw or gzip NRRD."
         )
-    return Promise(count * size[0], file.tell(), encoding != "raw")
+    return Promise(sizes, size[0], file.tell(), encoding != "raw")
 
 
 def _meta(file: BinaryIO, name: str) -> Promise:
@@ -142,16 +173,16 @@ def _meta(file: BinaryIO, name: str) -> Promise:
             f"{name} is only the header of an image whose voxels are in another file; save it as "
             "one .mha file."
         )
-    sizes = _integers(fields.get("DimSize", ""))
+    axes = _integers(fields.get("DimSize", ""))
     channels = _integers(fields.get("ElementNumberOfChannels", "1"))
-    count = _count(name, sizes) * _count(name, channels)
+    sizes = (*_sizes(name, axes), *_sizes(name, channels))
     size = _META_BYTES.get(fields.get("ElementType", "").removeprefix("MET_"), 0)
     binary = fields.get("BinaryData", "").lower() == "true" and "HeaderSize" not in fields
-    if not size or not binary or fields.get("NDims") != str(len(sizes)):
+    if not size or not binary or fields.get("NDims") != str(len(axes)):
         raise FileError(
             f"{name} has an unsupported type or layout of voxels; save it as a binary .mha file."
         )
-    return Promise(count * size, file.tell(), fields.get("CompressedData", "").lower() == "true")
+    return Promise(sizes, size, file.tell(), fields.get("CompressedData", "").lower() == "true")
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[str]:
@@ -169,8 +200,8 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words) if all(w.isdecimal() for w in words) else ()
 
 
-def _count(name: str, sizes: tuple[int, ...]) -> int:
-    """Number of voxels; refuses sizes that no image has."""
+def _sizes(name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes, if an image can have them."""
     if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1:
         raise FileError(f"{name} declares a size that no image can have; copy or export it again.")
-    return prod(sizes)
+    return sizes

@@ -12,7 +12,7 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.formats import recognised
-from retreg.files.headers import check_header
+from retreg.files.headers import checked_header
 from retreg.files.limits import MAX_TRANSFORM_BYTES
 from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_itk, to_itk
 from retreg.geometry import Grid
@@ -75,7 +75,7 @@ def read_transform(path: str | Path) -> Transform:
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
         found = recognised(path)
-        check_header(path, found)
+        checked_header(path, found)
         return _from_field(read_itk(path, found), path.name)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +18,7 @@ from retreg.image import Image
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION = 274  # the EXIF and TIFF tag
 _BITS_PER_SAMPLE = 258
 
@@ -29,19 +31,19 @@ def read_picture(path: Path) -> Image:
     """
     import PIL.Image
 
-    try:
-        picture = PIL.Image.open(path, formats=_FORMATS)
-    except PIL.Image.DecompressionBombError:
-        raise FileError(
-            f"{path.name} declares far more than the {MAX_PICTURE_PIXELS // 1_000_000} million "
-            "pixels that are accepted; make it smaller."
-        ) from None
-    with picture:
+    PIL.Image.init()  # or else TIFF is not known by its name below
+    with path.open("rb") as file:  # given a name, Pillow maps the file and garbles turned TIFFs
+        try:
+            picture = PIL.Image.open(file, formats=_FORMATS)
+        except PIL.Image.DecompressionBombError:
+            raise FileError(
+                f"{path.name} declares far more than the {MAX_PICTURE_PIXELS // 1_000_000} million "
+                "pixels that are accepted; make it smaller."
+            ) from None
         refuse_large_picture(path.name, *picture.size)
         _refuse_stack(path.name, picture)
-        pixels = (
-            _deep_colour(path, picture) if _is_deep_colour(path, picture) else _decoded(picture)
-        )
+        deep = _is_deep_colour(path, picture)
+        pixels = _deep_colour(path, picture) if deep else _decoded(picture)
     channels = np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), 2, 0))[:, None]
     return Image(channels, Grid.of_picture(channels.shape[3], channels.shape[2]))
 
@@ -116,12 +118,31 @@ def _deep_colour(path: Path, picture: Picture) -> np.ndarray:
 
     orientation = picture.getexif().get(_ORIENTATION, 1)
     picture.load()  # ITK does not notice when such a file is cut off; Pillow does
-    kind = "PNGImageIO" if picture.format == "PNG" else "TIFFImageIO"
-    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO=kind))
-    pixels = pixels.reshape(*pixels.shape[-3:])
+    if picture.format == "PNG":
+        decoded = sitk.ReadImage(str(path), imageIO="PNGImageIO")
+    else:
+        with TemporaryDirectory() as folder:
+            unturned = Path(folder, "unturned.tif")
+            unturned.write_bytes(_unturned_tiff(path.read_bytes()))
+            decoded = sitk.ReadImage(str(unturned), imageIO="TIFFImageIO")
+    pixels = sitk.GetArrayFromImage(decoded)
+    if pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise FileError(f"{path.name} has an unusual layout of colours; save it as 16-bit PNG.")
     if pixels.shape[2] in (2, 4):
-        pixels = _over_black(pixels, np.iinfo(pixels.dtype).max)
+        pixels = _over_black(pixels, 65535)
     return upright(pixels, orientation)
+
+
+def _unturned_tiff(content: bytes) -> bytes:
+    """The file with orientation 1: ITK cuts turned pictures down to 8 bit (TIFF 6.0, p. 13-16)."""
+    order = "<" if content[:2] == b"II" else ">"
+    changed = bytearray(content)
+    (start,) = struct.unpack_from(order + "I", content, 4)
+    (count,) = struct.unpack_from(order + "H", content, start)
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        if struct.unpack_from(order + "H", content, entry)[0] == _ORIENTATION:
+            struct.pack_into(order + "H", changed, entry + 8, 1)
+    return bytes(changed)
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

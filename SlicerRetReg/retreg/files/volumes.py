@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from retreg.errors import FileError, GeometryError
 from retreg.files.doors import replacing
 from retreg.files.formats import Format
-from retreg.files.headers import check_header
+from retreg.files.headers import checked_header
+from retreg.files.nifti_slice import doubled_slice
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
 
@@ -28,13 +30,17 @@ _DECODERS = {
 
 def read_volume(path: Path, found: Format) -> Image:
     """The volume with the geometry that ITK reads. Raises FileError or GeometryError."""
+    promise = checked_header(path, found)
     if not path.name.lower().endswith(_ENDINGS[found]):
         raise FileError(
             f"{path.name} is {found.value} by its content; rename it to end in "
             f"{' or '.join(_ENDINGS[found])}."
         )
-    check_header(path, found)
-    image = read_itk(path, found)
+    if found is Format.NIFTI and prod(promise.sizes[2:3]) == 1:
+        with doubled_slice(path, promise) as doubled:
+            image = read_itk(doubled, found)[:, :, :1]
+    else:
+        image = read_itk(path, found)
     return Image(channels_first(image), grid_of(image))
 
 
@@ -91,6 +97,8 @@ def read_itk(path: Path, found: Format) -> Any:
 
 
 def _refuse_unusable(name: str, reader: Any) -> None:
+    import SimpleITK as sitk
+
     sizes = reader.GetSize()
     if len(sizes) < 2 or any(n != 1 for n in sizes[3:]):
         raise FileError(
@@ -102,6 +110,8 @@ def _refuse_unusable(name: str, reader: Any) -> None:
             f"{name} has {reader.GetNumberOfComponents()} values per voxel; at most "
             f"{MAX_CHANNELS} are accepted, so save a single time point or channel."
         )
+    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise FileError(f"{name} has complex voxels; save their magnitude.")
 
 
 def grid_of(image: Any) -> Grid:
