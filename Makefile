@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+# Idle OpenMP threads that wait busily starve every other process.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
+	@echo "make test   run the linters and every test"
+	@echo "make lint   run the linters only"
+	@echo "make clean  remove .venv and everything that was made"
+
+demo: .venv/installed
+	$(RUN) -m retreg.cli demo --out demo-out
+
+test: lint
+	$(RUN) -m pytest
+
+lint: .venv/installed-test
+	$(RUN) -m ruff check
+	$(RUN) -m mypy
+
+clean:
+	rm -rf .venv demo-out evaluation-out dist build .pytest_cache .mypy_cache .ruff_cache
+	find SlicerRetReg server tests -name __pycache__ -prune -exec rm -rf {} +
+
+# torch comes first and by its exact version, so that pip never has to choose among its builds.
+.venv/installed: .venv/created pyproject.toml constraints.txt
+	$(PIP) install $(TORCH)
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) install -c constraints.txt -e ".[test]"
+	@touch $@
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, which $(PYTHON) is not; try: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	  echo "$(PYTHON) cannot create .venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@touch $@
