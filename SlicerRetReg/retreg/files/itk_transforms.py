@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,14 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.formats import recognised
-from retreg.files.headers import checked_header
 from retreg.files.limits import MAX_TRANSFORM_BYTES
-from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_itk, to_itk
+from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_checked, to_itk
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 
 _TEXT_START = b"#Insight Transform File"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
-_NIFTI_INTENT = 68  # byte of the header; SimpleITK writes 1007 (vector) there
-_DISPLACEMENT_VECTOR = 1006
+_SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
 
 
 def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) -> None:
@@ -29,16 +25,17 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
 
     An Affine is stored exactly; everything else as the displacement field that equals it on
     fixed_grid within 0.01 mm (retreg.transforms.as_field). ITK moves no point beyond the field,
-    while Slicer and retreg continue the displacement of its edge.
+    while Slicer and retreg continue the displacement of its edge. A NIfTI field is stored as ANTs
+    and SimpleITK do, with LPS vectors of intent 1007: Slicer reads it right, with a warning.
     Raises FileError when the ending is unknown or the file cannot be written.
     """
     import SimpleITK as sitk
 
     path = Path(path)
-    name = path.name.lower()
-    if isinstance(transform, Affine) and name.endswith((".h5", ".tfm")):
+    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
+    if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
         stored = _itk_affine(transform)
-    elif name.endswith((".h5", ".nrrd", ".nii.gz", ".mha")):
+    elif suffix not in ("", ".tfm"):
         field = as_field(transform, fixed_grid)
         stored = to_itk(field.vectors_mm, field.grid)
     else:
@@ -46,17 +43,13 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
             f"{path.name} has an ending that this transform cannot be written to; .h5, .nrrd or "
             ".nii.gz was expected, or .tfm for an affine transform."
         )
-    with quiet_itk():
-        if name.endswith(".nii.gz"):
-            _write_nifti_field(path, stored)
-        elif name.endswith((".h5", ".tfm")):
-            if isinstance(stored, sitk.Image):
-                stored = sitk.DisplacementFieldTransform(stored)
-            with replacing(path, path.suffix.lower()) as temporary:
-                sitk.WriteTransform(stored, str(temporary))
+    with replacing(path, suffix) as temporary, quiet_itk():
+        if isinstance(stored, sitk.Image) and suffix == ".h5":
+            stored = sitk.DisplacementFieldTransform(stored)
+        if isinstance(stored, sitk.Image):
+            sitk.WriteImage(stored, str(temporary), useCompression=True)
         else:
-            with replacing(path, path.suffix.lower()) as temporary:
-                sitk.WriteImage(stored, str(temporary), useCompression=True)
+            sitk.WriteTransform(stored, str(temporary))
 
 
 def read_transform(path: str | Path) -> Transform:
@@ -72,11 +65,21 @@ def read_transform(path: str | Path) -> Transform:
         if start.startswith((_TEXT_START, _HDF5_START)):
             import SimpleITK as sitk
 
+            if start == _TEXT_START:
+                _refuse_cut_text(path)
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
-        found = recognised(path)
-        checked_header(path, found)
-        return _from_field(read_itk(path, found), path.name)
+        return _from_field(read_checked(path, recognised(path)), path.name)
+
+
+def _refuse_cut_text(path: Path) -> None:
+    """ITK reads a transform without its parameters as the identity."""
+    lines = path.read_text(encoding="latin-1").splitlines(keepends=True)
+    kinds = [line for line in lines if line.startswith("Transform: ")]
+    expected = len([kind for kind in kinds if not kind.startswith("Transform: Composite")])
+    found = [len([ln for ln in lines if ln.startswith(key)]) for key in ("Param", "FixedParam")]
+    if found != [expected, expected] or not lines[-1].endswith("\n"):
+        raise FileError(f"{path.name} is cut off within a transform; copy or export it again.")
 
 
 def _itk_affine(transform: Affine) -> Any:
@@ -86,17 +89,6 @@ def _itk_affine(transform: Affine) -> Any:
     stored.SetMatrix(transform.moving_from_fixed[:3, :3].ravel().tolist())
     stored.SetTranslation(transform.moving_from_fixed[:3, 3].tolist())
     return stored
-
-
-def _write_nifti_field(path: Path, field: Any) -> None:
-    """As SimpleITK writes it, but marked as displacements, without which Slicer warns."""
-    import SimpleITK as sitk
-
-    with replacing(path, ".nii") as temporary:
-        sitk.WriteImage(field, str(temporary))
-        content = bytearray(temporary.read_bytes())
-        struct.pack_into("<h", content, _NIFTI_INTENT, _DISPLACEMENT_VECTOR)
-        temporary.write_bytes(gzip.compress(content, mtime=0))
 
 
 def _from_itk(transform: Any, name: str) -> Transform:

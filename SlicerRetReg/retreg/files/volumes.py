@@ -30,6 +30,12 @@ _DECODERS = {
 
 def read_volume(path: Path, found: Format) -> Image:
     """The volume with the geometry that ITK reads. Raises FileError or GeometryError."""
+    image = read_checked(path, found)
+    return Image(channels_first(image), grid_of(image))
+
+
+def read_checked(path: Path, found: Format) -> Any:
+    """The SimpleITK image of a file whose header keeps its promises. Raises FileError."""
     promise = checked_header(path, found)
     if not path.name.lower().endswith(_ENDINGS[found]):
         raise FileError(
@@ -38,10 +44,8 @@ def read_volume(path: Path, found: Format) -> Image:
         )
     if found is Format.NIFTI and prod(promise.sizes[2:3]) == 1:
         with doubled_slice(path, promise) as doubled:
-            image = read_itk(doubled, found)[:, :, :1]
-    else:
-        image = read_itk(path, found)
-    return Image(channels_first(image), grid_of(image))
+            return read_itk(doubled, found)[:, :, :1]
+    return read_itk(path, found)
 
 
 def write_volume(path: Path, image: Image) -> None:
