@@ -1,0 +1,236 @@
+"""The rules of the house that a machine can check. The reasons are in docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE_FOLDERS = ("SlicerRetReg", "server")
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+
+REGISTRATION = "server/retreg_server/registration/"
+TRAINING = "server/retreg_server/training/"
+EVALUATION = "server/retreg_server/evaluation/"
+SERVING = "server/retreg_server/serving/"
+DICOM = "server/retreg_server/dicom/"
+FILES = "SlicerRetReg/retreg/files/"
+SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/")
+
+ONLY_IN = {
+    "torch": (REGISTRATION, TRAINING, EVALUATION),
+    "monai": (REGISTRATION, TRAINING, EVALUATION),
+    "requests": ("SlicerRetReg/retreg/client.py",),
+    "fastapi": (SERVING,),
+    "starlette": (SERVING,),
+    "pydicom": (DICOM, FILES),
+    "SimpleITK": (FILES, EVALUATION),
+    "slicer": SLICER_MODULE,
+    "qt": SLICER_MODULE,
+    "ctk": SLICER_MODULE,
+    "vtk": SLICER_MODULE,
+    "retreg_server": ("server/",),
+    "retreg_server.serving": (SERVING, "server/retreg_server/commands/"),
+    "retreg_server.commands": ("server/retreg_server/commands/",),
+}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def sources() -> tuple[Path, ...]:
+    return tuple(path for name in SOURCE_FOLDERS for path in sorted((ROOT / name).rglob("*.py")))
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything imported in node and below."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import):
+            yield from ((inner.lineno, alias.name) for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom):
+            module = inner.module or ""
+            assert inner.level == 0, f"a relative import in line {inner.lineno}"
+            yield inner.lineno, module
+            yield from ((inner.lineno, f"{module}.{alias.name}") for alias in inner.names)
+
+
+def at_file_scope(body: list[ast.stmt]) -> Iterator[tuple[int, str]]:
+    """What is imported when the module is, so neither in functions nor for the type checker."""
+    for statement in body:
+        types_only = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+        if isinstance(statement, ast.ClassDef):
+            yield from at_file_scope(statement.body)
+        elif not types_only and not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from imported(statement)
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def test_the_sources_are_found() -> None:
+    assert len(sources()) > 30
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_only_where_it_belongs(package: str) -> None:
+    strays = {
+        f"{place(path)}:{line}"
+        for path in sources()
+        if not place(path).startswith(ONLY_IN[package])
+        for line, name in imported(tree(path))
+        if is_within(name, package)
+    }
+    assert not strays, f"{package} belongs into {ONLY_IN[package]}"
+
+
+def test_the_shared_library_needs_only_numpy_when_it_is_imported() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "retreg"}
+    strays = {
+        f"{place(path)}:{line} {name}"
+        for path in sources()
+        if place(path).startswith("SlicerRetReg/retreg/")
+        for line, name in at_file_scope(tree(path).body)
+        if name.split(".")[0] not in allowed
+    }
+    assert not strays
+
+
+def test_registration_knows_neither_http_nor_files() -> None:
+    strays = {
+        f"{place(path)}:{line} {name}"
+        for path in sources()
+        if place(path).startswith(REGISTRATION)
+        for line, name in imported(tree(path))
+        if any(is_within(name, package) for package in ("retreg.client", "retreg.files"))
+    }
+    assert not strays
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {place(path): len(path.read_text("utf-8").splitlines()) for path in sources()}
+    assert not {name: n for name, n in lengths.items() if n > LONGEST_FILE}
+
+
+def test_no_function_is_too_long() -> None:
+    lengths = {
+        f"{place(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert not {name: n for name, n in lengths.items() if n > LONGEST_FUNCTION}
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
+    drawer = re.compile(r"_?(utils?|helpers?|common|misc|tools)", re.IGNORECASE)
+    names = {place(path): {path.stem, *path.relative_to(ROOT).parts[:-1]} for path in sources()}
+    assert not {name for name, parts in names.items() if any(map(drawer.fullmatch, parts))}
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert not {place(path) for path in sources() if not ast.get_docstring(tree(path))}
+
+
+def test_every_module_postpones_its_annotations() -> None:
+    # Slicer evaluates the annotations of its parameter nodes, which this import forbids.
+    exceptions = {"SlicerRetReg/RetRegLib/parameters.py"}
+    without = {
+        place(path)
+        for path in sources()
+        if len(body := tree(path).body) > 1  # more than a docstring
+        and "__future__.annotations" not in {name for _, name in at_file_scope(body)}
+    }
+    assert not without - exceptions
+
+
+def test_only_the_command_line_prints() -> None:
+    allowed = ("server/retreg_server/commands/", "SlicerRetReg/retreg/cli.py")
+    strays = {
+        f"{place(path)}:{node.lineno}"
+        for path in sources()
+        if not place(path).startswith(allowed)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("print", "breakpoint")
+    }
+    assert not strays
+
+
+def test_nothing_executes_what_it_reads() -> None:
+    forbidden = {"pickle", "marshal", "shelve", "dill", "joblib"}
+    strays = {
+        f"{place(path)}:{line} {name}"
+        for path in sources()
+        for line, name in imported(tree(path))
+        if name.split(".")[0] in forbidden
+    }
+    calls = {
+        f"{place(path)}:{node.lineno} {node.func.id}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("eval", "exec")
+    }
+    assert not strays | calls
+
+
+def test_no_text_names_a_place_on_the_disk_of_one_machine() -> None:
+    private = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|mnt)/\w")
+    suffixes = {".py", ".md", ".toml", ".txt", ".cff", ".yml", ".yaml", ".json", ".html", ".sh"}
+    texts = [
+        path
+        for folder in (*SOURCE_FOLDERS, "tests", "docs", ".ci")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and (path.suffix in suffixes or folder == ".ci")
+    ]
+    texts += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in suffixes]
+    assert not {place(path) for path in texts if private.search(path.read_text("utf-8"))}
+
+
+def test_a_model_is_one_file_and_one_line_of_the_registry() -> None:
+    registry = ROOT / REGISTRATION / "registry.py"
+    lines = registry.read_text("utf-8").splitlines()
+    for name, (module, factory) in factories().items():
+        assert f'    "{name}": "{module}:{factory}",' in lines
+        path = ROOT / REGISTRATION / f"{module}.py"
+        assert path in sources()
+        classes = {node.name for node in tree(path).body if isinstance(node, ast.ClassDef)}
+        assert factory in classes
+
+
+def test_clients_and_server_name_no_model() -> None:
+    names = set(factories())
+    strays = {
+        f"{place(path)}:{node.lineno} {node.value}"
+        for path in sources()
+        if place(path).startswith(("SlicerRetReg/", SERVING))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert not strays
+
+
+def factories() -> dict[str, tuple[str, str]]:
+    """Name → (module, class), read from the source, so that no model is imported."""
+    for node in tree(ROOT / REGISTRATION / "registry.py").body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FACTORIES":
+            assert node.value is not None
+            entries = ast.literal_eval(node.value)
+            return {name: tuple(entry.split(":")) for name, entry in entries.items()}
+    raise AssertionError("registry.py does not define FACTORIES")
