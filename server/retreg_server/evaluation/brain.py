@@ -32,7 +32,15 @@ HEAD_AND_BRAIN = (
     ("MNI152_T2_2mm", "MNI152_T2_1mm_brain"),
     ("MNI152_T1_2mm", "MNI152_T2_1mm_brain"),
 )
-SINGLE = ("malf_oasis/*_SS", "freesurfer_labelled/*_T1", "chris/*", "tcga_fg6692/*")
+SINGLE = (
+    "openms_mni/patient07_[!l]*",
+    "templates/MNI*",
+    "templates/avg152PD",
+    "malf_oasis/*_SS",
+    "freesurfer_labelled/*_T1",
+    "chris/*",
+    "tcga_fg6692/*",
+)
 CLINICAL = "openms_longitudinal_raw"
 SAME_PERSON = frozenset({"1003", "1023"})
 WRONG_FOR = ("openms_mni/patient07_T1", "templates/MNI152_T2_2mm", f"{CLINICAL}/p01_study1_FLAIR")
@@ -127,11 +135,7 @@ def _contrast(folder: Path) -> list[Case]:
 
 def _same_brain(folder: Path) -> list[Case]:
     """Every volume with its own turned copy, in two of the four ranges of angles."""
-    volumes = [
-        volume
-        for pattern in ("openms_mni/patient07_[!l]*", "templates/*1[mM]*", *SINGLE, f"{CLINICAL}/*")
-        for volume in _found(folder, [pattern])
-    ]
+    volumes = _found(folder, (*SINGLE, f"{CLINICAL}/*"))
     return [
         case
         for number, volume in enumerate(volumes)

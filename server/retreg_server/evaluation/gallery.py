@@ -16,7 +16,7 @@ from retreg_server.evaluation.cases import Pair
 from retreg_server.evaluation.known_truth import foreground
 
 PICTURE_PIXELS = 640
-SLICE_PIXELS = 224
+SLICE_PIXELS = 320
 FIELDS = 8
 JPEG_QUALITY = 85
 

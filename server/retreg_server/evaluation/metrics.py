@@ -21,9 +21,9 @@ def landmark_distances(
     return distances
 
 
-def pixels_of_reference_image(distances: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Distances in pixels of a picture of that size, as if its longer side had 1000 pixels."""
-    return np.asarray(distances, dtype=np.float64) * (REFERENCE_PIXELS / max(width, height))
+def reference_pixel(width: int, height: int) -> float:
+    """Pixels of a picture of that size that one pixel covers when its longer side has 1000."""
+    return max(width, height) / REFERENCE_PIXELS
 
 
 def success_curve(errors: Iterable[float], thresholds: Sequence[float]) -> np.ndarray:
@@ -75,17 +75,6 @@ def mean_dice(first: np.ndarray, second: np.ndarray, labels: Iterable[int]) -> f
     scores = dice_by_label(first, second)
     values = [scores.get(label, 0.0) for label in labels]
     return float(np.mean(values)) if values else float("nan")
-
-
-def rotation_degrees(matrix: np.ndarray) -> float:
-    """Angle of the rotation in a (4, 4) or (3, 3) matrix, from 0 to 180 degrees.
-
-    The rotation is the orthogonal factor of the polar decomposition, so scale and shear are
-    left out.
-    """
-    left, _, right = np.linalg.svd(np.asarray(matrix, dtype=np.float64)[:3, :3])
-    cosine = (np.trace(left @ right) - 1) / 2
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def rate(flags: Iterable[bool]) -> float:

@@ -17,7 +17,7 @@ from retreg.transforms import Affine
 from retreg_server.evaluation.bench import Finished, Row
 from retreg_server.evaluation.gallery import save_checkerboard
 from retreg_server.evaluation.summaries import accepted, failure_limit
-from retreg_server.evaluation.tables import Table, pair_tables, summary_tables
+from retreg_server.evaluation.tables import Table, models_of, pair_tables, summary_tables
 
 COLUMNS = tuple(f.name for f in fields(Row) if f.name != "numbers")
 STYLE = """
@@ -92,13 +92,13 @@ class Report:
         parts = [f"# Benchmark {self._benchmark}", *self._notes]
         for table in tables:
             lines = [table.header, tuple("---" for _ in table.header), *table.lines]
-            rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            rows = "\n".join(_markdown_line(line) for line in lines)
             parts.append(f"## {table.title}\n\n{rows}")
         return "\n\n".join(parts) + "\n"
 
     def _html(self, tables: Sequence[Table]) -> str:
         title = f"Benchmark {self._benchmark}"
-        models = list(dict.fromkeys(row.model for row in self.rows))
+        models = models_of(self.rows)
         links = " · ".join(f'<a href="#{escape(m)}">pairs of {escape(m)}</a>' for m in models)
         notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes)
         body = [f"<h1>{title}</h1>{notes}<p>{links}</p>", *map(_html_table, tables)]
@@ -111,6 +111,10 @@ class Report:
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
             f"<style>{STYLE}</style><body>{''.join(body)}</body></html>\n"
         )
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def severity(row: Row, benchmark: str) -> float:

@@ -25,7 +25,7 @@ from retreg_server.evaluation.known_truth import (
     smooth_warp,
     turned_picture,
 )
-from retreg_server.evaluation.metrics import REFERENCE_PIXELS
+from retreg_server.evaluation.metrics import reference_pixel
 
 WRONG_PAIRS = 200
 WARPED_PICTURES = 8
@@ -76,14 +76,8 @@ def _landmark_pair(
 ) -> Pair:
     fixed, moving = read_image(fixed_path), read_image(moving_path)
     points = np.insert(_points_from(landmarks, delimiter), (2, 4), 0.0, axis=1)
-    return Pair(
-        fixed, moving, points[:, :3], points[:, 3:], error_unit_mm=_reference_pixel(fixed)
-    )
-
-
-def _reference_pixel(picture: Image) -> float:
-    """Pixels of the picture that one pixel covers when its longer side has 1000."""
-    return max(picture.grid.size) / REFERENCE_PIXELS
+    unit = reference_pixel(*fixed.grid.size[:2])
+    return Pair(fixed, moving, points[:, :3], points[:, 3:], error_unit_mm=unit)
 
 
 def _multimodal(folder: Path) -> list[Case]:
@@ -160,7 +154,7 @@ def _warped(folder: Path) -> list[Case]:
 def _warped_pair(path: Path) -> Pair:
     original = read_image(path)
     random = random_for(f"warped {path.stem}")
-    unit = _reference_pixel(original)
+    unit = reference_pixel(*original.grid.size[:2])
     truth = smooth_warp(random, original.grid, WARP_PIXELS * unit)
     fixed = resample(original, truth, original.grid)
     points = foreground_points(fixed)

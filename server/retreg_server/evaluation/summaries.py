@@ -80,9 +80,12 @@ def overlaps(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def verdicts_on_wrong_pairs(rows: Sequence[Row]) -> dict[str, str]:
-    """How many pairs that do not belong together were accepted, doubted and rejected."""
+    """How many pairs that do not belong together were accepted, doubted and rejected.
+
+    Empty for methods that give no verdict; they accept everything.
+    """
     wrong = [row for row in rows if not row.right]
-    if not wrong:
+    if not wrong or not _judges(rows):
         return {}
     measures = {
         f"{name}: accept / check / fail": _verdicts(
@@ -98,7 +101,7 @@ def verdicts_on_wrong_pairs(rows: Sequence[Row]) -> dict[str, str]:
 def verdicts_on_right_pairs(rows: Sequence[Row], limit: float) -> dict[str, str]:
     """The same of the pairs that belong together; limit: the error that counts as failed."""
     right = [row for row in rows if row.right]
-    if not right:
+    if not right or not _judges(rows):
         return {}
     by_set = {
         f"{name}: accept / check / fail": _verdicts(
@@ -128,7 +131,7 @@ def costs(rows: Sequence[Row], base: Sequence[Row]) -> dict[str, str]:
     measures = {
         "seconds, median": number(np.median([row.seconds for row in mine])),
         "processor seconds, median": number(np.median([row.cpu_seconds for row in mine])),
-        "highest memory, MB": f"{np.nanmax([row.peak_mb for row in mine]):.0f}",
+        "highest memory, MB": f"{max(row.peak_mb for row in mine):.0f}",
     }
     if shared:
         wall = [row.seconds / other.seconds for row, other in shared]
@@ -202,6 +205,10 @@ def _dices(rows: Iterable[Row]) -> list[float]:
 def _verdicts(rows: Sequence[Row]) -> str:
     doubted = sum(row.verdict == "check" for row in rows)
     return f"{sum(map(accepted, rows))} / {doubted} / {sum(map(rejected, rows))}"
+
+
+def _judges(rows: Sequence[Row]) -> bool:
+    return any(row.verdict and not row.message for row in rows)
 
 
 def _counts(row: Row) -> bool:

@@ -33,24 +33,25 @@ class Table:
 
 def summary_tables(rows: Sequence[Row], benchmark: str) -> list[Table]:
     """The measures of each set, the verdicts and the cost, for all models of the run."""
+    models = models_of(rows)
     right = [row for row in rows if row.right]
     tables = []
     for name in dict.fromkeys(row.benchmark_set for row in right):
         members = [row for row in right if row.benchmark_set == name]
-        tables.append(_table(f"Set {name}", _summary_of(members, benchmark), members))
+        tables.append(_table(f"Set {name}", _summary_of(members, benchmark), members, models))
     on_right = partial(verdicts_on_right_pairs, limit=failure_limit(benchmark))
     base = [row for row in rows if row.model == rows[0].model]
     return [
         *tables,
-        _table("Verdict on wrong pairs", verdicts_on_wrong_pairs, rows),
-        _table("Verdict on right pairs", on_right, rows),
-        _table("Cost", partial(costs, base=base), rows),
+        _table("Verdict on wrong pairs", verdicts_on_wrong_pairs, rows, models),
+        _table("Verdict on right pairs", on_right, rows, models),
+        _table("Cost", partial(costs, base=base), rows, models),
     ]
 
 
 def pair_tables(rows: Sequence[Row]) -> list[Table]:
     """Each set with one line per pair: error or Dice, and the verdict."""
-    models = tuple(dict.fromkeys(row.model for row in rows))
+    models = models_of(rows)
     tables = []
     for name in dict.fromkeys(row.benchmark_set for row in rows):
         cells: dict[str, dict[str, str]] = {}
@@ -64,6 +65,11 @@ def pair_tables(rows: Sequence[Row]) -> list[Table]:
     return tables
 
 
+def models_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The models in the order in which they were named: the first pair ran them in that order."""
+    return tuple(dict.fromkeys(row.model for row in rows))
+
+
 def _summary_of(members: Sequence[Row], benchmark: str) -> Summary:
     if any(math.isfinite(row.initial_dice) for row in members):
         return overlaps
@@ -72,9 +78,11 @@ def _summary_of(members: Sequence[Row], benchmark: str) -> Summary:
     return fire_errors if members[0].benchmark_set == "fire" else retina_errors
 
 
-def _table(title: str, summary: Summary, rows: Sequence[Row]) -> Table:
-    models = tuple(dict.fromkeys(row.model for row in rows))
-    columns = [summary([row for row in rows if row.model == model]) for model in models]
+def _table(
+    title: str, summary: Summary, rows: Sequence[Row], models: tuple[str, ...]
+) -> Table:
+    by_model = [[row for row in rows if row.model == model] for model in models]
+    columns = [summary(members) if members else {} for members in by_model]
     labels = dict.fromkeys(label for column in columns for label in column)
     lines = tuple((label, *(column.get(label, "") for column in columns)) for label in labels)
     return Table(title, ("", *models), lines)
