@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -45,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.outputs import check_writable
 
     check_writable(args.out)
-    signal.signal(signal.SIGTERM, _leave)  # so that the server is stopped on `kill` as well
     outcomes = []
-    with own_server() as address, Client(address) as client:
+    with _leaving_on_sigterm(), own_server() as address, Client(address) as client:
         print(f"The server runs at {address}.")
         for case in CASES:
             outcome = _registered(client, case)
@@ -94,5 +94,15 @@ def _complain_if_wrong(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signal.SIGTERM)
+@contextmanager
+def _leaving_on_sigterm() -> Iterator[None]:
+    """Makes `kill` raise SystemExit, so that whatever must be stopped is stopped then as well."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

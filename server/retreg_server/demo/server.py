@@ -23,7 +23,7 @@ STOP_TIMEOUT_S = 15.0
 
 @contextmanager
 def own_server(
-    command: Sequence[str] = SERVE, start_timeout_s: float = START_TIMEOUT_S
+    command: Sequence[str] | None = None, start_timeout_s: float = START_TIMEOUT_S
 ) -> Iterator[str]:
     """Start a server on a free loopback port, give its address, and stop it whatever happens.
 
@@ -31,9 +31,18 @@ def own_server(
     """
     environment = {name: value for name, value in os.environ.items() if name != "RETREG_TOKEN"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
-        )
+        try:
+            process = subprocess.Popen(
+                command or SERVE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise ServerError(
+                f"The server could not be started ({error.strerror}); reinstall the project."
+            ) from error
         try:
             yield _address(process, complaints, start_timeout_s)
         finally:
