@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from retreg import wire
+from retreg.addresses import is_loopback
 from retreg.errors import InputError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
@@ -53,7 +54,7 @@ class Client:
         import requests
 
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
             raise InputError(
                 f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
             )
@@ -62,6 +63,7 @@ class Client:
         self._timeouts = (connect_timeout_s, read_timeout_s)
         self._busy_timeout_s = busy_timeout_s
         self._session = requests.Session()
+        self._session.trust_env = not is_loopback(parts.hostname)  # no proxy leads back here
         self._session.auth = _bearer(token)
 
     def __enter__(self) -> Client:

@@ -78,6 +78,8 @@ class Option:
         high = np.inf if self.maximum is None else self.maximum
         if not low <= value <= high:
             raise OptionError(f"{self.name} = {value} is out of range; use {low} to {high}.")
+        if isinstance(self.default, int) and not float(value).is_integer():
+            raise OptionError(f"{self.name} = {value} was given; a whole number was expected.")
         return type(self.default)(value)
 
 

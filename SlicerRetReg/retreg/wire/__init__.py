@@ -1,4 +1,4 @@
-"""What travels between client and server: JSON messages and raw voxels (docs/protocol.md).
+"""What travels between client and server: JSON messages and raw voxels.
 
 Every encode_… returns plain JSON values or bytes, every decode_… trusts nothing, and raises
 InputError (or one of its kinds) with a sentence when the message is not what it must be.

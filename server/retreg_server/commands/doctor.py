@@ -22,6 +22,11 @@ HELP = "check the installation, the device and a server"
 PACKAGES = ("retreg", "numpy", "scipy", "torch", "monai", "scikit-image", "opencv-python-headless",
             "SimpleITK", "pydicom", "fastapi", "uvicorn", "requests")  # fmt: skip
 TIMEOUT_S = 10.0
+ADVICE = {
+    "DNS": "; no machine has this name: check its spelling and the network",
+    "TCP": "; nothing answers there: check that the server runs, its port and the firewall",
+    "TLS": "; check the name in the certificate and install that of its authority",
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
 def server_findings(url: str, token_file: Path | None) -> Iterator[Finding]:
     """The steps to a server, up to and including the first that fails."""
     for step, check in server_steps(url, token_file):
-        finding = _checked(f"server: {step}", check)
+        finding = _checked(f"server: {step}", check, ADVICE.get(step, ""))
         yield finding
         if not finding.ok:
             return
@@ -88,12 +93,14 @@ def server_steps(url: str, token_file: Path | None) -> Iterator[tuple[str, Calla
         yield "models", lambda: ", ".join(model.name for model in client.models())
 
 
-def _checked(subject: str, check: Callable[[], str]) -> Finding:
+def _checked(subject: str, check: Callable[[], str], advice: str = "") -> Finding:
     """What a check finds; its exception becomes a failure in words."""
     try:
         return Finding(True, subject, check())
-    except (RetRegError, OSError, ImportError) as error:
-        return Finding(False, subject, str(error) or type(error).__name__)
+    except RetRegError as error:
+        return Finding(False, subject, str(error))
+    except (OSError, ImportError, UnicodeError) as error:
+        return Finding(False, subject, f"{error or type(error).__name__}{advice}")
 
 
 def _installed(package: str) -> Finding:

@@ -28,6 +28,8 @@ from retreg_server.serving.service import LoadModels, Service, service_of
 from retreg_server.serving.settings import Settings
 
 router = APIRouter(tags=["server"])
+
+EXPIRE_EVERY_S = 60.0
 TheService = Annotated[Service, Depends(service_of)]
 
 
@@ -50,9 +52,9 @@ def create_app(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(_warm_up(service, on_ready))
+        living = asyncio.create_task(_live(service, on_ready))
         yield
-        warming.cancel()
+        living.cancel()
         service.close()
 
     # The pages of FastAPI for its documentation load scripts from the internet; they stay off.
@@ -70,10 +72,13 @@ def create_app(
     return app
 
 
-async def _warm_up(service: Service, on_ready: Callable[[], None]) -> None:
+async def _live(service: Service, on_ready: Callable[[], None]) -> None:
     await service.warm_up()
     if service.is_ready:
         on_ready()
+    while True:
+        await asyncio.sleep(EXPIRE_EVERY_S)
+        service.expire()
 
 
 @router.get("/healthz")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hmac
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from retreg.addresses import is_loopback
 from retreg_server.serving.errors import ApiError
-from retreg_server.serving.settings import is_loopback
 
 OPEN_PATHS = ("/healthz",)
 
@@ -34,12 +33,11 @@ class Doorkeeper:
 
     def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
         host = headers.get(b"host", b"").decode("latin-1")
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc != host:
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and origin.partition("://")[2] != host:
             return ApiError(403, "forbidden", "Pages of other origins may not use this server.")
         if self._token is None:
-            name = urlsplit(f"//{host}").hostname
-            if name is None or not is_loopback(name):
+            if not is_loopback(_without_port(host)):
                 return ApiError(
                     403, "forbidden", "Without a token this server answers to 127.0.0.1 only."
                 )
@@ -53,3 +51,11 @@ class Doorkeeper:
             "The token is missing or wrong; send the one that the server was started with.",
             {"WWW-Authenticate": "Bearer"},
         )
+
+
+def _without_port(host: str) -> str:
+    """127.0.0.1 of 127.0.0.1:8600, and ::1 of [::1]:8600."""
+    if host.startswith("["):
+        name, bracket, _ = host[1:].partition("]")
+        return name if bracket else ""
+    return host.partition(":")[0]

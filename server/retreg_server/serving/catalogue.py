@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from retreg.messages import ModelInfo
 from retreg_server.registration.registry import FACTORIES, get_model
-from retreg_server.serving.errors import describe
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ def load_catalogue() -> Catalogue:
         try:
             models.append(get_model(name).info)
         except Exception as error:
-            failures[name] = describe(error)
+            failures[name] = f"{type(error).__name__}: {error}"
     return Catalogue(tuple(models), failures)
 
 

@@ -17,7 +17,7 @@ from retreg_server.serving.service import Service, service_of
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 ADDRESS_PATTERN = "^[0-9a-f]{64}$"
-Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="see docs/protocol.md")]
+Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
 TheService = Annotated[Service, Depends(service_of)]
 ImageHeader = Annotated[
     str, Header(alias=wire.IMAGE_HEADER, max_length=4096, description="geometry as JSON")

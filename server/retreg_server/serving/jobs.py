@@ -85,7 +85,7 @@ class Jobs:
         self._run = run
         self._queue_size = queue_size
         self._active: dict[str, Job] = {}
-        self._ended = ended
+        self.ended = ended
 
     def submit(self, request: RegistrationRequest) -> Job:
         """Queue a request. Raises ApiError 429 when the queue is full."""
@@ -104,7 +104,7 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """The job of that id. Raises ApiError 404."""
-        job = self._active.get(job_id) or self._ended.get(job_id)
+        job = self._active.get(job_id) or self.ended.get(job_id)
         if job is None:
             raise ApiError(
                 404, "unknown-registration", "There is no such registration; it may have expired."
@@ -114,7 +114,7 @@ class Jobs:
     def cancel(self, job: Job) -> None:
         """Stop a job at its next report, or forget it when it has ended."""
         if job.status.has_ended:
-            self._ended.pop(job.id)
+            self.ended.pop(job.id)
             return
         job.unwanted.set()
         if job.future is not None and job.future.cancel():
@@ -124,12 +124,12 @@ class Jobs:
         """Stop all jobs and forget their results."""
         for job in list(self._active.values()):
             self.cancel(job)
-        self._ended.clear()
+        self.ended.clear()
         self.worker.shutdown(wait=False, cancel_futures=True)
 
     def _end(self, job: Job, status: Status) -> None:
         self._active.pop(job.id, None)
-        self._ended.put(job.id, job, len(status.result) + 1024)
+        self.ended.put(job.id, job, len(status.result) + 1024)
         job.post(status)
 
     def _work(

@@ -68,6 +68,11 @@ class Service:
         complete_options(model, options)
         return self.jobs.submit(RegistrationRequest(fixed, moving, model.name, options))
 
+    def expire(self) -> None:
+        """Forget images and results that nobody has used for a while."""
+        self.images.expire()
+        self.jobs.ended.expire()
+
     def close(self) -> None:
         """Stop working and forget all images and results."""
         self.jobs.close()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
+from retreg.addresses import is_loopback
 from retreg.errors import InputError
 
 MIN_TOKEN_LENGTH = 16
@@ -40,16 +40,6 @@ class Settings:
                 f"The token is not usable; it needs at least {MIN_TOKEN_LENGTH} characters, none "
                 "of which is a blank or outside ASCII."
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_usable(token: str) -> bool:

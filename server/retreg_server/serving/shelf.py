@@ -28,6 +28,7 @@ class Shelf(Generic[Value]):
 
     def put(self, key: str, value: Value, nbytes: int) -> None:
         """Keep a value, even one that is larger than the shelf: it leaves with the next one."""
+        self.expire()
         self.pop(key)
         self._entries[key] = (value, nbytes, self._clock())
         self._bytes += nbytes
@@ -36,7 +37,7 @@ class Shelf(Generic[Value]):
 
     def get(self, key: str) -> Value | None:
         """The value, or None when there is none or it has been forgotten."""
-        self._expire()
+        self.expire()
         if key not in self._entries:
             return None
         value, nbytes, _ = self._entries[key]
@@ -57,7 +58,8 @@ class Shelf(Generic[Value]):
         self._entries.clear()
         self._bytes = 0
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Forget what has not been used for too long."""
         oldest_allowed = self._clock() - self._keep_s
         while self._entries:
             key, (_, _, used) = next(iter(self._entries.items()))

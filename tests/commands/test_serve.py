@@ -1,0 +1,129 @@
+"""The verbs serve, models and doctor, as their own processes where that matters."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from retreg.cli import main
+from retreg.client import Client
+from retreg.errors import InputError
+from retreg.messages import ModelInfo, Option
+from retreg_server.commands import doctor
+from retreg_server.commands.models import table
+from retreg_server.commands.serve import token
+
+
+def test_serve_prints_its_address_when_ready_and_stops_on_ctrl_c():
+    command = [sys.executable, "-m", "retreg.cli", "serve", "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "RETREG_TOKEN"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"RetReg server ready at (http://127\.0\.0\.1:\d+)\n", line)
+        if not found:
+            process.kill()
+            pytest.fail(line + process.stderr.read())
+        with Client(found[1]) as client:
+            assert client.health() == {"status": "ok"}
+            assert "auto-brain" in [model.name for model in client.models()]
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert time.monotonic() - begun < 20
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_serve_on_all_addresses_refuses_to_start_without_a_token(capsys, monkeypatch):
+    monkeypatch.delenv("RETREG_TOKEN", raising=False)
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "token" in capsys.readouterr().err
+
+
+def test_serve_on_a_taken_port_says_so(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--port", port]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_the_token_comes_from_the_file_or_else_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETREG_TOKEN", "from-the-environment")
+    file = tmp_path / "token"
+    file.write_text("from-the-file\nand nothing else\n")
+    assert token(file) == "from-the-file"
+    assert token(None) == "from-the-environment"
+    monkeypatch.setenv("RETREG_TOKEN", "")
+    assert token(None) is None
+    with pytest.raises(InputError, match="cannot be read"):
+        token(tmp_path / "missing")
+
+
+def test_an_empty_token_file_does_not_open_the_server(tmp_path, capsys):
+    file = tmp_path / "token"
+    file.write_text("")
+    assert main(["serve", "--host", "0.0.0.0", "--port", "0", "--token-file", str(file)]) == 2
+    assert "16 characters" in capsys.readouterr().err
+
+
+def test_the_table_of_models_names_each_option_below_its_model():
+    options = (
+        Option("transform", "Family", "affine", choices=("affine", "tps")),
+        Option("smoothing", "Smoothing", 0.1, minimum=0.0),
+        Option("fast", "Quick look", False),
+    )
+    models = (
+        ModelInfo("one", "First", ("picture",), ("affine", "tps"), options),
+        ModelInfo("two", "Second", ("volume", "picture"), ("rigid",)),
+    )
+    lines = table(models).splitlines()
+    first_words = [line.split()[0] for line in lines]
+    assert first_words == ["NAME", "one", "transform", "smoothing", "fast", "two"]
+    assert "affine | tps" in lines[2]
+    assert "true | false" in lines[4]
+    assert "volume, picture" in lines[5]
+    assert "doctor" in table(())
+
+
+def last_step(url: str) -> tuple[str, bool]:
+    found = list(doctor.server_findings(url, None))[-1]
+    return found.subject, found.ok
+
+
+@pytest.mark.parametrize(
+    ("url", "step"),
+    [
+        ("nonsense", "address"),
+        ("http://127.0.0.1:99999", "address"),
+        ("http://no-such-host.invalid", "DNS"),
+        ("http://127.0.0.1:9", "TCP"),
+    ],
+)
+def test_doctor_names_the_step_that_fails(url, step):
+    assert last_step(url) == (f"server: {step}", False)
+
+
+def test_doctor_tells_a_server_without_tls_from_one_with():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = doctor.server_findings(f"https://127.0.0.1:{listener.getsockname()[1]}", None)
+        assert [next(found).ok for _ in range(3)] == [True, True, True]
+    last = list(found)[-1]
+    assert (last.subject, last.ok) == ("server: TLS", False)
+
+
+def test_doctor_reports_the_installation(capsys):
+    status = doctor.run(argparse.Namespace(server=None, token_file=None))
+    text = capsys.readouterr().out
+    assert re.search(r"torch +\d", text)
+    assert "CUDA" in text
+    assert "free memory" in text
+    assert status == int("FAIL" in text)
