@@ -1,0 +1,128 @@
+"""The baseline of the literature for pictures of the retina: SIFT and a robust fit.
+
+Features of the green (or grey) channel, matched by the ratio test, and the transform that most
+matches support. It needs pictures of the same modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+
+from retreg.errors import DegeneratePointsError, RegistrationError
+from retreg.fitting import Family, fit
+from retreg.image import Image
+from retreg.messages import Keypoints, ModelInfo, Option, Scalar
+from retreg.transforms import Affine, Transform
+from retreg_server.registration.base import Estimate, Stopwatch
+from retreg_server.registration.fundus_matching import (
+    Matches,
+    RobustFit,
+    matched_both_ways,
+    robust_affine,
+    sift_features,
+)
+from retreg_server.registration.fundus_pictures import Picture, whole_picture, world_matrix
+
+LONGER_SIDE = 1000
+CONTRAST = 0.04  # Lowe's and OpenCV's default
+RATIO = 0.8
+TOLERANCE = 5.0  # pixels at working size
+FEWEST_INLIERS = 6
+MOST_KEYPOINTS = 256
+FAMILIES = ("affine", "rigid", "similarity", "tps")
+
+
+class FundusSift:
+    """SIFT on the pictures themselves, ratio test, affine by RANSAC."""
+
+    info = ModelInfo(
+        name="fundus-sift",
+        title="Retina, SIFT baseline",
+        kinds=("picture",),
+        produces=FAMILIES,
+        options=(
+            Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
+            Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+        ),
+        citation="Lowe 2004; Arandjelovic and Zisserman 2012 (RootSIFT); Barath et al. 2020",
+    )
+
+    def estimate(
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+    ) -> Estimate:
+        """Register two pictures; raises RegistrationError when too few features agree."""
+        with watch.stage("features", 0.0):
+            pictures = whole_picture(fixed, "fixed", LONGER_SIDE), whole_picture(
+                moving, "moving", LONGER_SIDE
+            )
+            features = []
+            for number, picture in enumerate(pictures):
+                watch.tick("features", 0.4 * number)
+                features.append(sift_features(picture.grey, picture.inside, 0, CONTRAST))
+        with watch.stage("matching", 0.8):
+            forward, backward = matched_both_ways(features[0], features[1], RATIO)
+            found = _supported(forward, 1)
+            found_backward = _supported(backward, 2)
+        with watch.stage("transform", 0.85):
+            family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
+            keypoints = _keypoints(forward, found, *pictures)
+            transform = _transform(family, smoothing, found, keypoints, *pictures)
+            swapped = pictures[::-1]
+            back = _keypoints(backward, found_backward, *swapped)
+            inverse = _transform(family, smoothing, found_backward, back, *swapped)
+        evidence = {
+            "matches": float(len(forward)),
+            "inliers": float(found.count),
+            "inlier_ratio": found.count / len(forward),
+            "inlier_ratio_backward": found_backward.count / len(backward),
+        }
+        return Estimate(transform, keypoints[0], keypoints[1], inverse, evidence)
+
+
+def _supported(matches: Matches, seed: int) -> RobustFit:
+    """The affine that most matches support; raises RegistrationError when too few do."""
+    found = robust_affine(matches, TOLERANCE, seed)
+    if found is None or found.count < FEWEST_INLIERS:
+        agreeing = 0 if found is None else found.count
+        raise RegistrationError(
+            f"Of {len(matches)} matching features only {agreeing} agree on one transform, and at "
+            f"least {FEWEST_INLIERS} are needed; the pictures may differ in modality or show "
+            "different places: try auto-fundus."
+        )
+    return found
+
+
+def _keypoints(
+    matches: Matches, found: RobustFit, fixed: Picture, moving: Picture
+) -> tuple[Keypoints, Keypoints]:
+    """The most distinct matches, inliers first, in the world."""
+    order = np.lexsort((-matches.distinctness, ~found.inliers))[:MOST_KEYPOINTS]
+    inliers = found.inliers[order]
+    weights = np.where(inliers, matches.distinctness[order], 0.0)
+    return (
+        Keypoints(fixed.world(matches.fixed[order]), weights, inliers),
+        Keypoints(moving.world(matches.moving[order]), weights, inliers),
+    )
+
+
+def _transform(
+    family: Family,
+    smoothing: float,
+    found: RobustFit,
+    keypoints: tuple[Keypoints, Keypoints],
+    fixed: Picture,
+    moving: Picture,
+) -> Transform:
+    if family == "affine":
+        return Affine(world_matrix(found.moving_from_fixed, fixed, moving))
+    points, targets = keypoints
+    try:
+        return fit(family, points.points, targets.points, points.weights, smoothing)
+    except DegeneratePointsError as error:
+        raise RegistrationError(
+            "The matching features lie too close together to determine the transform; the "
+            "pictures may differ in modality: try auto-fundus."
+        ) from error
