@@ -13,7 +13,7 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame, frames_of, stacked
 from retreg.files.dicom_header import read_header
-from retreg.files.dicom_pixels import pixels_of, voxel_type
+from retreg.files.dicom_pixels import pixels_of, refuse_large_header, voxel_type
 from retreg.files.doors import existing_file, reading
 from retreg.files.formats import Format, recognised
 from retreg.files.limits import MAX_SERIES_FILES, refuse_large_volume
@@ -45,7 +45,8 @@ def read_dicom_file(path: Path) -> Image:
     """
     header = read_header(path)
     if not header.get("Rows") or not header.get("Columns"):
-        raise FileError(f"{path.name} is a DICOM file without an image; choose another one.")
+        raise FileError(f"{path.name} holds no DICOM image, or is cut off; choose another file.")
+    refuse_large_header(path.name, header)
     frames = frames_of(header)
     order, grid = stacked(frames, int(header.Columns), int(header.Rows))
     pixels = pixels_of(path, header, frames, voxel_type(header, frames))

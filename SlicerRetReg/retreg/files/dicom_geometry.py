@@ -97,6 +97,8 @@ def _frame(sources: Sequence[Any]) -> Frame:
     cosines = numbers("ImageOrientationPatient", 6)
     spacing = numbers("PixelSpacing", 2)
     down, right = (1.0, 1.0) if spacing is None else spacing
+    if min(down, right) <= 0:
+        raise FileError("The DICOM attribute PixelSpacing is not positive; export the image again.")
     thickness = [numbers(name, 1) for name in ("SpacingBetweenSlices", "SliceThickness")]
     usable = [abs(float(t[0])) for t in thickness if t is not None and t[0] != 0]
     slope, intercept = numbers("RescaleSlope", 1), numbers("RescaleIntercept", 1)

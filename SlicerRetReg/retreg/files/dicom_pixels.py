@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_PREFIX = "1.2.840.10008.1.2.4."
 _START_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG and JPEG-LS
+
+
+def refuse_large_header(name: str, header: Any) -> None:
+    """Raise FileError when the pixels that the header declares are too many, of whatever type."""
+    counts = (header.Rows, header.Columns, header.get("NumberOfFrames") or 1)
+    refuse_large_volume(name, prod(int(n) for n in counts) * int(header.BitsAllocated) // 8)
 
 
 def voxel_type(header: Any, frames: Sequence[Frame]) -> np.dtype[Any]:
@@ -49,7 +56,11 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
     refuse_large_volume(path.name, rows * columns * channels * len(frames) * kind.itemsize)
     syntax = str(header.file_meta.TransferSyntaxUID)
     full = read_with_pixels(path)
-    _refuse_false_jpeg(full, syntax, (columns, rows), len(frames))
+    if not _is_true_jpeg(full, syntax, (columns, rows), len(frames)):
+        raise FileError(
+            f"{path.name} holds compressed frames that do not have the size that its header "
+            "declares; export it again."
+        )
     shape = (channels, len(frames), rows, columns)
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated
     if native or syntax == _JPEG_BASELINE or syntax in _JPEG_2000:
@@ -84,19 +95,15 @@ def _signed(header: Any) -> bool:
     return bool(header.get("PixelRepresentation", 0))
 
 
-def _refuse_false_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> None:
-    """The size inside each compressed frame must be the declared one: decoders obey the former."""
+def _is_true_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> bool:
+    """Whether each compressed frame is of the declared size; decoders obey the one inside."""
     if not syntax.startswith(_JPEG_PREFIX):
-        return
+        return True
     from pydicom.encaps import generate_frames
 
     measure = _jpeg_2000_size if syntax in _JPEG_2000 else _jpeg_size
-    sizes = {measure(frame) for frame in generate_frames(full.PixelData, number_of_frames=count)}
-    if sizes != {size}:
-        raise FileError(
-            "The compressed frames in the DICOM file do not have the size that its header "
-            "declares; export it again."
-        )
+    frames = generate_frames(full.PixelData, number_of_frames=count)
+    return {measure(frame) for frame in frames} == {size}
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ MAX_TRANSFORM_BYTES = 500_000_000
 MAX_MARKUPS_BYTES = 20_000_000
 MAX_TEXT_HEADER_BYTES = 1_000_000
 MAX_SERIES_FILES = 10_000
-MAX_DICOM_READS = 1_000_000  # read calls that parsing one header may take: bounds its elements
+MAX_DICOM_READS = 300_000  # read calls that one header may take: bounds elements and time
 MAX_DICOM_ELEMENT_BYTES = 16_000_000  # of one header element; pixel data do not count
 
 
@@ -34,4 +34,4 @@ def refuse_large_picture(name: str, width: int, height: int) -> None:
 
 
 def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.3g} GB"
+    return f"{count / 1e9:,.0f} GB" if count > 1e11 else f"{count / 1e9:.3g} GB"

@@ -67,9 +67,7 @@ def test_voxels_lie_where_itk_says(tmp_path, ending, kind):
         assert read.array[0, k, j, i] == oracle[index]
 
 
-@pytest.mark.parametrize(
-    "dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]
-)
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
 @pytest.mark.parametrize("ending", ["nrrd", "mha", "nii.gz"])
 def test_every_voxel_type_survives(tmp_path, ending, dtype):
     volume = a_volume(dtype=dtype)
