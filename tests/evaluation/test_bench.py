@@ -78,7 +78,8 @@ def test_one_failed_pair_is_a_row_and_the_others_go_on():
     def missing() -> Pair:
         raise FileError("a.png is missing.")
 
-    cases = [Case("set", "first", a_pair), Case("set", "lost", missing), Case("set", "last", a_pair)]
+    loads = {"first": a_pair, "lost": missing, "last": a_pair}
+    cases = [Case("set", name, load) for name, load in loads.items()]
     rows = rows_of(cases, good=answering(2.0), refusing=refusing, breaking=breaking)
     by_key = {(row.pair, row.model): row for row in rows}
     assert len(by_key) == 9
