@@ -19,7 +19,7 @@ from retreg.errors import InputError
 from retreg.messages import ModelInfo, Option
 from retreg_server.commands import doctor
 from retreg_server.commands.models import table
-from retreg_server.commands.serve import token
+from retreg_server.commands.serve import listening_socket, token
 
 
 def test_serve_prints_its_address_when_ready_and_stops_on_ctrl_c():
@@ -54,6 +54,11 @@ def test_serve_on_a_taken_port_says_so(capsys):
         port = str(taken.getsockname()[1])
         assert main(["serve", "--port", port]) == 2
     assert "taken" in capsys.readouterr().err
+
+
+def test_the_socket_names_its_protocol_so_that_small_answers_are_sent_at_once():
+    with listening_socket("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for no other
 
 
 def test_the_token_comes_from_the_file_or_else_from_the_environment(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
+from retreg_server.commands.serve import listening_socket
 from retreg_server.registration.base import Report
 from retreg_server.serving.app import create_app
 from retreg_server.serving.settings import Settings
@@ -96,7 +96,7 @@ def running_server(settings: Settings) -> Iterator[Running]:
     """Start a server on a free port, wait until it is ready, and stop it afterwards."""
     model = FakeModel()
     ready = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listening_socket("127.0.0.1", 0)
     app = create_app(settings, run=model, load_models=fake_models, on_ready=ready.set)
     config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
