@@ -10,6 +10,14 @@ from retreg.errors import FileError
 from retreg.files.limits import MAX_DICOM_ELEMENT_BYTES, MAX_DICOM_READS
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_NEEDED = (
+    "SOPInstanceUID", "SeriesInstanceUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness",
+    "RescaleSlope", "RescaleIntercept", "FrameTime", "FrameTimeVector", "CineRate",
+    "RecommendedDisplayFrameRate", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
 
 
 class _Bounded(io.BufferedReader):
@@ -36,12 +44,15 @@ class _Bounded(io.BufferedReader):
 
 
 def read_header(path: Path) -> Any:
-    """The pydicom data set without its pixels. Raises FileError or what pydicom raises."""
+    """The pydicom data set with what the image needs, without pixels and without the patient.
+
+    Raises FileError for deflated files, and what pydicom raises on damaged ones.
+    """
     import pydicom
 
     _refuse_deflated(path)
     with _Bounded(path, MAX_DICOM_ELEMENT_BYTES) as file:
-        return pydicom.dcmread(file, stop_before_pixels=True)
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_NEEDED))
 
 
 def read_with_pixels(path: Path) -> Any:

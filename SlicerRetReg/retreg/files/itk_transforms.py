@@ -37,6 +37,8 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
         stored = _itk_affine(transform)
     elif suffix not in ("", ".tfm"):
         field = as_field(transform, fixed_grid)
+        if suffix == ".nii.gz" and field.grid.is_plane:
+            field = _doubled(field)
         stored = to_itk(field.vectors_mm, field.grid)
     else:
         raise FileError(
@@ -70,6 +72,13 @@ def read_transform(path: str | Path) -> Transform:
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
         return _from_field(read_checked(path, recognised(path)), path.name)
+
+
+def _doubled(field: DisplacementField) -> DisplacementField:
+    """The same slice twice: readers of NIfTI drop a third axis of one voxel, and its place."""
+    i, j, _ = field.grid.size
+    grid = Grid((i, j, 2), field.grid.world_from_index)
+    return DisplacementField(field.vectors_mm.repeat(2, axis=1), grid)
 
 
 def _refuse_cut_text(path: Path) -> None:

@@ -100,7 +100,7 @@ def _decoded(picture: Picture) -> np.ndarray:
     """(height, width) or (height, width, 3)."""
     from PIL import ImageOps
 
-    picture = ImageOps.exif_transpose(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "1":
         picture = picture.convert("L")
     elif picture.mode == "P" or "transparency" in picture.info:
