@@ -14,7 +14,7 @@ from retreg.errors import FileError, GeometryError
 from retreg.files.doors import replacing
 from retreg.files.formats import Format
 from retreg.files.headers import checked_header
-from retreg.files.nifti_slice import doubled_slice
+from retreg.files.nifti import doubled_slice, without_namesake
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
 
@@ -42,10 +42,13 @@ def read_checked(path: Path, found: Format) -> Any:
             f"{path.name} is {found.value} by its content; rename it to end in "
             f"{' or '.join(_ENDINGS[found])}."
         )
-    if found is Format.NIFTI and prod(promise.sizes[2:3]) == 1:
+    if found is not Format.NIFTI:
+        return read_itk(path, found)
+    if prod(promise.sizes[2:3]) == 1:
         with doubled_slice(path, promise) as doubled:
             return read_itk(doubled, found)[:, :, :1]
-    return read_itk(path, found)
+    with without_namesake(path) as alone:
+        return read_itk(alone, found)
 
 
 def write_volume(path: Path, image: Image) -> None:

@@ -144,6 +144,14 @@ def test_more_than_four_channels_are_refused(tmp_path, ending):
         read_image(tmp_path / f"a.{ending}")
 
 
+def test_a_packed_nifti_is_not_confused_with_an_unpacked_one_beside_it(tmp_path):
+    write_image(tmp_path / "a.nii.gz", a_volume())
+    other = Image(np.zeros_like(a_volume().array), a_volume().grid)
+    write_image(tmp_path / "a.nii", other)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").array, a_volume().array)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii").array, other.array)
+
+
 def test_nifti_rescaling_is_applied(tmp_path):
     write_image(tmp_path / "a.nii", a_volume(dtype=np.int16))
     stored = read_image(tmp_path / "a.nii").array.astype(float)

@@ -1,4 +1,4 @@
-"""Single slices in NIfTI files, which ITK reads as pictures without a place in space."""
+"""Ways around two habits of ITK's NIfTI reader that lose what is in the file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 
 from retreg.files.headers import Promise, is_nifti_2, nifti_byte_order, unpacked
+
+
+@contextmanager
+def without_namesake(path: Path) -> Iterator[Path]:
+    """The file, or a temporary copy when its name would be confused.
+
+    Given a.nii.gz, ITK takes the header from there but the voxels from a.nii, if that exists.
+    """
+    if not path.name.lower().endswith(".gz") or not path.with_name(path.name[:-3]).exists():
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(copyfile(path, Path(folder, path.name)))
 
 
 @contextmanager
