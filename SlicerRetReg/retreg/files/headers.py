@@ -85,22 +85,30 @@ def unpacked(path: Path) -> BinaryIO:
 
 
 def _is_kept(file: BinaryIO, promise: Promise) -> bool:
+    """Whether all voxels are there; reads one piece more, since a checksum stands at the end."""
     missing = promise.decoded_bytes
     file.seek(promise.offset)
-    inflater = zlib.decompressobj(wbits=47) if promise.deflated else None  # 47: gzip or zlib
-    while missing > 0:
-        chunk = file.read(_CHUNK)
-        if not chunk:
-            return False
-        while chunk and missing > 0:
-            if inflater is None:
-                missing, chunk = missing - len(chunk), b""
-            else:
-                missing -= len(inflater.decompress(chunk, _CHUNK))
-                chunk = b"" if inflater.eof else inflater.unconsumed_tail
-        if inflater is not None and inflater.eof:
-            return missing <= 0
-    return True
+    for piece in _inflated(file) if promise.deflated else _chunks(file):
+        if missing <= 0:
+            break
+        missing -= len(piece)
+    return missing <= 0
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _inflated(file: BinaryIO) -> Iterator[bytes]:
+    """What a zlib or gzip stream holds, in pieces of at most _CHUNK bytes."""
+    inflater = zlib.decompressobj(wbits=47)  # 47: either of the two
+    for packed in _chunks(file):
+        rest = packed
+        while rest and not inflater.eof:
+            yield inflater.decompress(rest, _CHUNK)
+            rest = inflater.unconsumed_tail
+    yield inflater.flush()
 
 
 def nifti_byte_order(header: bytes) -> str:

@@ -144,6 +144,15 @@ def lying_files(folder):
     return list(files)
 
 
+def spoilt_files(folder):
+    """Packed voxels of which one byte is wrong, as the checksum at their end tells."""
+    for ending, checksum_at in (("nii.gz", -8), ("nrrd", -8), ("mha", -4)):  # RFC 1952, 1950
+        content = bytearray((folder / f"whole.{ending}").read_bytes())
+        content[checksum_at] ^= 0xFF
+        (folder / f"spoilt.{ending}").write_bytes(content)
+    return ["spoilt.nii.gz", "spoilt.nrrd", "spoilt.mha"]
+
+
 def exploding_files(folder):
     """A few MB that inflate to 4 GB, with a header that says so or one that says 16 kB."""
     nii = (folder / "whole.nii").read_bytes()
@@ -218,6 +227,7 @@ def answers(tmp_path_factory, write_dicom):
     """What read_image said about each file; the child's peak memory in MB; its complaints."""
     folder = tmp_path_factory.mktemp("hostile")
     names = cut_files(folder) + lying_files(folder) + exploding_files(folder)
+    names += spoilt_files(folder)
     names += dicom_files(folder, write_dicom)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *(str(folder / name) for name in names)],
