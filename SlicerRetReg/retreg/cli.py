@@ -14,14 +14,16 @@ VERBS = ("register", "serve", "models", "demo", "evaluate", "doctor")
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 3
 EXIT_UNREACHABLE = 4
+EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+DEBUG_VARIABLE = "RETREG_DEBUG"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit status.
 
-    0 done; 2 bad input; 3 no trustworthy registration; 4 server trouble; 130 interrupted. Errors
-    are one sentence on standard error.
+    0 done; 2 bad input; 3 no trustworthy registration; 4 server trouble; 70 a mistake of the
+    program; 130 interrupted. Errors are one sentence on standard error.
     """
     _keep_idle_threads_asleep()
     parser, verb = _parser(sys.argv[1:] if arguments is None else arguments)
@@ -39,6 +41,20 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain("Stopped on request.", EXIT_INTERRUPTED)
     except RetRegError as error:
         return _complain(error, EXIT_UNREACHABLE)
+    except MemoryError:
+        return _complain(
+            "The memory does not suffice for these images; close other programs or give smaller "
+            "ones.",
+            EXIT_BAD_INPUT,
+        )
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _complain(
+            f"An unexpected {type(error).__name__} stopped the work, which is a mistake of the "
+            f"program; run again with {DEBUG_VARIABLE}=1 and report what it prints.",
+            EXIT_BUG,
+        )
 
 
 def _keep_idle_threads_asleep() -> None:

@@ -103,6 +103,11 @@ class Grid:
         return float(np.linalg.norm(np.array(self.size) * self.spacing * self._used_axes))
 
     @property
+    def is_unscaled_picture(self) -> bool:
+        """True for the grid of a picture without a scale, whose world is its pixels."""
+        return self.is_plane and np.array_equal(self.world_from_index, np.eye(4))
+
+    @property
     def _used_axes(self) -> np.ndarray:
         return np.array([1, 1, 0 if self.is_plane else 1])
 

@@ -91,12 +91,12 @@ ACCEPT = Limits(agreement=0.5, inconsistency=0.02, overlap=0.25, blocks=15, corr
 FAIL = Limits(agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1)
 
 
-def judge(numbers: Mapping[str, float]) -> tuple[Verdict, str]:
+def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]:
     """The verdict on measured numbers, and the sentence that explains it.
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation.
+    missing or NaN counts as bad, except the correlation. unit names the unit of the world.
     """
     if numbers.get("folding", np.nan) != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
@@ -107,8 +107,7 @@ def judge(numbers: Mapping[str, float]) -> tuple[Verdict, str]:
             return verdict, f"{complaint}; {end}."
     return "accept", (
         f"{numbers['agreement']:.0%} of the image finds its counterpart where the transform puts "
-        f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} mm or "
-        "pixels."
+        f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} {unit}."
     )
 
 

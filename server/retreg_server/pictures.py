@@ -14,7 +14,8 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
 
-PANEL = 640  # pixels of the longer side of a panel
+PANEL = 640  # pixels of the longer side of a picture
+SLICE = 400  # and of a slice through a volume
 TILES = 8  # checkerboard fields along the longer side
 INLIER, OUTLIER = (80, 255, 120), (255, 80, 60)
 
@@ -44,7 +45,7 @@ def overlay(fixed: Image, moving: Image, result: RegistrationResult) -> np.ndarr
                 _with_keypoints(moving, result.moving_keypoints),
             ]
         )
-    return _mosaic(rows)
+    return _titled(_mosaic(rows))
 
 
 def views(grid: Grid) -> list[Grid]:
@@ -61,7 +62,7 @@ def views(grid: Grid) -> list[Grid]:
         return [Grid((i, j, 1), grid.world_from_index @ scale)]
     corners = grid.corners()
     low, high = corners.min(axis=0), corners.max(axis=0)
-    step = max(float(np.max(high - low)) / PANEL * 2, float(grid.spacing.min()))
+    step = float(np.max(high - low)) / SLICE
     left, posterior, inferior = np.eye(3) * [1, 1, -1]
     planes = [(left, posterior), (left, inferior), (posterior, inferior)]
     return [_plane(right, down, low, high, step) for right, down in planes]
@@ -132,3 +133,12 @@ def _mosaic(rows: list[list[np.ndarray]], gap: int = 8) -> np.ndarray:
             canvas[top : top + panel.shape[0], left : left + panel.shape[1]] = panel
         top += height + gap
     return canvas
+
+
+def _titled(canvas: np.ndarray, height: int = 24) -> np.ndarray:
+    """The mosaic under a line that names its two columns."""
+    picture = Picture.fromarray(np.pad(canvas, ((height, 0), (0, 0), (0, 0))))
+    draw = ImageDraw.Draw(picture)
+    draw.text((6, 6), "before", fill=(255, 255, 255))
+    draw.text((canvas.shape[1] // 2 + 10, 6), "after", fill=(255, 255, 255))
+    return np.asarray(picture)

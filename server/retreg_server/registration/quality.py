@@ -30,7 +30,10 @@ class Measure(Protocol):
 
 
 def assess(fixed: Image, moving: Image, estimate: Estimate) -> Quality:
-    """All quality numbers of an estimate and the verdict that follows from them."""
+    """All quality numbers of an estimate and the verdict that follows from them.
+
+    Numbers that could not be measured are left out.
+    """
     kind = PictureQuality if fixed.is_picture else VolumeQuality
     measure: Measure = kind(fixed, moving)
     before = measure.measure(Affine.identity())
@@ -41,7 +44,8 @@ def assess(fixed: Image, moving: Image, estimate: Estimate) -> Quality:
         **_geometry(measure, moving.grid, estimate),
         **_keypoints(estimate.fixed_keypoints),
     }
-    return Quality(numbers, *judge(numbers))
+    known = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
+    return Quality(known, *judge(known, "px" if fixed.grid.is_unscaled_picture else "mm"))
 
 
 def _geometry(measure: Measure, moving: Grid, estimate: Estimate) -> dict[str, float]:
@@ -49,7 +53,7 @@ def _geometry(measure: Measure, moving: Grid, estimate: Estimate) -> dict[str, f
     points = measure.points
     seen = points[moving.contains(estimate.transform(points))]
     if len(seen) == 0:
-        return {"folding": float("nan")}
+        return {}
     extent = float(np.linalg.norm(np.ptp(points, axis=0)))
     frame = measure.grid.direction[:, : 2 if measure.grid.is_plane else 3]
     step = float(measure.grid.spacing.min())
