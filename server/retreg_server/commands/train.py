@@ -1,0 +1,81 @@
+"""`retreg train`: train the networks of the keypoint models."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+HELP = "train the network of a keypoint model on made-up images; continues where it stopped"
+RECIPES = ("keymorph-brain", "keymorph-fundus")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the verb."""
+    parser.add_argument("recipe", choices=RECIPES, help="which network to train")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="label maps of heads (.nii.gz), or vessel masks of eyes (*_vessels.png)",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="checkpoints and logs"
+    )
+    parser.add_argument("--steps", type=_positive, default=40_000, help="default: 40000")
+    parser.add_argument("--batch", type=_positive, default=2, help="images per step; default: 2")
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate; default: 0.002")
+    parser.add_argument("--keypoints", type=_positive, default=128, help="16 to 512; default: 128")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe")
+    parser.add_argument("--check-minutes", type=float, default=4.0, help="between validations")
+    parser.add_argument(
+        "--look-at",
+        type=Path,
+        metavar="DIR",
+        help="real images whose errors are logged too; training never depends on them",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; returns 0. Raises InputError for unusable data or options.
+
+    Interrupt and termination signals end the training with a checkpoint.
+    """
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
+    from retreg_server.training.loop import Plan, Task, train
+
+    task: Task
+    if args.recipe == "keymorph-brain":
+        from retreg_server.training.keymorph_brain import brain_task
+
+        task = brain_task(
+            args.data, args.out, args.keypoints, args.seed, args.look_at, args.device
+        )
+    else:
+        from retreg_server.training.keymorph_fundus import fundus_task
+
+        task = fundus_task(args.data, args.keypoints, args.seed, args.look_at, args.device)
+    plan = Plan(
+        folder=args.out,
+        steps=args.steps,
+        batch=args.batch,
+        rate=args.rate,
+        seed=args.seed,
+        device=args.device,
+        mixed_precision=args.mixed_precision,
+        minutes_between_checks=args.check_minutes,
+    )
+    finished = train(task, plan)
+    print(f"{finished.step} steps; best validation error {finished.best:.3f}, in {args.out}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("a number from 1 upwards was expected")
+    return number

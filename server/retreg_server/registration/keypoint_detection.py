@@ -1,0 +1,153 @@
+"""Keypoints of an image at any rotation, from a network that knows rotations up to about 65°.
+
+The 24 rotations that permute the axes (4 in 2-D) cover all rotations within 63° (45°). The network
+sees the image in each of these views; the view whose keypoints are closest to an affine image of
+the template is right or nearly so. Then the image is turned upright by what the best views found,
+and the network looks once more, so that the error does not depend on the rotation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import torch
+from torch.nn import functional
+
+from retreg_server.registration.keypoint_inputs import normalised
+from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
+from retreg_server.registration.nets.keypoint_net import KeypointNet
+
+REWEIGHTINGS = 6
+CHUNK = 8
+LEAST_VARIANCE = 1e-5
+SMALLEST_SCALE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Keypoints of one image, all in normalised coordinates of the cube (or square).
+
+    points: (k, d). energy, variance: (k,). image_from_template: (d, d + 1), the robust affine
+    from the template to the points. residual: its median residual in units of the template's
+    size; the smaller, the more the keypoints look like a head (or retina).
+    """
+
+    points: torch.Tensor
+    energy: torch.Tensor
+    variance: torch.Tensor
+    image_from_template: torch.Tensor
+    residual: float
+
+
+@torch.no_grad()
+def detect(
+    net: KeypointNet,
+    cube: torch.Tensor,
+    template: torch.Tensor,
+    pixels: int,
+    keep: int = 3,
+    recentre: bool = True,
+) -> list[Detection]:
+    """The keep best detections, best first, each from another view.
+
+    cube: (1, 1, n, n[, n]) float, not normalised, n a multiple of pixels, the side the network
+    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: also
+    move the template's origin to the middle for the last look.
+    """
+    dimensions = cube.ndim - 2
+    small = normalised(_pooled(cube, cube.shape[-1] // pixels))
+    rotations = axis_rotations(dimensions)
+    views = torch.cat([turned(small, rotation) for rotation in rotations])
+    coarse = [
+        _mapped_back(found, index, torch.cat([rotation.T, torch.zeros(dimensions, 1)], 1), template)
+        for chunk, part in zip(views.split(CHUNK), rotations.split(CHUNK), strict=True)
+        for found in [net(chunk)]
+        for index, rotation in enumerate(part)
+    ]
+    best = sorted(coarse, key=lambda each: each.residual)[:keep]
+    upright = [_upright(each.image_from_template, recentre) for each in best]
+    seen = torch.cat([normalised(_rendered(cube, pose, pixels)) for pose in upright])
+    found = net(seen)
+    fine = [_mapped_back(found, index, pose, template) for index, pose in enumerate(upright)]
+    return sorted(fine, key=lambda each: each.residual)
+
+
+def axis_rotations(dimensions: int) -> torch.Tensor:
+    """The proper rotations (24, 3, 3) or (4, 2, 2) that permute and flip the axes."""
+    found = []
+    for order in permutations(range(dimensions)):
+        for signs in product((1.0, -1.0), repeat=dimensions):
+            matrix = torch.diag(torch.tensor(signs))[list(order)]
+            if torch.linalg.det(matrix) > 0:
+                found.append(matrix)
+    return torch.stack(found)
+
+
+def turned(image: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """The cube (b, c, …) in which a point x of the image appears at rotation @ x; no rounding."""
+    d = image.ndim - 2
+    source = rotation.abs().argmax(dim=1).tolist()
+    signs = rotation.sum(dim=1).tolist()
+    axes = [1 + d - source[d - 1 - axis] for axis in range(d)]
+    flips = [1 + d - axis for axis in range(d) if signs[axis] < 0]
+    return image.permute(0, 1, *axes).flip(flips) if flips else image.permute(0, 1, *axes)
+
+
+def robust_affine(
+    fixed: torch.Tensor, moving: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The affine (d, d + 1) from fixed to moving points (k, d), and the residuals (k,).
+
+    Iteratively reweighted least squares with Geman-McClure weights whose scale follows the median.
+    """
+    ones = torch.ones_like(fixed[:, :1])
+    design = torch.cat([fixed, ones], dim=1).double()
+    target, base = moving.double(), weights.double()
+    current = base
+    for _ in range(REWEIGHTINGS):
+        root = current.sqrt()[:, None]
+        matrix = torch.linalg.lstsq(root * design, root * target).solution
+        residuals = (design @ matrix - target).norm(dim=1)
+        scale = 2 * residuals.median().clamp_min(1e-9)
+        current = base / (1 + (residuals / scale) ** 2) ** 2
+    return matrix.T.float(), residuals.float()
+
+
+def _mapped_back(
+    found: HeatMapPoints, index: int, image_from_view: torch.Tensor, template: torch.Tensor
+) -> Detection:
+    """The detection in image coordinates of the points in one view; (d, d + 1) maps them."""
+    d = template.shape[1]
+    points = found.points[index] @ image_from_view[:, :d].T + image_from_view[:, d]
+    variance = found.variance[index]
+    weights = 1 / variance.clamp_min(LEAST_VARIANCE)
+    matrix, residuals = robust_affine(template, points, weights / weights.mean())
+    volume = float(torch.linalg.det(matrix[:, :d].double()))
+    residual = float("inf")
+    if volume > SMALLEST_SCALE**d:
+        residual = float(residuals.median()) / volume ** (1 / d)
+    return Detection(points, found.energy[index], variance, matrix, residual)
+
+
+def _upright(image_from_template: torch.Tensor, recentre: bool) -> torch.Tensor:
+    """(d, d + 1) from upright view to image: the rotation and centre of the affine, no scale."""
+    d = len(image_from_template)
+    u, _, vt = torch.linalg.svd(image_from_template[:, :d].double())
+    signs = torch.ones(d, dtype=torch.float64)
+    signs[-1] = torch.linalg.det(u @ vt).sign()
+    rotation = (u * signs) @ vt
+    centre = image_from_template[:, d:] if recentre else torch.zeros(d, 1)
+    return torch.cat([rotation.float(), centre], dim=1)
+
+
+def _rendered(cube: torch.Tensor, image_from_view: torch.Tensor, pixels: int) -> torch.Tensor:
+    side = cube.shape[-1]
+    shape = [1, 1, *(side,) * (cube.ndim - 2)]
+    grid = functional.affine_grid(image_from_view[None], shape, align_corners=False)
+    return _pooled(functional.grid_sample(cube, grid, align_corners=False), side // pixels)
+
+
+def _pooled(image: torch.Tensor, factor: int) -> torch.Tensor:
+    pool = functional.avg_pool2d if image.ndim == 4 else functional.avg_pool3d
+    return pool(image, factor) if factor > 1 else image

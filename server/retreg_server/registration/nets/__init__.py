@@ -1,0 +1,1 @@
+"""Bare networks: tensors in, tensors out, normalised coordinates from edge to edge."""

@@ -1,0 +1,87 @@
+"""Networks with trained weights, read as data from MONAI-bundle-shaped folders.
+
+weights/NAME/configs/metadata.json describes the network and names the SHA-256 of
+weights/NAME/models/model.safetensors. Nothing in such a folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from retreg.errors import FileError
+from retreg_server.registration.nets.keypoint_net import KeypointNet, net_from_dict
+
+FOLDER = Path(__file__).with_name("weights")
+METADATA, TENSORS = Path("configs/metadata.json"), Path("models/model.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointMetadata:
+    """How to use a network.
+
+    pixels: side of its square or cubic input. spacing_mm: size of a voxel, None for pictures.
+    template: (k, d) normalised, the average place of each keypoint in an upright image.
+    sha256: of the weights. card: all of metadata.json, with recipe, seed and measured accuracy.
+    """
+
+    name: str
+    pixels: int
+    spacing_mm: float | None
+    template: torch.Tensor
+    sha256: str
+    card: dict[str, Any]
+
+
+def load_keypoint_net(name: str, folder: Path = FOLDER) -> tuple[KeypointNet, KeypointMetadata]:
+    """The network of that name in evaluation mode, float32 on the CPU, and its description.
+
+    Raises FileError when the files are missing or damaged or the weights have another SHA-256
+    than the metadata says.
+    """
+    metadata = load_metadata(name, folder)
+    try:
+        stored = (folder / name / TENSORS).read_bytes()
+    except OSError as error:
+        raise _unusable(name, "the file with the weights cannot be read") from error
+    if hashlib.sha256(stored).hexdigest() != metadata.sha256:
+        raise _unusable(name, "their SHA-256 is not the one in metadata.json")
+    net = net_from_dict(metadata.card["retreg"]["architecture"])
+    try:
+        net.load_state_dict({key: value.float() for key, value in load(stored).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise _unusable(name, "they do not fit the architecture in metadata.json") from error
+    return net.eval().requires_grad_(False), metadata
+
+
+@cache
+def load_metadata(name: str, folder: Path = FOLDER) -> KeypointMetadata:
+    """The description alone, without reading the weights. Raises FileError."""
+    try:
+        card = json.loads((folder / name / METADATA).read_text(encoding="utf-8"))
+        own = card["retreg"]
+        return KeypointMetadata(
+            name=name,
+            pixels=int(own["pixels"]),
+            spacing_mm=own["spacing_mm"],
+            template=torch.tensor(own["template"], dtype=torch.float32),
+            sha256=str(own["sha256"]),
+            card=card,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(name, "metadata.json is missing or damaged") from error
+
+
+def _unusable(name: str, reason: str) -> FileError:
+    return FileError(
+        f"The weights of {name} are not used: {reason}. Install the package again, or train them "
+        f"with `retreg train {name}`."
+    )

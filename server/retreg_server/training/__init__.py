@@ -1,0 +1,1 @@
+"""Training: synthetic images, losses, and one recipe for each model."""

@@ -1,0 +1,81 @@
+"""Checkpoints of a training run: safetensors and JSON, nothing that could be executed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from retreg.errors import FileError
+
+TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
+
+
+@dataclass(eq=False)
+class Run:
+    """A network in training: the average of its weights is what gets evaluated and shipped."""
+
+    net: nn.Module
+    average: nn.Module
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    best: float = float("inf")
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write the run so that load_run continues it; an interrupted write leaves the old one."""
+    tensors = {f"net.{name}": value for name, value in run.net.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
+    for index, values in run.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in values.items()}
+    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    _replace(folder / TENSORS, lambda path: save_file(copies, path))
+    state = {"step": run.step, "seconds": run.seconds, "best": run.best}
+    _replace(folder / STATE, lambda path: path.write_text(json.dumps(state)))
+
+
+def load_run(folder: Path, run: Run) -> bool:
+    """Continue where the folder's checkpoint stopped; False when there is none.
+
+    Raises FileError when the checkpoint belongs to another network.
+    """
+    if not (folder / TENSORS).exists():
+        return False
+    tensors = load_file(folder / TENSORS)
+    try:
+        run.net.load_state_dict(_below(tensors, "net."))
+        run.average.load_state_dict(_below(tensors, "average."))
+    except RuntimeError as error:
+        raise FileError(
+            f"The checkpoint in {folder.name} belongs to another network; continue it with the "
+            "options it was started with, or choose an empty folder."
+        ) from error
+    optimiser = run.optimiser.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in _below(tensors, "optimiser.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    run.optimiser.load_state_dict({**optimiser, "state": state})
+    stored = json.loads((folder / STATE).read_text())
+    run.step, run.seconds, run.best = stored["step"], stored["seconds"], stored["best"]
+    return True
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_suffix(path.suffix + ".part")
+    write(temporary)
+    temporary.replace(path)

@@ -1,0 +1,154 @@
+"""Retinas to photograph in training: vessel maps of made-up and of real eyes.
+
+A retina is a square canvas of vessel strength with normalised coordinates. Where its optic disc
+and fovea are known, they are its frame: keypoints are points of a lattice that is fixed in the
+frame (origin at the disc, x towards the fovea, unit the distance between them), so that the same
+keypoint means the same place in every eye, left or right.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from retreg.errors import FileError
+from retreg.files import read_image
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg_server.phantoms.cameras import Modality, View, photograph
+from retreg_server.phantoms.eye import make_eye
+from retreg_server.registration.fundus_pictures import retina_picture
+from retreg_server.registration.vesselness import vessel_maps
+from retreg_server.training.correspondence import farthest_points
+
+CANVAS = 512
+PHANTOM_SIZE, PHANTOM_REACH = 896, 1.45  # pixels, and field-of-view radii that are shown
+MODALITIES: tuple[Modality, ...] = ("colour", "redfree", "angiography")
+LATTICE_CENTRE, LATTICE_RADII = (0.6, 0.0), (1.5, 1.25)
+FRAMES = Path(__file__).with_name("hrf_frames.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class Retina:
+    """canvas: (1, 2, CANVAS, CANVAS), vessel strength 0 to 1 and where it is known (0 or 1).
+
+    disc, fovea: (2,) normalised x, y of the canvas, or None. real: made from a picture or mask.
+    """
+
+    name: str
+    canvas: torch.Tensor
+    disc: torch.Tensor | None
+    fovea: torch.Tensor | None
+
+    def keypoints(self, lattice: torch.Tensor) -> torch.Tensor | None:
+        """The lattice points (k, 2) on the canvas, or None when the frame is not known."""
+        if self.disc is None or self.fovea is None:
+            return None
+        ahead = self.fovea - self.disc
+        aside = torch.stack([-ahead[1], ahead[0]])
+        return self.disc + lattice[:, :1] * ahead + lattice[:, 1:] * aside
+
+
+def lattice(count: int) -> torch.Tensor:
+    """Keypoints (count, 2) in the frame of disc and fovea, spread over an ellipse around both."""
+    axis = torch.linspace(-1, 1, 61)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    disc = torch.stack([x, y], dim=-1)[x**2 + y**2 <= 1]
+    spread = disc * torch.tensor(LATTICE_RADII) + torch.tensor(LATTICE_CENTRE)
+    return farthest_points(spread, count)
+
+
+def phantom_retina(seed: int) -> Retina:
+    """The vessel map of a photograph of a made-up eye, in one modality, left or right."""
+    rng = np.random.default_rng(seed)
+    eye = make_eye(rng)
+    flip = -1.0 if seed % 2 else 1.0
+    middle, unit = (PHANTOM_SIZE - 1) / 2, 0.5 * PHANTOM_SIZE / PHANTOM_REACH
+    axis = (np.arange(PHANTOM_SIZE) - middle) / unit
+    x, y = np.meshgrid(flip * axis, axis)
+    view = View(x, y, lambda retina: retina * (flip * unit, unit) + middle, unit)
+    photo = photograph(eye, view, MODALITIES[seed % len(MODALITIES)], rng)
+    picture = Image(photo[:, None], Grid.of_picture(PHANTOM_SIZE, PHANTOM_SIZE))
+    canvas = _canvas_of_picture(picture)
+    disc, fovea = (
+        torch.tensor([flip, 1.0]) * torch.from_numpy(place).float() / PHANTOM_REACH
+        for place in (eye.disc, eye.fovea)
+    )
+    return Retina(f"phantom-{seed}", canvas, disc, fovea)
+
+
+def real_retinas(folder: Path) -> list[Retina]:
+    """Every vessel mask (*_vessels.png) in the folder, and every photograph beside one.
+
+    Raises FileError when there are none.
+    """
+    masks = sorted(folder.glob("*_vessels.png")) if folder.is_dir() else []
+    if not masks:
+        raise FileError(
+            f"The folder {folder.name} holds no vessel masks; files named *_vessels.png were "
+            "expected."
+        )
+    frames = _frames()
+    found = [_mask_retina(file, frames) for file in masks]
+    for file in sorted(folder.glob("*.jpg")):
+        found.append(Retina(file.stem, _canvas_of_picture(read_image(file)), None, None))
+    return found
+
+
+def _mask_retina(file: Path, frames: dict[str, np.ndarray]) -> Retina:
+    mask = read_image(file).array[0, 0].astype(np.float32)
+    mask = np.sqrt(cv2.GaussianBlur(mask / max(mask.max(), 1), (0, 0), mask.shape[1] / 700))
+    height, width = mask.shape
+    side = max(height, width)
+    square, known = np.zeros((2, side, side), np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = mask
+    known[top : top + height, left : left + width] = 1
+    name = file.stem.removesuffix("_vessels")
+    disc = fovea = None
+    if name in frames:
+        shares = frames[name] * (width, height) + (left, top)
+        disc, fovea = torch.from_numpy(2 * shares / side - 1).float()
+    return Retina(name, _canvas(square, known), disc, fovea)
+
+
+def _canvas_of_picture(image: Image) -> torch.Tensor:
+    """Vessels of a whole square picture as the fundus models see them."""
+    side = max(image.grid.size[:2])
+    picture = retina_picture(image, "fixed", 768)
+    maps = vessel_maps(picture.grey, picture.inside)
+    corner = picture.pixels(np.array([[-0.5, -0.5, 0.0], [side - 0.5, side - 0.5, 0.0]]))
+    scale = (corner[1, 0] - corner[0, 0]) / CANVAS
+    matrix = np.array([[scale, 0, corner[0, 0] + scale / 2], [0, scale, corner[0, 1] + scale / 2]])
+    strength, known = (
+        cv2.warpAffine(
+            layer.astype(np.float32), matrix, (CANVAS, CANVAS),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        )
+        for layer in (cv2.GaussianBlur(maps.best, (0, 0), 0.4 * scale), maps.valid)
+    )  # fmt: skip
+    return _canvas(strength, known)
+
+
+def _canvas(strength: np.ndarray, known: np.ndarray) -> torch.Tensor:
+    layers = [
+        cv2.resize(layer, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA)
+        for layer in (strength, known)
+    ]
+    return torch.from_numpy(np.stack(layers))[None]
+
+
+def _frames() -> dict[str, np.ndarray]:
+    """Disc and fovea ((2, 2) shares of width and height) of HRF pictures, read off by eye."""
+    with FRAMES.open(encoding="utf-8") as file:
+        return {
+            row["name"]: np.array(
+                [[row["disc_x"], row["disc_y"]], [row["fovea_x"], row["fovea_y"]]], dtype=float
+            )
+            for row in csv.DictReader(file)
+        }

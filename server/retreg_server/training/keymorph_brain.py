@@ -1,0 +1,140 @@
+"""The recipe of keymorph-brain: keypoints of the head, learned from painted label maps.
+
+No real image is used. Keypoints correspond between people, so that the network is supervised with
+points of the label maps that a random warp has moved; their contrast, resolution and surroundings
+are random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.training.brain_contrast import painted
+from retreg_server.training.correspondence import (
+    Anatomy,
+    corresponding,
+    load_anatomies,
+    save_anatomies,
+)
+from retreg_server.training.label_maps import HALF_SIDE_MM, read_label_maps
+from retreg_server.training.losses import keypoint_loss, weighted_affine_error
+from retreg_server.training.real_volumes import RealVolume, rotation_errors
+from retreg_server.training.warps import Warp, WarpRanges, random_warp
+
+VOXELS = 64
+SPACING_MM = 3.5
+HALF_CUBE_MM = VOXELS * SPACING_MM / 2
+ANGLE = 65.0
+RAMP = 0.35  # share of the training after which rotations reach ANGLE
+UPRIGHT = 0.35  # share of the samples within a third of the angle
+HELD_OUT = 2  # heads that are only painted for validation
+VALIDATION_PAIRS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """image: (1, 1, z, y, x). points: (k, 3), where the keypoints are in the image."""
+
+    image: torch.Tensor
+    points: torch.Tensor
+
+
+class BrainTask:
+    """Samples, loss and validation for the loop. real: images whose errors are only logged."""
+
+    def __init__(
+        self,
+        anatomies: list[Anatomy],
+        architecture: Architecture,
+        real: list[RealVolume],
+        device: str = "cpu",
+    ) -> None:
+        self.architecture = architecture
+        self._real = real
+        held_out = set(sorted({each.head.name.split("-")[0] for each in anatomies})[-HELD_OUT:])
+        kept_back = [each.head.name.split("-")[0] in held_out for each in anatomies]
+        self._training = [_on(a, device) for a, held in zip(anatomies, kept_back, strict=True)
+                          if not held]
+        self._unseen = [a for a, held in zip(anatomies, kept_back, strict=True) if held]
+        self._validation = self._pairs(self._unseen)
+
+    def loss(
+        self, net: KeypointNet, batch: int, progress: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Keypoint loss on a batch of freshly painted heads."""
+        angle = ANGLE * (0.25 + 0.75 * min(1.0, progress / RAMP))
+        drawn = [self._drawn(angle, generator) for _ in range(batch)]
+        truth = torch.stack([each.points for each in drawn])
+        found = net(torch.cat([each.image for each in drawn]))
+        return keypoint_loss(found, truth, (truth.abs() < 1).all(dim=2).float())
+
+    def validation(self, net: KeypointNet) -> dict[str, float]:
+        """Median errors in mm on unseen heads: of keypoints, and of the affine of a pair."""
+        net.eval()
+        keypoints, affines = [], []
+        for first, second in self._validation:
+            found = net(torch.cat([first.image, second.image]))
+            truth = torch.stack([first.points, second.points])
+            keypoints.append((found.points - truth).norm(dim=2).flatten())
+            affines.append(weighted_affine_error(found, truth))
+        numbers = {
+            "error": HALF_CUBE_MM * float(torch.cat(keypoints).median()),
+            "affine": HALF_CUBE_MM * float(torch.stack(affines).median()),
+            "affine_worst": HALF_CUBE_MM * float(torch.stack(affines).max()),
+        }
+        numbers |= rotation_errors(net, self._real)
+        net.train()
+        return numbers
+
+    def _drawn(self, angle: float, generator: torch.Generator) -> Sample:
+        index = torch.randint(0, len(self._training), (), generator=generator,
+                              device=generator.device)
+        upright = torch.rand((), generator=generator, device=generator.device) < UPRIGHT
+        ranges = WarpRanges(angle / 3 if upright else angle)
+        return brain_sample(self._training[int(index)], ranges, generator)
+
+    def _pairs(self, anatomies: list[Anatomy]) -> list[tuple[Sample, Sample]]:
+        generator = torch.Generator().manual_seed(20_000_003)
+        return [
+            (
+                brain_sample(anatomies[index % len(anatomies)], WarpRanges(ANGLE), generator),
+                brain_sample(anatomies[index % len(anatomies)], WarpRanges(ANGLE, bend=0.0),
+                             generator),
+            )
+            for index in range(VALIDATION_PAIRS)
+        ]
+
+
+def brain_sample(anatomy: Anatomy, ranges: WarpRanges, generator: torch.Generator) -> Sample:
+    """A head, warped and painted at random."""
+    warp: Warp = random_warp(3, ranges, HALF_CUBE_MM / HALF_SIDE_MM, generator)
+    labels = anatomy.head.look_up(warp.anatomy_at_pixels((VOXELS,) * 3)[0])
+    return Sample(painted(labels, generator), warp.image_of(anatomy.points))
+
+
+def brain_task(
+    label_maps: Path, work: Path, keypoints: int, seed: int, real: Path | None, device: str
+) -> BrainTask:
+    """The task from a folder of label maps; correspondences are kept in the work folder.
+
+    real: folder of head images that are looked at in validation, never trained on or chosen by.
+    """
+    stored = work / "anatomies.npz"
+    if not stored.exists():
+        heads = read_label_maps(label_maps)
+        heads += [head.mirrored() for head in heads]
+        work.mkdir(parents=True, exist_ok=True)
+        save_anatomies(stored, corresponding(heads, keypoints, seed))
+    files = sorted(real.rglob("*.nii.gz")) if real else []
+    volumes = [RealVolume.read(file, VOXELS, SPACING_MM) for file in files]
+    architecture = Architecture("light", 3, keypoints, width=16)
+    return BrainTask(load_anatomies(stored), architecture, volumes, device)
+
+
+def _on(anatomy: Anatomy, device: str) -> Anatomy:
+    head = replace(anatomy.head, labels=anatomy.head.labels.to(device))
+    return Anatomy(head, anatomy.points.to(device))

@@ -1,0 +1,131 @@
+"""The recipe of keymorph-fundus: keypoints of the retina, from maps of its vessels.
+
+Two objectives act together. Equivariance: two random views of the same retina, real or made up,
+must show the same keypoints at the same places of the retina. Supervision: where optic disc and
+fovea are known, keypoints are points of a lattice in their frame, which keeps them spread out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
+from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.training.eyes import Retina, lattice, phantom_retina, real_retinas
+from retreg_server.training.fundus_views import RetinaView, retina_view
+from retreg_server.training.losses import agreement_loss, keypoint_loss, weighted_affine_error
+from retreg_server.training.real_pictures import RealPair, pair_errors, read_real_pairs
+
+PIXELS = 192
+ANGLE = 60.0
+RAMP = 0.25
+PHANTOMS = 160
+UNSEEN_PHANTOMS = 12
+VALIDATION_VIEWS = 2
+AGREEMENT = 1.0
+PHANTOM_SHARE = 0.5
+
+
+class FundusTask:
+    """Samples, loss and validation for the loop. real: pairs whose errors are only logged."""
+
+    def __init__(
+        self,
+        retinas: list[Retina],
+        unseen: list[Retina],
+        architecture: Architecture,
+        pairs: list[RealPair],
+    ) -> None:
+        self.architecture = architecture
+        self.lattice = lattice(architecture.keypoints)
+        self._phantoms = [each for each in retinas if each.name.startswith("phantom")]
+        self._real = [each for each in retinas if not each.name.startswith("phantom")]
+        self._pairs = pairs
+        generator = torch.Generator().manual_seed(20_000_003)
+        self._validation = [
+            (retina, retina_view(retina, PIXELS, ANGLE, generator),
+             retina_view(retina, PIXELS, ANGLE, generator))
+            for retina in unseen
+            for _ in range(VALIDATION_VIEWS)
+        ]  # fmt: skip
+
+    def loss(
+        self, net: KeypointNet, batch: int, progress: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Equivariance and supervision on batch pairs of views of the same retina."""
+        angle = ANGLE * (0.25 + 0.75 * min(1.0, progress / RAMP))
+        retinas = [self._drawn(generator) for _ in range(batch)]
+        views = [retina_view(each, PIXELS, angle, generator) for each in retinas for _ in "ab"]
+        found = net(torch.cat([view.image for view in views]))
+        terms = [self._supervision(found, retinas, views)]
+        for index in range(batch):
+            first, second = (
+                view.warp.anatomy_of(found.points[2 * index + side])
+                for side, view in enumerate(views[2 * index : 2 * index + 2])
+            )
+            both = torch.stack([
+                view.visible(found.points[2 * index + side])
+                for side, view in enumerate(views[2 * index : 2 * index + 2])
+            ]).prod(dim=0)  # fmt: skip
+            terms.append(AGREEMENT / batch * agreement_loss(first, second, both))
+        return torch.stack(terms).sum()
+
+    def _supervision(
+        self, found: HeatMapPoints, retinas: list[Retina], views: list[RetinaView]
+    ) -> torch.Tensor:
+        rows, truths, visible = [], [], []
+        for index, view in enumerate(views):
+            keypoints = retinas[index // 2].keypoints(self.lattice)
+            if keypoints is not None:
+                truth = view.warp.image_of(keypoints)
+                rows.append(index)
+                truths.append(truth)
+                visible.append(view.visible(truth))
+        if not rows:
+            return found.points.sum() * 0
+        kept = HeatMapPoints(found.points[rows], found.energy[rows], found.variance[rows])
+        return keypoint_loss(kept, torch.stack(truths), torch.stack(visible))
+
+    def validation(self, net: KeypointNet) -> dict[str, float]:
+        """Errors on unseen made-up eyes, in per cent of the side of the picture."""
+        net.eval()
+        keypoints, affines = [], []
+        for retina, first, second in self._validation:
+            found = net(torch.cat([first.image, second.image]))
+            points = retina.keypoints(self.lattice)
+            assert points is not None
+            truth = torch.stack([view.warp.image_of(points) for view in (first, second)])
+            visible = torch.stack([v.visible(t) for v, t in zip((first, second), truth,
+                                                                strict=True)])
+            keypoints.append((found.points - truth).norm(dim=2)[visible > 0])
+            affines.append(weighted_affine_error(found, truth, visible.prod(dim=0) > 0))
+        numbers = {
+            "error": 50 * float(torch.cat(keypoints).median()),
+            "affine": 50 * float(torch.stack(affines).median()),
+        }
+        numbers |= pair_errors(net, self.lattice, self._pairs)
+        net.train()
+        return numbers
+
+    def _drawn(self, generator: torch.Generator) -> Retina:
+        share = float(torch.rand((), generator=generator, device=generator.device))
+        group = self._phantoms if share < PHANTOM_SHARE or not self._real else self._real
+        index = torch.randint(0, len(group), (), generator=generator, device=generator.device)
+        return group[int(index)]
+
+
+def fundus_task(
+    vessels: Path, keypoints: int, seed: int, real: Path | None, device: str
+) -> FundusTask:
+    """The task from a folder of real vessel masks and as many made-up eyes as PHANTOMS.
+
+    real: folder of picture pairs with landmarks that are looked at in validation only.
+    """
+    first = 1000 * seed
+    retinas = [phantom_retina(first + index) for index in range(PHANTOMS)]
+    unseen = [phantom_retina(first + PHANTOMS + index) for index in range(UNSEEN_PHANTOMS)]
+    architecture = Architecture("light", 2, keypoints, width=16, levels=6)
+    pairs = read_real_pairs(real, PIXELS) if real else []
+    return FundusTask(real_retinas(vessels) + retinas, unseen, architecture, pairs)

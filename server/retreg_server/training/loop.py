@@ -1,0 +1,144 @@
+"""The training loop: seeded, resumable, on the CPU or a CUDA device.
+
+Every step draws its samples from a generator seeded by (seed, step), so that a run that was
+interrupted and continued does the same as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from tqdm import tqdm
+
+from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.training.checkpoints import Run, load_run, save_run
+from retreg_server.training.journal import Journal
+
+AVERAGING = 0.999
+LONGEST_GRADIENT = 1.0
+WARM_UP = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train. steps: the learning rate falls to 0 along a cosine that ends there."""
+
+    folder: Path
+    steps: int
+    batch: int = 2
+    rate: float = 2e-3
+    seed: int = 0
+    device: str = "cpu"
+    mixed_precision: bool = False
+    minutes_between_checks: float = 4.0
+
+
+class Task(Protocol):
+    """What is trained: samples, an objective, and a validation set."""
+
+    architecture: Architecture
+
+    def loss(
+        self, net: KeypointNet, batch: int, progress: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The loss on fresh samples; progress runs from 0 to 1 over the training."""
+        ...
+
+    def validation(self, net: KeypointNet) -> dict[str, float]:
+        """Numbers to log; "error" is the one that chooses the best weights."""
+        ...
+
+
+def train(task: Task, plan: Plan) -> Run:
+    """Train until plan.steps, or continue; checkpoints and the journal go to plan.folder.
+
+    Interrupting saves a checkpoint. Raises FileError when the folder holds another network.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    run = start(task, plan)
+    load_run(plan.folder, run)
+    checked = time.monotonic()
+    with Journal(plan.folder) as journal, tqdm(
+        total=plan.steps, initial=run.step, unit="step", mininterval=5
+    ) as bar:
+        try:
+            while run.step < plan.steps:
+                began = time.monotonic()
+                loss = advance(task, plan, run)
+                run.seconds += time.monotonic() - began
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                journal.loss(run.step, loss)
+                if time.monotonic() - checked > 60 * plan.minutes_between_checks:
+                    _check(task, plan, run, journal)
+                    checked = time.monotonic()
+        finally:
+            save_run(plan.folder, run)
+        _check(task, plan, run, journal)
+    return run
+
+
+def start(task: Task, plan: Plan) -> Run:
+    """A run at step 0, with weights that depend on the seed alone."""
+    torch.manual_seed(plan.seed)
+    net = KeypointNet(task.architecture).to(plan.device)
+    optimiser = torch.optim.Adam(net.parameters(), lr=plan.rate)
+    return Run(net, copy.deepcopy(net), optimiser)
+
+
+def advance(task: Task, plan: Plan, run: Run) -> float:
+    """One step of Adam; returns the loss."""
+    for group in run.optimiser.param_groups:
+        group["lr"] = plan.rate * _schedule(run.step, plan.steps)
+    generator = torch.Generator(plan.device).manual_seed(plan.seed * 1_000_003 + run.step)
+    kind = torch.device(plan.device).type
+    with torch.autocast(kind, torch.bfloat16, enabled=plan.mixed_precision):
+        loss = task.loss(run.net, plan.batch, run.step / plan.steps, generator)
+    run.optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(run.net.parameters(), LONGEST_GRADIENT)
+    run.optimiser.step()
+    _average(run)
+    run.step += 1
+    return float(loss.detach())
+
+
+def _schedule(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
+
+
+@torch.no_grad()
+def _average(run: Run) -> None:
+    """Exponential average of the weights, short at the start."""
+    keep = min(AVERAGING, (run.step + 1) / (run.step + 10))
+    for mean, new in zip(run.average.parameters(), run.net.parameters(), strict=True):
+        mean.lerp_(new.detach(), 1 - keep)
+
+
+@torch.no_grad()
+def _check(task: Task, plan: Plan, run: Run, journal: Journal) -> None:
+    """Validate the averaged weights, log, and keep them when they are the best so far."""
+    numbers = task.validation(run.average)  # type: ignore[arg-type]
+    journal.check(run.step, run.seconds, numbers)
+    if numbers["error"] < run.best:
+        run.best = numbers["error"]
+        _keep_best(plan.folder, run, numbers)
+    save_run(plan.folder, run)
+
+
+def _keep_best(folder: Path, run: Run, numbers: dict[str, float]) -> None:
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in run.average.state_dict().items()},
+        folder / "best.safetensors",
+    )
+    state = {"step": run.step, "seconds": run.seconds, **numbers}
+    (folder / "best.json").write_text(json.dumps(state))
