@@ -7,13 +7,14 @@ than three, coincident, or on one line) and InputError when the arrays do not be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
 from retreg.closed_form import PointPairs, affine_matrix, rigid_matrix, similarity_matrix
 from retreg.errors import OptionError
-from retreg.splines import Kernel
+from retreg.splines import Kernel, fit_splines
 from retreg.transforms import Affine, ThinPlateSpline
 
 Family = Literal["rigid", "similarity", "affine", "tps"]
@@ -45,6 +46,21 @@ def fit_tps(
 ) -> ThinPlateSpline:
     """The smoothing thin-plate spline; see ThinPlateSpline for smoothing and kernel."""
     return ThinPlateSpline(fixed, moving, smoothing, weights, kernel)
+
+
+def fit_tps_sweep(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    smoothings: Sequence[float],
+    weights: np.ndarray | None = None,
+    kernel: Kernel = "r",
+) -> tuple[ThinPlateSpline, ...]:
+    """fit_tps for each of smoothings, for little more than the price of one."""
+    solved = fit_splines(fixed, moving, smoothings, weights, kernel)
+    return tuple(
+        ThinPlateSpline(fixed, moving, smoothing, weights, kernel, spline)
+        for smoothing, spline in zip(smoothings, solved, strict=True)
+    )
 
 
 def fit(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 
+from retreg.dense import voxel_map
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.transforms import Transform, as_field
+from retreg.spline_lattice import PLANES
+from retreg.threads import in_threads
+from retreg.transforms import Transform
 
-SLAB_VOXELS = 1 << 15  # so many voxels at a time: the temporaries of a slab stay in the cache
+BLOCK_VOXELS = 1 << 19  # so many voxels are mapped at a time
+SLAB_VOXELS = 1 << 15  # and so many interpolated: the temporaries stay in the cache
 
 
 def resample(moving: Image, transform: Transform, grid: Grid, nearest: bool = False) -> Image:
@@ -19,35 +22,25 @@ def resample(moving: Image, transform: Transform, grid: Grid, nearest: bool = Fa
 
     transform maps the world of grid to the world of moving (LPS mm). Linear interpolation, or
     nearest neighbour for labels; outside the outer voxel edges of moving the value is 0. Type and
-    channels are kept. transform is first sampled on a coarse lattice (see as_field), which changes
+    channels are kept. transform is first sampled on a coarse lattice (see voxel_map), which changes
     affine transforms by rounding only and curved ones by about 0.01 mm.
     """
-    field = as_field(transform, grid)
-    nodes = moving.grid.index(field.grid.lattice() + field.vectors_mm.reshape(3, -1).T)
-    nodes = np.ascontiguousarray(nodes.T).reshape(3, *field.grid.shape)
-    over_i, over_j, over_k = (_hat_weights(grid, field.grid, axis) for axis in range(3))
+    positions = voxel_map(transform, grid, moving.grid.index_from_world)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
-    rows = max(1, SLAB_VOXELS // grid.size[0])
+    rows = max(1, BLOCK_VOXELS // (PLANES * grid.size[0]))
+    part = max(1, SLAB_VOXELS // grid.size[0])
 
-    def fill(k: int, start: int) -> None:
-        part = slice(start, start + rows)
-        plane = np.tensordot(over_k[k], nodes, (0, 1))
-        index = (over_j[part] @ plane @ over_i.T).astype(np.float32)
-        out[:, k, part] = _values(moving.array, index, nearest)
+    def fill(corner: tuple[int, int]) -> None:
+        start, top = corner
+        index = positions.block(slice(start, start + PLANES), slice(top, top + rows))
+        for k, plane in enumerate(index.swapaxes(0, 1), start):
+            for row in range(0, plane.shape[1], part):
+                slab = plane[:, row : row + part].astype(np.float32)
+                first = top + row
+                out[:, k, first : first + slab.shape[1]] = _values(moving.array, slab, nearest)
 
-    slabs = [(k, start) for k in range(grid.size[2]) for start in range(0, grid.size[1], rows)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, *zip(*slabs, strict=True)))
+    in_threads(fill, product(range(0, grid.size[2], PLANES), range(0, grid.size[1], rows)))
     return Image(out, grid)
-
-
-def _hat_weights(grid: Grid, lattice: Grid, axis: int) -> np.ndarray:
-    """(voxels, nodes) linear interpolation weights along one axis of an aligned lattice."""
-    count = grid.size[axis]
-    index = np.zeros((count, 3))
-    index[:, axis] = np.arange(count)
-    position = lattice.index(grid.world(index))[:, axis]
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(lattice.size[axis])))
 
 
 def _values(array: np.ndarray, index: np.ndarray, nearest: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ that Slicer can store; "r2logr" is the thin-plate kernel of the plane.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,7 @@ from retreg.errors import DegeneratePointsError, InputError
 from retreg.geometry import apply_matrix
 
 Kernel = Literal["r", "r2logr"]
-CHUNK = 4096
+CHUNK = 1 << 17  # so many kernel values at a time stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +42,9 @@ class Spline:
         out = apply_matrix(self.affine, points)
         if not self.coefficients.any():
             return out
-        for start in range(0, len(points), CHUNK):
-            part = slice(start, start + CHUNK)
+        rows = max(16, CHUNK // len(self.centres))
+        for start in range(0, len(points), rows):
+            part = slice(start, start + rows)
             out[part] += kernel_matrix(points[part], self.centres, self.kernel) @ self.coefficients
         return out
 
@@ -55,6 +57,19 @@ def kernel_matrix(points: np.ndarray, centres: np.ndarray, kernel: Kernel) -> np
     if kernel == "r":
         return -np.sqrt(squared)
     return 0.5 * squared * np.log(squared, out=np.zeros_like(squared), where=squared > 0)
+
+
+def squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(m, n) mm^2 between points (m, 3) and centres (n, 3), by one matrix product.
+
+    Faster than differences; rounding may leave 1e-15 of the squared extent, also below zero.
+    """
+    middle = centres.mean(axis=0)
+    points, centres = points - middle, centres - middle
+    left = np.column_stack([points, (points**2).sum(axis=1), np.ones(len(points))])
+    right = np.column_stack([-2 * centres, np.ones(len(centres)), (centres**2).sum(axis=1)])
+    product: np.ndarray = left @ right.T
+    return product
 
 
 def fit_spline(
@@ -73,38 +88,123 @@ def fit_spline(
     Raises DegeneratePointsError for too few, collinear or (without smoothing) coincident points,
     and InputError for a negative smoothing or unknown kernel.
     """
+    _check(smoothing, kernel)
+    problem = _Problem.of(fixed_points, moving_points, weights, kernel)
+    if np.isinf(smoothing):
+        return problem.affine_alone
+    problem.refuse_coincident(smoothing)
+    system = problem.kernel_values.copy()
+    system[np.diag_indices_from(system)] += smoothing / problem.pairs.weights
+    n, m = problem.basis.shape
+    full = np.block([[system, problem.basis], [problem.basis.T, np.zeros((m, m))]])
+    solution = np.linalg.solve(full, np.vstack([problem.residual, np.zeros((m, 3))]))
+    return problem.spline(solution[:n], solution[n:])
+
+
+def fit_splines(
+    fixed_points: np.ndarray,
+    moving_points: np.ndarray,
+    smoothings: Sequence[float],
+    weights: np.ndarray | None,
+    kernel: Kernel,
+) -> tuple[Spline, ...]:
+    """As fit_spline for each of smoothings, from one eigendecomposition.
+
+    With d = W^-1/2 c the conditions of the system say that d = Z g, where the columns of Z span
+    what is orthogonal to W^1/2 P; then (Z^T W^1/2 K W^1/2 Z + lambda) g = Z^T W^1/2 Q, which is
+    diagonal in the eigenvectors of the matrix (Wahba 1990, eq. 1.3.16 and ch. 4).
+    """
+    for smoothing in smoothings:
+        _check(smoothing, kernel)
+    problem = _Problem.of(fixed_points, moving_points, weights, kernel)
+    problem.refuse_coincident(min(smoothings, default=np.inf))
+    root = np.sqrt(problem.pairs.weights)[:, None]
+    system, target = root * problem.kernel_values * root.T, root * problem.residual
+    orthonormal, triangle = np.linalg.qr(root * problem.basis, mode="complete")
+    m = problem.basis.shape[1]
+    affine_part, rest = orthonormal[:, :m], orthonormal[:, m:]
+    eigenvalues, vectors = np.linalg.eigh(rest.T @ system @ rest)
+    modes = rest @ vectors
+    splines = []
+    for smoothing in smoothings:
+        if np.isinf(smoothing):
+            splines.append(problem.affine_alone)
+            continue
+        scaled = modes @ ((modes.T @ target) / (eigenvalues + smoothing)[:, None])
+        polynomial = np.linalg.solve(triangle[:m], affine_part.T @ (target - system @ scaled))
+        splines.append(problem.spline(root * scaled, polynomial))
+    return tuple(splines)
+
+
+def _check(smoothing: float, kernel: str) -> None:
     if kernel not in ("r", "r2logr"):
         raise InputError(f"The kernel {kernel!r} is unknown; use 'r' or 'r2logr'.")
     if not smoothing >= 0:
         raise InputError(f"The smoothing {smoothing} is negative; use a number from 0 upwards.")
-    pairs = PointPairs.checked(fixed_points, moving_points, weights)
-    affine = affine_matrix(pairs)
-    if np.isinf(smoothing):
-        return Spline(affine, pairs.fixed, np.zeros_like(pairs.fixed), kernel)
-    # The least-squares affine is taken out first: the spline then only carries the residual, which
-    # keeps the system well scaled and gives planes their normal direction.
-    residual = pairs.moving - apply_matrix(affine, pairs.fixed)
-    length = pairs.length_mm
-    scaled = (pairs.fixed - pairs.fixed_centroid) / length
-    system = kernel_matrix(scaled, scaled, kernel)
-    system[np.diag_indices_from(system)] += smoothing / pairs.weights
-    if smoothing == 0:
-        _refuse_coincident(pairs.fixed, length)
-    basis = np.column_stack([np.ones(len(scaled)), scaled @ pairs.fixed_axes])
-    n, m = basis.shape
-    full = np.block([[system, basis], [basis.T, np.zeros((m, m))]])
-    solution = np.linalg.solve(full, np.vstack([residual, np.zeros((m, 3))]))
-    linear = (pairs.fixed_axes @ solution[n + 1 :] / length).T
-    polynomial = np.zeros((4, 4))
-    polynomial[:3, :3] = linear
-    polynomial[:3, 3] = solution[n] - linear @ pairs.fixed_centroid
-    if kernel == "r":
-        return Spline(affine + polynomial, pairs.fixed, solution[:n] / length, kernel)
-    # U(r / L) = U(r) / L^2 - r^2 log(L) / L^2, and the last term is affine because the
-    # coefficients are orthogonal to every affine function; it is taken over in closed form.
-    coefficients = solution[:n] / length**2
-    shift = _squared_distance_part(pairs.fixed, coefficients, np.log(length))
-    return Spline(affine + polynomial - shift, pairs.fixed, coefficients, kernel)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """The spline problem, centred and divided by the length L of the fixed points.
+
+    The least-squares affine is taken out first: the spline then only carries the residual (n, 3),
+    which keeps the system well scaled and gives planes their normal direction.
+    """
+
+    pairs: PointPairs
+    affine: np.ndarray
+    residual: np.ndarray
+    kernel_values: np.ndarray  # K, (n, n)
+    basis: np.ndarray  # P, (n, 3 or 4)
+    kernel: Kernel
+
+    @classmethod
+    def of(
+        cls, fixed: np.ndarray, moving: np.ndarray, weights: np.ndarray | None, kernel: Kernel
+    ) -> _Problem:
+        pairs = PointPairs.checked(fixed, moving, weights)
+        affine = affine_matrix(pairs)
+        scaled = (pairs.fixed - pairs.fixed_centroid) / pairs.length_mm
+        return cls(
+            pairs,
+            affine,
+            pairs.moving - apply_matrix(affine, pairs.fixed),
+            kernel_matrix(scaled, scaled, kernel),
+            np.column_stack([np.ones(len(scaled)), scaled @ pairs.fixed_axes]),
+            kernel,
+        )
+
+    @property
+    def affine_alone(self) -> Spline:
+        """The limit of infinite smoothing."""
+        fixed = self.pairs.fixed
+        return Spline(self.affine, fixed, np.zeros_like(fixed), self.kernel)
+
+    def spline(self, coefficients: np.ndarray, polynomial: np.ndarray) -> Spline:
+        """The spline in the world from c (n, 3) and a (1 + axes, 3) of the scaled problem."""
+        pairs, length = self.pairs, self.pairs.length_mm
+        linear = (pairs.fixed_axes @ polynomial[1:] / length).T
+        matrix = np.zeros((4, 4))
+        matrix[:3, :3] = linear
+        matrix[:3, 3] = polynomial[0] - linear @ pairs.fixed_centroid
+        if self.kernel == "r":
+            return Spline(self.affine + matrix, pairs.fixed, coefficients / length, self.kernel)
+        # U(r / L) = U(r) / L^2 - r^2 log(L) / L^2, and the last term is affine because the
+        # coefficients are orthogonal to every affine function; it is taken over in closed form.
+        coefficients = coefficients / length**2
+        shift = _squared_distance_part(pairs.fixed, coefficients, np.log(length))
+        return Spline(self.affine + matrix - shift, pairs.fixed, coefficients, self.kernel)
+
+    def refuse_coincident(self, smoothing: float) -> None:
+        """Without smoothing, coincident points contradict each other: DegeneratePointsError."""
+        fixed = self.pairs.fixed
+        rounded = np.round(fixed / (1e-9 * self.pairs.length_mm))
+        duplicates = len(fixed) - len(np.unique(rounded, axis=0))
+        if smoothing == 0 and duplicates:
+            raise DegeneratePointsError(
+                f"{duplicates} of the {len(fixed)} fixed points coincide with another one; remove "
+                "them or use a smoothing above 0."
+            )
 
 
 def _squared_distance_part(centres: np.ndarray, c: np.ndarray, factor: float) -> np.ndarray:
@@ -114,12 +214,3 @@ def _squared_distance_part(centres: np.ndarray, c: np.ndarray, factor: float) ->
     matrix[:3, 3] = factor * (c * (centres**2).sum(axis=1, keepdims=True)).sum(axis=0)
     return matrix
 
-
-def _refuse_coincident(points: np.ndarray, length: float) -> None:
-    rounded = np.round(points / (1e-9 * length))
-    duplicates = len(points) - len(np.unique(rounded, axis=0))
-    if duplicates:
-        raise DegeneratePointsError(
-            f"{duplicates} of the {len(points)} fixed points coincide with another one; remove "
-            "them or use a smoothing above 0."
-        )

@@ -6,8 +6,7 @@ transform-from-parent use. Every transform is called with points (n, 3) and retu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import InitVar, dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from retreg import splines
 from retreg.errors import GeometryError, InputError
 from retreg.geometry import Grid, apply_matrix, checked_matrix
+from retreg.spline_lattice import SplineLattice
 
 
 class Transform(Protocol):
@@ -57,6 +57,7 @@ class ThinPlateSpline:
     fixed_points, moving_points: (n, 3) LPS mm. smoothing: dimensionless, 0 interpolates, infinity
     is the weighted least-squares affine. weights: (n,) positive, only their ratios matter; None
     means equal. kernel: "r" (Slicer can save and edit it) or "r2logr" (as in the literature).
+    solved: its coefficients, where they are known already (see fitting.fit_tps_sweep).
     Raises DegeneratePointsError when the points do not determine the spline.
     """
 
@@ -65,23 +66,27 @@ class ThinPlateSpline:
     smoothing: float = 0.0
     weights: np.ndarray | None = None
     kernel: splines.Kernel = "r"
+    solved: InitVar[splines.Spline | None] = None
+    spline: splines.Spline = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self.affine_part  # noqa: B018 - fits now, so that bad points are reported where they arise
-
-    @cached_property
-    def _spline(self) -> splines.Spline:
-        return splines.fit_spline(
-            self.fixed_points, self.moving_points, self.smoothing, self.weights, self.kernel
-        )
+    def __post_init__(self, solved: splines.Spline | None) -> None:
+        points, weights = (self.fixed_points, self.moving_points), self.weights
+        spline = solved or splines.fit_spline(*points, self.smoothing, weights, self.kernel)
+        object.__setattr__(self, "spline", spline)
+        self.affine_part  # noqa: B018 - checked now: bad points are reported where they arise
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        return self._spline(np.asarray(points, dtype=np.float64))
+        return self.spline(np.asarray(points, dtype=np.float64))
+
+    @property
+    def bends(self) -> bool:
+        """Whether it differs from an affine at all."""
+        return bool(self.spline.coefficients.any())
 
     @property
     def affine_part(self) -> Affine:
         """The affine that the spline approaches as the smoothing grows."""
-        return Affine(self._spline.affine)
+        return Affine(self.spline.affine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,7 @@ def as_field(
     """
     step = 32
     while True:
-        field = DisplacementField.sampled(transform, grid.coarsened(step))
+        field = _sampled(transform, grid.coarsened(step), tolerance_mm)
         if step == 1:
             return field
         middles = _cell_middles(field.grid)
@@ -154,7 +159,14 @@ def as_field(
         step //= 2
 
 
-def _cell_middles(grid: Grid, at_most: int = 50_000) -> np.ndarray:
+def _sampled(transform: Transform, grid: Grid, tolerance_mm: float) -> DisplacementField:
+    if isinstance(transform, ThinPlateSpline) and transform.bends:
+        vectors = SplineLattice.of(transform.spline, grid, tolerance_mm).whole()
+        return DisplacementField(vectors, grid)
+    return DisplacementField.sampled(transform, grid)
+
+
+def _cell_middles(grid: Grid, at_most: int = 20_000) -> np.ndarray:
     """World points (n, 3) in the middle of the cells of a lattice, thinned to at_most."""
     middles = [np.arange(max(n - 1, 1)) + (0.5 if n > 1 else 0.0) for n in grid.size]
     i, j, k = np.meshgrid(*middles, indexing="ij")
