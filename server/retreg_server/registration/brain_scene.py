@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from retreg.image import Image
 from torch.nn import functional
 
+from retreg.image import Image
 from retreg_server.registration.foreground import Foreground, find_foreground
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.rotation_search import BINS, Probe
@@ -42,24 +42,34 @@ class View:
         half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
         return float((np.ptp(self.foreground.box, axis=0) * half).max())
 
-    def level(self, spacing_mm: float, inset_mm: float) -> NetInput:
-        """Cubic voxels around the object: channels intensity (0 to 1), validity, weight.
-
-        The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0
-        near the edge of the image.
-        """
+    def cut(self, spacing_mm: float) -> NetInput:
+        """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
         half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
         margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
-        raw = isotropic(
-            self.volume, spacing_mm, self.foreground.box + np.stack([-margin, margin]), 4
-        )
+        box = self.foreground.box + np.stack([-margin, margin])
+        raw = isotropic(self.volume, spacing_mm, box, 4)
         depth = sample(self.foreground.depth_mm, raw, np.eye(4))
-        valid = raw.tensor[:, 1:]
-        strength = (raw.tensor[:, :1] - self.foreground.background * valid).abs()
-        missing = functional.max_pool3d((valid < 0.99).float(), 5, 1, 2)
-        weight = ((depth - inset_mm) / 4 + 0.5).clamp(0, 1) * (1 - missing)
-        intensity = (strength / self.foreground.bright).clamp(0, 1.2)
-        return NetInput(torch.cat([intensity, valid, weight], dim=1), raw.world_from_norm)
+        valid = (raw.tensor[:, 1:] > 0.99).float()
+        strength = (raw.tensor[:, :1] - self.foreground.background).abs_().mul_(valid)
+        intensity = strength.div_(self.foreground.bright).clamp_(0, 1.2)
+        return NetInput(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
+
+
+def weighted(cut: NetInput, factor: int, inset_mm: float) -> NetInput:
+    """A cut, pooled by factor, with the channels intensity and weight.
+
+    The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0 near
+    the edge of the image.
+    """
+    pooled = cut.pooled(factor)
+    intensity, depth, valid = (pooled.tensor[:, n : n + 1] for n in range(3))
+    missing = (valid < 0.99).float()
+    for axis in range(3):
+        window = [1, 1, 1]
+        window[axis] = 5
+        missing = functional.max_pool3d(missing, window, 1, [n // 2 for n in window])
+    weight = ((depth - inset_mm) / 4 + 0.5).clamp_(0, 1).mul_(1 - missing)
+    return NetInput(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +88,16 @@ class Scene:
         """Cut both volumes to the same voxel size, with weights that suit the pair."""
         spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
         ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
-        fine = Pair(
-            domain.level(spacing, TRIM_MM if ratio > UNEQUAL else -MARGIN_MM),
-            target.level(spacing, TRIM_MM if 1 / ratio > UNEQUAL else -MARGIN_MM),
-        )
-        levels = {n: Pair(fine.domain.pooled(n), fine.target.pooled(n)) for n in (1, 2, 4)}
+        cuts = domain.cut(spacing), target.cut(spacing)
+        levels = {}
+        for factor, margin in ((1, 0.0), (2, MARGIN_MM), (4, MARGIN_MM)):
+            insets = (
+                TRIM_MM if ratio > UNEQUAL else -margin,
+                TRIM_MM if 1 / ratio > UNEQUAL else -margin,
+            )
+            levels[factor] = Pair(
+                weighted(cuts[0], factor, insets[0]), weighted(cuts[1], factor, insets[1])
+            )
         return cls(domain.foreground, target.foreground, levels)
 
     @cached_property
@@ -105,7 +120,7 @@ class Scene:
     def probe(self) -> Probe:
         """Points of the domain with their grey levels, and the target, at the coarsest level."""
         pair = self.levels[4]
-        index = np.flatnonzero(pair.domain.tensor[0, 2].numpy() > 0.5)
+        index = np.flatnonzero(pair.domain.tensor[0, 1].numpy() > 0.5)
         if len(index) > PROBE_POINTS:
             index = np.random.default_rng(0).choice(index, PROBE_POINTS, replace=False)
         grey = pair.domain.tensor[0, 0].ravel()[torch.from_numpy(index)]

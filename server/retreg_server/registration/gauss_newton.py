@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.linalg import expm
+from torch.nn import functional
 
 from retreg_server.registration.mind import mind_ssc
 from retreg_server.registration.spaces import NetInput, sample
@@ -24,7 +24,7 @@ SETTLED = 1e-4  # a step below this fraction of a radian or of the radius ends t
 class Pair:
     """Domain and target volumes at one resolution.
 
-    Channels of both: intensity, validity, and the weight that a voxel may have (0 to 1).
+    Channels of both: intensity, and the weight that a voxel may have (0 to 1).
     """
 
     domain: NetInput
@@ -40,8 +40,8 @@ def generators(family: str, centre: np.ndarray, radius_mm: float) -> np.ndarray:
     turns = [np.cross(e, e[axis]) for axis in range(3)]
     stretches = [np.eye(3)] if family == "similarity" else []
     if family == "affine":
-        stretches = [np.outer(e[a], e[b]) + np.outer(e[b], e[a]) for a in range(3) for b in range(a)]
-        stretches += [np.outer(e[a], e[a]) for a in range(3)]
+        stretches = [np.outer(e[a], e[b]) for a in range(3) for b in range(3)]
+        stretches = [m + m.T for m in stretches if np.triu(m).any()]
     matrices = np.zeros((len(turns) + len(stretches) + 3, 4, 4))
     for number, linear in enumerate(turns + stretches):
         matrices[number, :3, :3] = linear
@@ -57,17 +57,21 @@ class Aligner:
     The descriptors of the domain, and the points where they are compared, are computed once.
     """
 
-    def __init__(self, pair: Pair, distance: int, points: int) -> None:
+    def __init__(self, pair: Pair, points: int) -> None:
         self._pair = pair
-        self._distance = distance
-        self._domain_mind = mind_ssc(pair.domain.tensor[:, :1], distance)[0]
         self._index = self._choose(points)
         world = pair.domain.voxel_centres()[self._index.numpy()]
         self._world = np.concatenate([world, np.ones((len(world), 1))], axis=1)
-        flat = self._domain_mind.flatten(1)
+        # Products of coordinates, about the mean point so that single precision is enough.
+        self._origin = np.eye(4)
+        self._origin[:3, 3] = world.mean(axis=0)
+        local = torch.from_numpy(self._world - [*self._origin[:3, 3], 0.0]).float()
+        self._local = local
+        self._products = (local[:, :, None] * local[:, None, :]).flatten(1)
+        flat = mind_ssc(pair.domain.tensor[:, :1])[0].flatten(1)
         self._values = flat[:, self._index]
         self._gradients = self._gradient(flat)
-        self._weights = pair.domain.tensor[0, 2].ravel()[self._index]
+        self._weights = pair.domain.tensor[0, 1].ravel()[self._index]
 
     def refine(
         self, target_from_domain: np.ndarray, steps: np.ndarray, iterations: int
@@ -75,15 +79,16 @@ class Aligner:
         """Up to iterations Gauss-Newton steps along the generators steps (n, 4, 4)."""
         for _ in range(iterations):
             change = self._step(target_from_domain, steps)
-            target_from_domain = target_from_domain @ expm(np.einsum("n,nij->ij", change, steps))
+            growth = torch.from_numpy(np.einsum("n,nij->ij", change, steps))
+            target_from_domain = target_from_domain @ torch.linalg.matrix_exp(growth).numpy()
             if np.abs(change).max() < SETTLED:
                 break
         return target_from_domain
 
     def distance(self, target_from_domain: np.ndarray) -> float:
         """Weighted mean squared descriptor difference over the points (0 is perfect)."""
-        values, weights = self._seen(target_from_domain)
-        squared = (self._values - values).square().mean(dim=0)
+        flat, weights = self._seen(target_from_domain)
+        squared = (self._values - flat[:, self._index]).square().mean(dim=0)
         return float((weights * squared).sum() / weights.sum().clamp_min(1e-6))
 
     @property
@@ -93,32 +98,41 @@ class Aligner:
         return float((self._values - self._values[:, order]).square().mean())
 
     def _seen(self, target_from_domain: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        warped = sample(self._pair.target, self._pair.domain, target_from_domain)
-        self._warped_flat = mind_ssc(warped[:, :1], self._distance)[0].flatten(1)
-        weights = self._weights * warped[0, 2].ravel()[self._index]
-        return self._warped_flat[:, self._index], weights
+        """Descriptors (12, voxels) of the turned target, and the weights (n,) of the points."""
+        intensity, weight = self._pair.target.tensor[:, :1], self._pair.target.tensor[:, 1:]
+        matrix = np.linalg.inv(self._pair.target.world_from_norm) @ target_from_domain
+        warped = sample(
+            NetInput(intensity, self._pair.target.world_from_norm),
+            self._pair.domain,
+            target_from_domain,
+        )
+        places = torch.from_numpy(self._world @ matrix[:3].T).float()
+        target_weight = functional.grid_sample(
+            weight, places[None, None, None], align_corners=False
+        ).ravel()
+        return mind_ssc(warped)[0].flatten(1), self._weights * target_weight
 
     def _step(self, target_from_domain: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        values, weights = self._seen(target_from_domain)
-        residual = self._values - values
-        slope = 0.5 * (self._gradients + self._gradient(self._warped_flat))
+        flat, weights = self._seen(target_from_domain)
+        residual = self._values - flat[:, self._index]
+        slope = (self._gradients + self._gradient(flat)) / 2
         squared = residual.square().sum(dim=0)
-        typical = squared.mean().clamp_min(1e-9)
-        weights = weights / (1 + squared / typical).square()
-        tensors = torch.einsum("can,cbn->nab", slope, slope)
-        pulls = torch.einsum("can,cn->na", slope, residual)
-        moves = np.einsum("pij,nj->npi", steps[:, :3], self._world)
-        weighted = moves * weights.double().numpy()[:, None, None]
-        hessian = np.einsum("npi,nij,nqj->pq", weighted, tensors.double().numpy(), moves,
-                            optimize=True)
-        gradient = np.einsum("npi,ni->p", weighted, pulls.double().numpy())
+        weights = weights / (1 + squared / squared.mean().clamp_min(1e-9)).square()
+        tensors = torch.einsum("can,cbn->abn", slope, slope * weights)
+        pulls = torch.einsum("can,cn->an", slope, residual * weights)
+        # For a change C (3, 4) of the local coordinates, first for all twelve entries of C.
+        full = (tensors.flatten(0, 1) @ self._products).double().numpy().reshape(3, 3, 4, 4)
+        pull = (pulls @ self._local).double().numpy()
+        local = (np.linalg.inv(self._origin) @ steps @ self._origin)[:, :3]
+        hessian = np.einsum("pai,abij,qbj->pq", local, full, local, optimize=True)
+        gradient = np.einsum("pai,ai->p", local, pull)
         damping = 1e-6 * np.trace(hessian) / len(steps) + 1e-12
         change: np.ndarray = np.linalg.solve(hessian + damping * np.eye(len(steps)), gradient)
-        return np.clip(change, -0.2, 0.2)
+        return change.clip(-0.2, 0.2)
 
     def _choose(self, count: int) -> torch.Tensor:
         """Flat indices of voxels off the border with a weight, spread evenly."""
-        weight = self._pair.domain.tensor[0, 2].clone()
+        weight = self._pair.domain.tensor[0, 1].clone()
         for axis in range(3):
             weight.narrow(axis, 0, 1).zero_()
             weight.narrow(axis, weight.shape[axis] - 1, 1).zero_()

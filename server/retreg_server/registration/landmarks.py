@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from retreg.geometry import apply_matrix
 
+from retreg.errors import RegistrationError
+from retreg.geometry import apply_matrix
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.mind import mind_ssc
 from retreg_server.registration.spaces import sample
@@ -30,15 +31,21 @@ class Landmarks:
     agrees: np.ndarray
 
 
-def find_landmarks(pair: Pair, target_from_domain: np.ndarray, distance: int) -> Landmarks:
-    """Up to 128 distinctive points that lie in both objects, checked by block matching."""
+def find_landmarks(pair: Pair, target_from_domain: np.ndarray) -> Landmarks:
+    """Up to 128 distinctive points that lie in both objects, checked by block matching.
+
+    Raises RegistrationError when the objects do not overlap.
+    """
     warped = sample(pair.target, pair.domain, target_from_domain)
-    domain_mind = mind_ssc(pair.domain.tensor[:, :1], distance)
-    target_mind = mind_ssc(warped[:, :1], distance)
-    usable = (pair.domain.tensor[0, 2] > 0.5) & (warped[0, 2] > 0.5)
+    domain_mind = mind_ssc(pair.domain.tensor[:, :1])
+    target_mind = mind_ssc(warped[:, :1])
+    usable = (pair.domain.tensor[0, 1] > 0.5) & (warped[0, 1] > 0.5)
     chosen = _spread(_distinctiveness(pair.domain.tensor[0, 0]), usable)
-    if len(chosen) == 0:
-        return Landmarks(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=bool))
+    if len(chosen) < 4:
+        raise RegistrationError(
+            "The two volumes hardly overlap where they fit best; check that both show the same "
+            "part of a head."
+        )
     similarity, agrees = _match(domain_mind, target_mind, chosen)
     points = apply_matrix(pair.domain.world_from_index, chosen[:, ::-1].astype(np.float64))
     return Landmarks(points, similarity, agrees)
@@ -50,8 +57,9 @@ def _distinctiveness(volume: torch.Tensor) -> torch.Tensor:
     products = [slopes[a] * slopes[b] for a in range(3) for b in range(a, 3)]
     pooled = torch.nn.functional.avg_pool3d(torch.stack(products)[:, None], 3, 1, 1)[:, 0]
     xx, xy, xz, yy, yz, zz = pooled
-    tensors = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=-1).unflatten(-1, (3, 3))
-    return torch.linalg.eigvalsh(tensors)[..., 0]
+    tensors = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz], dim=-1)
+    smallest: torch.Tensor = torch.linalg.eigvalsh(tensors.reshape(*volume.shape, 3, 3))[..., 0]
+    return smallest
 
 
 def _spread(score: torch.Tensor, usable: torch.Tensor) -> np.ndarray:
@@ -90,7 +98,7 @@ def _match(
         part = windows[:, :, k : k + width, j : j + width, i : i + width]
         costs[:, k, j, i] = (part - blocks).square().mean(dim=(1, 2, 3, 4))
     shifts = np.stack(np.unravel_index(costs.flatten(1).argmin(dim=1).numpy(), (side,) * 3), axis=1)
-    agrees = (np.abs(shifts - REACH) <= 1).all(axis=1)
+    agrees: np.ndarray = np.abs(shifts - REACH).max(axis=1) <= 1
     chance = (blocks - blocks.roll(1, dims=0)).square().mean()
     at_rest = costs[:, REACH, REACH, REACH]
     similarity = (1 - at_rest / chance.clamp_min(1e-9)).clamp(0, 1)

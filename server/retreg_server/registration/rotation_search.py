@@ -57,7 +57,7 @@ class Probe:
             index.ravel(), inside.ravel().float(), len(candidates) * BINS**2
         ).reshape(-1, BINS, BINS)
         share = joint.sum(dim=(1, 2)) / len(points)
-        return np.asarray(torch.where(share > LEAST_SHARE, _nmi(joint), 0.0), dtype=np.float64)
+        return torch.where(share > LEAST_SHARE, _nmi(joint), 0.0).double().numpy()
 
 
 def _nmi(joint: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def _nmi(joint: torch.Tensor) -> torch.Tensor:
 
 
 def _entropy(p: torch.Tensor) -> torch.Tensor:
-    return torch.special.entr(p).sum(dim=1)
+    return -torch.xlogy(p, p).sum(dim=1)
 
 
 def uniform_rotations(count: int) -> np.ndarray:
@@ -151,11 +151,14 @@ def perturbed(
 
 
 def climb(
-    probe: Probe, candidates: np.ndarray, jitter: Jitter, rounds: int, copies: int
+    probe: Probe, candidates: np.ndarray, jitter: Jitter, rounds: range, copies: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Improve every candidate by shrinking random steps; returns them and their scores."""
+    """Improve every candidate by random steps that shrink from round to round.
+
+    Returns the candidates (n, 4, 4) and their scores (n,).
+    """
     scores = np.zeros(len(candidates))
-    for number in range(rounds):
+    for number in rounds:
         tries = perturbed(candidates, jitter, 0.62**number, copies, seed=number)
         values = probe.scores(tries.reshape(-1, 4, 4)).reshape(len(candidates), copies)
         best = values.argmax(axis=1)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from retreg.geometry import apply_matrix
-from retreg.image import Image
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
+
+from retreg.geometry import apply_matrix
+from retreg.image import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +106,9 @@ def isotropic(source: NetInput, spacing_mm: float, box: np.ndarray, multiple: in
     world_from_norm = source.world_from_norm @ source_from_norm
     tensor = sample(
         NetInput(with_validity, pooled.world_from_norm),
-        NetInput(torch.empty(1, 1, *shape, device="meta"), world_from_norm),
+        NetInput(torch.empty(1, 1, *shape), world_from_norm),
         np.eye(4),
-    )
+    )  # torch.empty only lends its shape here: no memory is touched
     return NetInput(tensor, world_from_norm)
 
 
