@@ -1,0 +1,26 @@
+"""The options of a request, completed and checked; needs no network, so a server may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from retreg.errors import OptionError
+from retreg.messages import ModelInfo, Scalar
+
+
+def complete_options(info: ModelInfo, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The options of the model with its defaults filled in, the transform family among them.
+
+    Raises OptionError for an option or a value that the model does not know.
+    """
+    known = {option.name: option for option in info.options}
+    unknown = set(given) - set(known)
+    if unknown:
+        raise OptionError(
+            f"{info.name} has no option {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(known)}."
+        )
+    return {
+        name: option.checked(given[name]) if name in given else option.default
+        for name, option in known.items()
+    }
