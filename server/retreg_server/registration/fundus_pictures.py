@@ -56,6 +56,7 @@ def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
 
     Raises RegistrationError when the picture is blank; role names it in the message.
     """
+    image = _from_the_front(image)
     width, height = _square_size(image.grid, *image.grid.size[:2])
     shrink = min(1.0, longer_side / max(width, height))
     box = (0, 0, *image.grid.size[:2])
@@ -67,6 +68,7 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
 
     Raises RegistrationError when the picture is blank; role names it in the message.
     """
+    image = _from_the_front(image)
     inside = field_of_view(_thumbnail(image, role))
     box = _bounding_box(inside, image.grid.size[:2])
     width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
@@ -74,6 +76,19 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
     picture = _cut(image, role, box, scale * width, scale * height)
     shown = _resized(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
     return Picture(picture.grey, shown > 0.5, picture.world_from_pixel)
+
+
+def _from_the_front(image: Image) -> Image:
+    """The same picture with axes i, j, k that are right-handed in the world.
+
+    The models never mirror a picture, so that one stored mirror-inverted must be turned back.
+    """
+    matrix = image.grid.world_from_index
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        return image
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip[0, 3] = image.grid.size[0] - 1
+    return Image(image.array[..., ::-1], Grid(image.grid.size, matrix @ flip))
 
 
 def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:
