@@ -14,6 +14,11 @@ def a_turned_pair() -> PhantomPair:
     return make_head_pair(5, spacing_mm=3.0, rotation_deg=110.0)
 
 
+@pytest.fixture(scope="module")
+def a_finer_pair() -> PhantomPair:
+    return make_head_pair(3, spacing_mm=2.5)
+
+
 def moving_values_at_fixed_voxels(pair: PhantomPair, array: np.ndarray, order: int) -> np.ndarray:
     """array on the moving grid, sampled at every second voxel of the fixed grid."""
     index = pair.moving.grid.index(pair.truth(pair.fixed.grid.lattice(2)))
@@ -69,19 +74,20 @@ def test_cerebrospinal_fluid_is_dark_in_t1_and_bright_in_t2(a_turned_pair: Phant
         assert level(image.array[0], labels.array[0], brighter) > 2 * dark
 
 
-def test_every_tissue_occurs_and_the_paired_ones_lie_on_their_side() -> None:
-    pair = make_head_pair(3, spacing_mm=2.0)
-    labels = pair.fixed_labels.array[0]
+def test_every_tissue_occurs_and_the_paired_ones_lie_on_their_side(
+    a_finer_pair: PhantomPair,
+) -> None:
+    labels = a_finer_pair.fixed_labels.array[0]
     assert set(np.unique(labels)) == {int(tissue) for tissue in Tissue}
     for tissue in Tissue:
         if tissue.name.endswith(("_LEFT", "_RIGHT")) and "VENTRICLE" not in tissue.name:
             k, j, i = np.nonzero(labels == tissue)
-            x = pair.fixed.grid.world(np.stack([i, j, k], axis=1))[:, 0].mean()
+            x = a_finer_pair.fixed.grid.world(np.stack([i, j, k], axis=1))[:, 0].mean()
             assert (x > 0) == tissue.name.endswith("LEFT")
 
 
-def test_left_and_right_are_not_mirror_images() -> None:
-    labels = make_head_pair(3, spacing_mm=2.0, rotation_deg=0.0).fixed_labels.array[0]
+def test_left_and_right_are_not_mirror_images(a_finer_pair: PhantomPair) -> None:
+    labels = a_finer_pair.fixed_labels.array[0]
     white = np.isin(labels, (Tissue.WHITE_LEFT, Tissue.WHITE_RIGHT))
     mirrored = white[:, :, ::-1]
     assert 2 * (white & mirrored).sum() / (white.sum() + mirrored.sum()) < 0.93
