@@ -9,7 +9,7 @@ from importlib import import_module
 
 from retreg.errors import Cancelled, InputError, RegistrationError, RetRegError
 
-VERBS = ("register", "serve", "models", "demo", "evaluate", "doctor")
+VERBS = ("register", "groupwise", "serve", "models", "demo", "train", "evaluate", "doctor")
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED = 3

@@ -13,6 +13,7 @@ from retreg.files import write_image, write_markups, write_transform
 from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
+from retreg.wire import dumps
 from retreg_server.pictures import overlay, write_png
 
 
@@ -58,7 +59,8 @@ def _write_all(folder: Path, fixed: Image, moving: Image, result: RegistrationRe
     if fixed.is_picture:
         write_image(folder / "warped.png", warped)
     write_png(folder / "overlay.png", overlay(fixed, moving, result))
-    text = json.dumps(summary(result), indent=2, allow_nan=False)
+    strict = json.loads(dumps(summary(result)))  # infinite numbers are spelled out
+    text = json.dumps(strict, indent=2, allow_nan=False)
     (folder / "result.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -24,7 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", help="see `retreg models`; chosen from the images by default")
     parser.add_argument("--transform", choices=FAMILIES, help="the model's default if not given")
-    parser.add_argument("--smoothing", type=float, help="of --transform tps; 0 interpolates")
+    parser.add_argument(
+        "--smoothing",
+        type=_smoothings,
+        default=(),
+        metavar="X[,X…]",
+        help="of --transform tps; 0 interpolates, inf is affine. Several values, as in 0,0.1,1, "
+        "give one folder each",
+    )
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -37,29 +44,58 @@ def run(args: argparse.Namespace) -> int:
 
     check_writable(args.out)
     fixed, moving = read_image(args.fixed), read_image(args.moving)
+    failed = False
     with ProgressBar() as bar:
-        result = _register(args, fixed, moving, bar)
+        results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
-        write_outputs(args.out, fixed, moving, result)
-    print(f"{result.quality.verdict}: {result.quality.reason}")
-    print(f"Results are in {args.out}; look at {args.out / 'overlay.png'}.")
-    return EXIT_FAILED if result.quality.verdict == "fail" else 0
+        for folder, result in zip(_folders(args), results, strict=True):
+            check_writable(folder)
+            write_outputs(folder, fixed, moving, result)
+    for folder, result in zip(_folders(args), results, strict=True):
+        print(f"{result.quality.verdict}: {result.quality.reason}")
+        print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
+        failed |= result.quality.verdict == "fail"
+    return EXIT_FAILED if failed else 0
+
+
+def _folders(args: argparse.Namespace) -> list[Path]:
+    """Where each result goes: a sweep has a folder for every smoothing."""
+    if len(args.smoothing) < 2:
+        return [args.out]
+    return [args.out / f"smoothing-{smoothing:g}" for smoothing in args.smoothing]
 
 
 def _register(
     args: argparse.Namespace, fixed: Image, moving: Image, report: Callable[[str, float], None]
-) -> RegistrationResult:
+) -> tuple[RegistrationResult, ...]:
+    """One result, or one for each smoothing of a sweep."""
     from retreg_server.registration.registry import default_model
 
-    given = {"transform": args.transform, "smoothing": args.smoothing}
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Scalar] = {"transform": args.transform} if args.transform else {}
     model = args.model or default_model(fixed)
     if args.server:
-        return _register_on_server(args, fixed, moving, model, options, report)
+        every = [{**options, "smoothing": x} for x in args.smoothing] or [options]
+        return tuple(
+            _register_on_server(args, fixed, moving, model, each, report) for each in every
+        )
     from retreg_server.registration import engine
 
     options |= _device_option(args.device, model)
-    return engine.register(RegistrationRequest(fixed, moving, model, options), report)
+    if len(args.smoothing) > 1:
+        request = RegistrationRequest(fixed, moving, model, options)
+        return engine.register_sweep(request, args.smoothing, report)
+    if args.smoothing:
+        options["smoothing"] = args.smoothing[0]
+    return (engine.register(RegistrationRequest(fixed, moving, model, options), report),)
+
+
+def _smoothings(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} was given; a number or numbers with commas between them were expected"
+        ) from error
 
 
 def _register_on_server(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
@@ -53,6 +53,22 @@ class Model(Protocol):
         Announces each stage through watch. Raises RegistrationError when nothing can be found,
         and Cancelled through watch.
         """
+        ...
+
+
+@runtime_checkable
+class SweepModel(Model, Protocol):
+    """A model that bends more or less at no extra cost: its keypoints stay the same."""
+
+    def sweep(
+        self,
+        fixed: Image,
+        moving: Image,
+        options: Mapping[str, Scalar],
+        smoothings: Sequence[float],
+        watch: Stopwatch,
+    ) -> tuple[Estimate, ...]:
+        """As estimate, once for each of smoothings; each with its backward transform."""
         ...
 
 

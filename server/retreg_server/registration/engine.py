@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
 from retreg.errors import InputError, OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
-from retreg_server.registration.base import Estimate, Model, Report, Stopwatch, silent
+from retreg_server.registration.base import (
+    Estimate,
+    Model,
+    Report,
+    Stopwatch,
+    SweepModel,
+    silent,
+)
+from retreg_server.registration.options import complete_options as complete_options
 from retreg_server.registration.quality import assess
 from retreg_server.registration.registry import get_model
 
@@ -25,14 +33,51 @@ def register(request: RegistrationRequest, report: Report = silent) -> Registrat
     options = complete_options(model.info, request.options)
     watch = Stopwatch(report)
     estimate = _both_ways(model, request, options, watch)
+    return judged(model.info, request, options, estimate, watch)
+
+
+def register_sweep(
+    request: RegistrationRequest, smoothings: Sequence[float], report: Report = silent
+) -> tuple[RegistrationResult, ...]:
+    """One result for each of smoothings, from one run of the model on the images.
+
+    Raises OptionError when the model cannot do that, and otherwise as register.
+    """
+    model = get_model(request.model)
+    if not isinstance(model, SweepModel):
+        raise OptionError(
+            f"{request.model} takes one smoothing at a time; a sweep needs a model that aligns "
+            "keypoints, such as keymorph-brain or keymorph-fundus."
+        )
+    _check_images(model.info, request.fixed, request.moving)
+    every = [
+        complete_options(model.info, {**request.options, "smoothing": smoothing})
+        for smoothing in smoothings
+    ]
+    watch = Stopwatch(report)
+    estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, watch)
+    return tuple(
+        judged(model.info, request, options, estimate, watch)
+        for options, estimate in zip(every, estimates, strict=True)
+    )
+
+
+def judged(
+    info: ModelInfo,
+    request: RegistrationRequest,
+    options: Mapping[str, Scalar],
+    estimate: Estimate,
+    watch: Stopwatch,
+) -> RegistrationResult:
+    """The result of an estimate: with its quality, and how it came about."""
     with watch.stage("quality", 0.9):
         quality = assess(request.fixed, request.moving, estimate)
     provenance = {
         "model": request.model,
         "options": options,
         "version": version("retreg"),
-        "weights_sha256": model.info.weights_sha256,
-        "seconds": watch.seconds,
+        "weights_sha256": info.weights_sha256,
+        "seconds": dict(watch.seconds),
     }
     return RegistrationResult(
         estimate.transform,
@@ -41,24 +86,6 @@ def register(request: RegistrationRequest, report: Report = silent) -> Registrat
         quality,
         provenance,
     )
-
-
-def complete_options(info: ModelInfo, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The options of the model with its defaults filled in, the transform family among them.
-
-    Raises OptionError for an option or a value that the model does not know.
-    """
-    known = {option.name: option for option in info.options}
-    unknown = set(given) - set(known)
-    if unknown:
-        raise OptionError(
-            f"{info.name} has no option {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(known)}."
-        )
-    return {
-        name: option.checked(given[name]) if name in given else option.default
-        for name, option in known.items()
-    }
 
 
 def _check_images(info: ModelInfo, fixed: Image, moving: Image) -> None:

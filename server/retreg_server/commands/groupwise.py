@@ -1,0 +1,95 @@
+"""`retreg groupwise IMAGES… -o DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retreg.errors import OptionError
+from retreg.image import Image
+from retreg.messages import RegistrationResult, Scalar
+
+if TYPE_CHECKING:
+    from retreg_server.registration.keymorph import KeyMorph
+
+HELP = "register many images to their mean and write the mean, all transforms and their quality"
+EXIT_FAILED = 3
+FAMILIES = ("affine", "rigid", "similarity", "tps")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the verb."""
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE",
+        help="two or more files or DICOM folders; the first one gives grid and orientation",
+    )  # fmt: skip
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--model", help="keymorph-brain or keymorph-fundus; chosen by default")
+    parser.add_argument("--transform", choices=FAMILIES, default=FAMILIES[0])
+    parser.add_argument("--smoothing", type=float, default=0.1, help="of --transform tps")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Register the group; 0 when all images are accepted or to be checked, 3 when one fails."""
+    from retreg.files import read_image, write_image
+    from retreg_server.commands.register import ProgressBar
+    from retreg_server.outputs import check_writable, write_outputs
+    from retreg_server.registration.groupwise import register_group
+
+    check_writable(args.out)
+    images = [read_image(path) for path in args.images]
+    model = _model(args.model, images[0])
+    options: dict[str, Scalar] = {
+        "transform": args.transform, "smoothing": args.smoothing, "device": args.device,
+    }  # fmt: skip
+    with ProgressBar() as bar:
+        group = register_group(model, images, options, bar)
+        bar("writing", 0.95)
+        names = folder_names(args.images)
+        for name, image, result in zip(names, images, group.results, strict=True):
+            check_writable(args.out / name)
+            write_outputs(args.out / name, group.template, image, result)
+        write_image(args.out / "template.nrrd", group.template)
+    (args.out / "groupwise.json").write_text(
+        json.dumps({"rounds": group.rounds, "images": _verdicts(names, group.results)}, indent=2),
+        encoding="utf-8",
+    )
+    for name, result in zip(names, group.results, strict=True):
+        print(f"{name}: {result.quality.verdict}: {result.quality.reason}")
+    print(f"The mean is {args.out / 'template.nrrd'}; each image has a folder beside it.")
+    failed = any(result.quality.verdict == "fail" for result in group.results)
+    return EXIT_FAILED if failed else 0
+
+
+def _verdicts(
+    names: list[str], results: tuple[RegistrationResult, ...]
+) -> dict[str, dict[str, Scalar]]:
+    return {
+        name: {
+            "verdict": result.quality.verdict,
+            "reason": result.quality.reason,
+            "keypoint_rms_mm": result.quality.numbers["keypoint_rms_mm"],
+        }
+        for name, result in zip(names, results, strict=True)
+    }
+
+
+def folder_names(paths: list[Path]) -> list[str]:
+    """One folder name per image: its number in the list, and its file name without endings."""
+    return [f"{n:02d}-{path.name.split('.')[0]}" for n, path in enumerate(paths, start=1)]
+
+
+def _model(name: str | None, first: Image) -> KeyMorph:
+    from retreg_server.registration.keymorph import KeyMorph
+    from retreg_server.registration.registry import get_model
+
+    chosen = name or ("keymorph-fundus" if first.is_picture else "keymorph-brain")
+    model = get_model(chosen)
+    if not isinstance(model, KeyMorph):
+        raise OptionError(
+            f"{chosen} finds no corresponding keypoints; use keymorph-brain or keymorph-fundus."
+        )
+    return model

@@ -1,0 +1,194 @@
+"""Many images at once: all are aligned to the mean of their keypoints.
+
+Wang et al. 2024 (BrainMorph), section on groupwise registration. Two changes: the images are first
+turned to the first one, since the mean of keypoints at arbitrary rotations collapses, and the mean
+keeps the size and place that it had then, since fits to a mean shrink it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from retreg.errors import DegeneratePointsError, InputError, RegistrationError
+from retreg.fitting import Family, fit, fit_rigid, fit_similarity
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
+from retreg.resample import resample
+from retreg.transforms import Transform
+from retreg_server.registration.base import Estimate, Report, Stopwatch, silent
+from retreg_server.registration.engine import complete_options, judged
+from retreg_server.registration.keymorph import KeyMorph, inliers_of, trusted_weights
+from retreg_server.registration.keypoint_looks import Look
+from retreg_server.registration.keypoint_matching import Match, matches
+from retreg_server.registration.nets.centre_of_mass import Weighting
+
+ROUNDS = 10
+SETTLED = 1e-3  # of the size of the point set: the mean moves no further
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What a groupwise registration found.
+
+    template: the mean of the aligned images, on the grid of the first. results: one per image,
+    with the template as the fixed image. rounds: until the mean came to rest.
+    """
+
+    template: Image
+    results: tuple[RegistrationResult, ...]
+    rounds: int
+
+
+def register_group(
+    model: KeyMorph,
+    images: Sequence[Image],
+    options: Mapping[str, Scalar],
+    report: Report = silent,
+) -> Group:
+    """Register two or more images of one kind to their mean.
+
+    Raises InputError for fewer images or another kind, and RegistrationError when the keypoints of
+    an image determine no transform.
+    """
+    _check(model, images)
+    complete = complete_options(model.info, options)
+    watch = Stopwatch(report)
+    first_look = _matched(model, images, complete, watch, again=False)
+    second_look = _matched(model, images, complete, watch, again=True)
+    try:
+        with watch.stage("mean", 0.7):
+            estimates, rounds = _estimates(first_look, second_look, complete)
+    except DegeneratePointsError as error:
+        raise RegistrationError(
+            "The keypoints of the images determine no mean; check that all show the same thing."
+        ) from error
+    with watch.stage("template", 0.75):
+        template = mean_image(images, [each.transform for each in estimates], images[0].grid)
+    results = []
+    for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
+        watch.tick("quality", 0.8 + 0.15 * number / len(images))
+        request = RegistrationRequest(template, image, model.info.name, complete)
+        results.append(judged(model.info, request, complete, estimate, Stopwatch()))
+    return Group(template, tuple(results), rounds)
+
+
+def _estimates(
+    first_look: list[Match], second_look: list[Match], options: Mapping[str, Scalar]
+) -> tuple[list[Estimate], int]:
+    """From the mean to each image and back, and the rounds that the mean took."""
+    family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
+    robust = bool(options["robust"])
+    weights = [trusted_weights(match, family, robust) for match in first_look]
+    mean, rounds = mean_shape([match.moving for match in first_look], weights, family, smoothing)
+    estimates = []
+    for match, again, trust in zip(first_look, second_look, weights, strict=True):
+        transform = fit(family, mean, match.moving, trust, smoothing)
+        back_trust = trusted_weights(again, family, robust)
+        inside = inliers_of(replace(match, fixed=mean), trust)
+        estimates.append(
+            Estimate(
+                transform,
+                Keypoints(mean, trust, inside),
+                Keypoints(match.moving, trust, inside),
+                fit(family, again.moving, mean, back_trust, smoothing),
+                {"keypoint_rms_mm": _rms(transform(mean) - match.moving)},
+            )
+        )
+    return estimates, rounds
+
+
+def mean_shape(
+    points: Sequence[np.ndarray], weights: Sequence[np.ndarray], family: Family, smoothing: float
+) -> tuple[np.ndarray, int]:
+    """The mean (k, 3) of point sets (k, 3) in LPS mm, in the world of the first, and the rounds.
+
+    Each round moves every set onto the mean by the family of transforms and averages anew.
+    """
+    placed = [fit_rigid(p, points[0], w)(p) for p, w in zip(points, weights, strict=True)]
+    mean = reference = _average(placed, weights)
+    for number in range(ROUNDS):
+        placed = [
+            fit(family, p, mean, w, smoothing)(p) for p, w in zip(points, weights, strict=True)
+        ]
+        new = _average(placed, weights)
+        new = fit_similarity(new, reference)(new)
+        moved, mean = _rms(new - mean), new
+        if moved < SETTLED * float(np.sqrt(reference.var(axis=0).sum())):
+            return mean, number + 1
+    return mean, ROUNDS
+
+
+def mean_image(images: Sequence[Image], transforms: Sequence[Transform], grid: Grid) -> Image:
+    """The average on grid of the images under their transforms from it, float32.
+
+    Each is scaled so that its 1st and 99th percentile become 0 and 1; a voxel is averaged over
+    the images that show it. Pictures keep their colours when all have as many channels.
+    """
+    colours = len({image.array.shape[0] for image in images}) == 1
+    channels = images[0].array.shape[0] if colours else 1
+    total = np.zeros((channels, *grid.shape), np.float32)
+    seen = np.zeros(grid.shape, np.float32)
+    for image, transform in zip(images, transforms, strict=True):
+        values = image.array if colours else image.grey()[None]
+        low, high = np.percentile(values, (1, 99))
+        scaled = ((values - low) / max(high - low, 1e-12)).astype(np.float32)
+        total += resample(Image(scaled, image.grid), transform, grid).array
+        ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
+        seen += resample(ones, transform, grid, nearest=True).array[0]
+    return Image(total / np.maximum(seen, 1), grid)
+
+
+def _check(model: KeyMorph, images: Sequence[Image]) -> None:
+    if len(images) < 2:
+        raise InputError("One image was given; a group has two or more.")
+    for number, image in enumerate(images, start=1):
+        kind = "picture" if image.is_picture else "volume"
+        if kind not in model.info.kinds:
+            raise InputError(
+                f"Image {number} is a {kind}; {model.info.name} registers "
+                f"{' and '.join(model.info.kinds)}s."
+            )
+
+
+def _matched(
+    model: KeyMorph,
+    images: Sequence[Image],
+    options: Mapping[str, Scalar],
+    watch: Stopwatch,
+    again: bool,
+) -> list[Match]:
+    """Each image matched to the first one, the first with itself."""
+    name, start = ("second look", 0.35) if again else ("keypoints", 0.0)
+    weighting, looks = cast(Weighting, options["weights"]), list[Look]()
+    with watch.stage(name, start):
+        for number, image in enumerate(images, start=1):
+            looks.append(model.look(image, _ordinal(number), again, str(options["device"])))
+            watch.tick(name, start + 0.35 * number / len(images))
+        found = [matches(looks[0], look, weighting, model.likeness)[0] for look in looks[1:]]
+    views = [match.fixed for match in found]
+    own = [
+        match
+        for match in matches(looks[0], looks[0], weighting, model.likeness)
+        if np.array_equal(match.fixed, match.moving)
+    ]
+    return [max(own, key=lambda match: sum(np.array_equal(match.fixed, v) for v in views)), *found]
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
+def _average(points: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """(k, 3) means; each keypoint is trusted more in the images where its weight is higher."""
+    share = np.stack(weights) + 1e-6
+    return np.asarray((share[..., None] * points).sum(axis=0) / share.sum(axis=0)[:, None])
+
+
+def _rms(offsets: np.ndarray) -> float:
+    return float(np.sqrt((offsets**2).sum(axis=1).mean()))
