@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retreg_server.training.export import Bundle
+    from retreg_server.training.loop import Task
 
 HELP = "train the network of a keypoint model on made-up images; continues where it stopped"
 RECIPES = ("keymorph-brain", "keymorph-fundus")
@@ -32,33 +37,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe")
     parser.add_argument("--check-minutes", type=float, default=4.0, help="between validations")
     parser.add_argument(
+        "--objective",
+        choices=("keypoints", "unsupervised", "supervised"),
+        default="keypoints",
+        help="for keymorph-brain: learn keypoints (default), or tune a network that knows them",
+    )
+    parser.add_argument(
         "--look-at",
         type=Path,
         metavar="DIR",
         help="real images whose errors are logged too; training never depends on them",
     )
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="do not train: write the best weights of the run below DIR, ready to be shipped",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; returns 0. Raises InputError for unusable data or options.
+    """Train or export; returns 0. Raises InputError for unusable data or options.
 
     Interrupt and termination signals end the training with a checkpoint.
     """
+    from retreg_server.training.export import export_bundle
+    from retreg_server.training.loop import Plan, train
+
+    if args.export is not None:
+        home = export_bundle(args.out, args.export, _bundle(args))
+        print(f"The weights are in {home}")
+        return 0
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    from retreg_server.training.loop import Plan, Task, train
-
-    task: Task
-    if args.recipe == "keymorph-brain":
-        from retreg_server.training.keymorph_brain import brain_task
-
-        task = brain_task(
-            args.data, args.out, args.keypoints, args.seed, args.look_at, args.device
-        )
-    else:
-        from retreg_server.training.keymorph_fundus import fundus_task
-
-        task = fundus_task(args.data, args.keypoints, args.seed, args.look_at, args.device)
     plan = Plan(
         folder=args.out,
         steps=args.steps,
@@ -69,9 +80,40 @@ def run(args: argparse.Namespace) -> int:
         mixed_precision=args.mixed_precision,
         minutes_between_checks=args.check_minutes,
     )
-    finished = train(task, plan)
+    finished = train(_task(args), plan)
     print(f"{finished.step} steps; best validation error {finished.best:.3f}, in {args.out}")
     return 0
+
+
+def _task(args: argparse.Namespace) -> Task:
+    if args.recipe == "keymorph-fundus":
+        from retreg_server.training.keymorph_fundus import fundus_task
+
+        return fundus_task(
+            args.data, args.out, args.keypoints, args.seed, args.look_at, args.device
+        )
+    from retreg_server.training.keymorph_brain import brain_task
+
+    return brain_task(
+        args.data, args.out, args.keypoints, args.seed, args.look_at, args.device, args.objective
+    )
+
+
+def _bundle(args: argparse.Namespace) -> Bundle:
+    import torch
+
+    names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
+    recipe = {name: getattr(args, name) for name in names}
+    hardware = f"{torch.get_num_threads()} thread(s) of a shared processor, no GPU"
+    if args.device != "cpu":
+        hardware = torch.cuda.get_device_name(args.device)
+    if args.recipe == "keymorph-fundus":
+        from retreg_server.training.keymorph_fundus import fundus_bundle
+
+        return fundus_bundle(args.keypoints, recipe, hardware)
+    from retreg_server.training.keymorph_brain import brain_bundle
+
+    return brain_bundle(args.out, args.keypoints, recipe, hardware)
 
 
 def _positive(text: str) -> int:

@@ -57,12 +57,11 @@ def detect(
     """
     dimensions = cube.ndim - 2
     small = normalised(_pooled(cube, cube.shape[-1] // pixels))
-    rotations = axis_rotations(dimensions)
-    views = torch.cat([turned(small, rotation) for rotation in rotations])
+    rotations = axis_rotations(dimensions).to(cube.device)
     coarse = [
-        _mapped_back(found, index, torch.cat([rotation.T, torch.zeros(dimensions, 1)], 1), template)
-        for chunk, part in zip(views.split(CHUNK), rotations.split(CHUNK), strict=True)
-        for found in [net(chunk)]
+        _mapped_back(found, index, functional.pad(rotation.T, (0, 1)), template)
+        for part in torch.split(rotations, CHUNK)
+        for found in [net(torch.cat([turned(small, rotation) for rotation in part]))]
         for index, rotation in enumerate(part)
     ]
     best = sorted(coarse, key=lambda each: each.residual)[:keep]
@@ -137,7 +136,7 @@ def _upright(image_from_template: torch.Tensor, recentre: bool) -> torch.Tensor:
     signs = torch.ones(d, dtype=torch.float64)
     signs[-1] = torch.linalg.det(u @ vt).sign()
     rotation = (u * signs) @ vt
-    centre = image_from_template[:, d:] if recentre else torch.zeros(d, 1)
+    centre = image_from_template[:, d:] * recentre
     return torch.cat([rotation.float(), centre], dim=1)
 
 

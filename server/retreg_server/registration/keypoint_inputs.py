@@ -21,10 +21,13 @@ def normalised(image: torch.Tensor) -> torch.Tensor:
 
     image: (b, 1, [z,] y, x), float. The rule for the input of every keypoint network.
     """
-    values = image.flatten(1)[:, ::EVERY].sort(dim=1).values
+    values = image.flatten(1)[:, ::EVERY].contiguous()
     last = values.shape[1] - 1
     shape = (-1, *(1,) * (image.ndim - 1))
-    low, high = (values[:, round(share * last)].reshape(shape) for share in (LOW, HIGH))
+    low, high = (
+        values.kthvalue(round(share * last) + 1, dim=1).values.reshape(shape)
+        for share in (LOW, HIGH)
+    )
     return ((image - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retreg.errors import FileError
+from retreg_server.registration.nets.keypoint_net import KeypointNet
 
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 
@@ -20,8 +21,8 @@ TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 class Run:
     """A network in training: the average of its weights is what gets evaluated and shipped."""
 
-    net: nn.Module
-    average: nn.Module
+    net: KeypointNet
+    average: KeypointNet
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -38,6 +39,13 @@ def save_run(folder: Path, run: Run) -> None:
     _replace(folder / TENSORS, lambda path: save_file(copies, path))
     state = {"step": run.step, "seconds": run.seconds, "best": run.best}
     _replace(folder / STATE, lambda path: path.write_text(json.dumps(state)))
+
+
+def save_weights(path: Path, net: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Write the weights of a network alone."""
+    copies = {name: value.detach().to("cpu", dtype).contiguous().clone()
+              for name, value in net.state_dict().items()}
+    _replace(path, lambda part: save_file(copies, part))
 
 
 def load_run(folder: Path, run: Run) -> bool:

@@ -112,7 +112,7 @@ class _Mapping:
             loss = (difference.square().mean(dim=0) * scale).mean()
             loss = loss + STIFFNESS * _roughness(self._offsets)
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
 
 

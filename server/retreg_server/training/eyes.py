@@ -45,6 +45,18 @@ class Retina:
     disc: torch.Tensor | None
     fovea: torch.Tensor | None
 
+    def on(self, device: str) -> Retina:
+        """The same on another device."""
+        places = [None if place is None else place.to(device) for place in (self.disc, self.fovea)]
+        return Retina(self.name, self.canvas.to(device), *places)
+
+    @property
+    def frame(self) -> np.ndarray:
+        """Disc and fovea (2, 2), not numbers where they are not known."""
+        if self.disc is None or self.fovea is None:
+            return np.full((2, 2), np.nan)
+        return torch.stack([self.disc, self.fovea]).numpy()
+
     def keypoints(self, lattice: torch.Tensor) -> torch.Tensor | None:
         """The lattice points (k, 2) on the canvas, or None when the frame is not known."""
         if self.disc is None or self.fovea is None:
@@ -80,6 +92,29 @@ def phantom_retina(seed: int) -> Retina:
         for place in (eye.disc, eye.fovea)
     )
     return Retina(f"phantom-{seed}", canvas, disc, fovea)
+
+
+def phantom_retinas(stored: Path, first: int, count: int) -> list[Retina]:
+    """The made-up eyes of seeds first, first + 1, …; kept in the file stored (.npz)."""
+    if stored.exists():
+        with np.load(stored, allow_pickle=False) as kept:
+            seeds, canvases, frames = kept["seeds"], kept["canvases"], kept["frames"]
+        if seeds.tolist() == list(range(first, first + count)):
+            return [
+                Retina(
+                    f"phantom-{seed}", torch.from_numpy(canvas).float() / 255,
+                    *torch.from_numpy(frame),
+                )
+                for seed, canvas, frame in zip(seeds, canvases, frames, strict=True)
+            ]  # fmt: skip
+    made = [phantom_retina(first + index) for index in range(count)]
+    np.savez_compressed(
+        stored,
+        seeds=np.arange(first, first + count),
+        canvases=np.stack([(255 * each.canvas).round().byte().numpy() for each in made]),
+        frames=np.stack([each.frame for each in made]),
+    )
+    return phantom_retinas(stored, first, count)
 
 
 def real_retinas(folder: Path) -> list[Retina]:

@@ -7,40 +7,40 @@ are random.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.training.brain_contrast import painted
+from retreg_server.training.brain_objectives import supervised_loss, unsupervised_loss
+from retreg_server.training.brain_samples import (
+    HALF_CUBE_MM,
+    SPACING_MM,
+    VOXELS,
+    Sample,
+    brain_sample,
+)
 from retreg_server.training.correspondence import (
     Anatomy,
     corresponding,
     load_anatomies,
+    mean_points_mm,
     save_anatomies,
 )
-from retreg_server.training.label_maps import HALF_SIDE_MM, read_label_maps
+from retreg_server.training.export import Bundle
+from retreg_server.training.label_maps import read_label_maps
 from retreg_server.training.losses import keypoint_loss, weighted_affine_error
 from retreg_server.training.real_volumes import RealVolume, rotation_errors
-from retreg_server.training.warps import Warp, WarpRanges, random_warp
+from retreg_server.training.warps import WarpRanges
 
-VOXELS = 64
-SPACING_MM = 3.5
-HALF_CUBE_MM = VOXELS * SPACING_MM / 2
 ANGLE = 65.0
 RAMP = 0.35  # share of the training after which rotations reach ANGLE
 UPRIGHT = 0.35  # share of the samples within a third of the angle
 HELD_OUT = 2  # heads that are only painted for validation
 VALIDATION_PAIRS = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """image: (1, 1, z, y, x). points: (k, 3), where the keypoints are in the image."""
-
-    image: torch.Tensor
-    points: torch.Tensor
+Objective = Literal["keypoints", "unsupervised", "supervised"]
 
 
 class BrainTask:
@@ -52,8 +52,11 @@ class BrainTask:
         architecture: Architecture,
         real: list[RealVolume],
         device: str = "cpu",
+        objective: Objective = "keypoints",
     ) -> None:
         self.architecture = architecture
+        self._objective = objective
+        self._device = device
         self._real = real
         held_out = set(sorted({each.head.name.split("-")[0] for each in anatomies})[-HELD_OUT:])
         kept_back = [each.head.name.split("-")[0] in held_out for each in anatomies]
@@ -65,8 +68,13 @@ class BrainTask:
     def loss(
         self, net: KeypointNet, batch: int, progress: float, generator: torch.Generator
     ) -> torch.Tensor:
-        """Keypoint loss on a batch of freshly painted heads."""
+        """The objective on a batch of freshly painted heads, or as many pairs of them."""
         angle = ANGLE * (0.25 + 0.75 * min(1.0, progress / RAMP))
+        if self._objective != "keypoints":
+            pair_loss = supervised_loss if self._objective == "supervised" else unsupervised_loss
+            losses = [pair_loss(net, self._training, WarpRanges(angle), generator)
+                      for _ in range(batch)]
+            return torch.stack(losses).mean()
         drawn = [self._drawn(angle, generator) for _ in range(batch)]
         truth = torch.stack([each.points for each in drawn])
         found = net(torch.cat([each.image for each in drawn]))
@@ -77,7 +85,7 @@ class BrainTask:
         net.eval()
         keypoints, affines = [], []
         for first, second in self._validation:
-            found = net(torch.cat([first.image, second.image]))
+            found = net(torch.cat([first.image, second.image]).to(self._device)).on("cpu")
             truth = torch.stack([first.points, second.points])
             keypoints.append((found.points - truth).norm(dim=2).flatten())
             affines.append(weighted_affine_error(found, truth))
@@ -109,15 +117,14 @@ class BrainTask:
         ]
 
 
-def brain_sample(anatomy: Anatomy, ranges: WarpRanges, generator: torch.Generator) -> Sample:
-    """A head, warped and painted at random."""
-    warp: Warp = random_warp(3, ranges, HALF_CUBE_MM / HALF_SIDE_MM, generator)
-    labels = anatomy.head.look_up(warp.anatomy_at_pixels((VOXELS,) * 3)[0])
-    return Sample(painted(labels, generator), warp.image_of(anatomy.points))
-
-
 def brain_task(
-    label_maps: Path, work: Path, keypoints: int, seed: int, real: Path | None, device: str
+    label_maps: Path,
+    work: Path,
+    keypoints: int,
+    seed: int,
+    real: Path | None,
+    device: str,
+    objective: Objective = "keypoints",
 ) -> BrainTask:
     """The task from a folder of label maps; correspondences are kept in the work folder.
 
@@ -131,8 +138,37 @@ def brain_task(
         save_anatomies(stored, corresponding(heads, keypoints, seed))
     files = sorted(real.rglob("*.nii.gz")) if real else []
     volumes = [RealVolume.read(file, VOXELS, SPACING_MM) for file in files]
-    architecture = Architecture("light", 3, keypoints, width=16)
-    return BrainTask(load_anatomies(stored), architecture, volumes, device)
+    architecture = brain_architecture(keypoints)
+    return BrainTask(load_anatomies(stored), architecture, volumes, device, objective)
+
+
+def brain_bundle(work: Path, keypoints: int, recipe: dict[str, Any], hardware: str) -> Bundle:
+    """What the card of keymorph-brain says; work: the folder of the run."""
+    anatomies = load_anatomies(work / "anatomies.npz")
+    return Bundle(
+        name="keymorph-brain",
+        title="Corresponding keypoints in brain MRI of any contrast, with or without skull",
+        architecture=brain_architecture(keypoints),
+        pixels=VOXELS,
+        spacing_mm=SPACING_MM,
+        template=mean_points_mm(anatomies) / HALF_CUBE_MM,
+        input_rule="a cube of 64 voxels of 3.5 mm around the head along L, P and S; the 1st to "
+        "99.5th percentile of every fifth voxel becomes 0 to 1, cut off there",
+        error_unit="mm",
+        recipe=recipe,
+        trained_on=(
+            f"{len(anatomies) // 2 - HELD_OUT} label maps of whole heads and their mirror images, "
+            "painted at random (SynthSeg's training label maps, Billot et al. 2023, Apache-2.0); "
+            f"{HELD_OUT} more were kept back for validation",
+            "no real image",
+        ),
+        hardware=hardware,
+    )
+
+
+def brain_architecture(keypoints: int) -> Architecture:
+    """The light network of the recipe, 1.3 million parameters."""
+    return Architecture("light", 3, keypoints, width=16)
 
 
 def _on(anatomy: Anatomy, device: str) -> Anatomy:

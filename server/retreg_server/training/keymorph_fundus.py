@@ -8,12 +8,14 @@ fovea are known, keypoints are points of a lattice in their frame, which keeps t
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.training.eyes import Retina, lattice, phantom_retina, real_retinas
+from retreg_server.training.export import Bundle
+from retreg_server.training.eyes import Retina, lattice, phantom_retinas, real_retinas
 from retreg_server.training.fundus_views import RetinaView, retina_view
 from retreg_server.training.losses import agreement_loss, keypoint_loss, weighted_affine_error
 from retreg_server.training.real_pictures import RealPair, pair_errors, read_real_pairs
@@ -21,7 +23,7 @@ from retreg_server.training.real_pictures import RealPair, pair_errors, read_rea
 PIXELS = 192
 ANGLE = 60.0
 RAMP = 0.25
-PHANTOMS = 160
+PHANTOMS = 120
 UNSEEN_PHANTOMS = 12
 VALIDATION_VIEWS = 2
 AGREEMENT = 1.0
@@ -37,11 +39,14 @@ class FundusTask:
         unseen: list[Retina],
         architecture: Architecture,
         pairs: list[RealPair],
+        device: str = "cpu",
     ) -> None:
         self.architecture = architecture
-        self.lattice = lattice(architecture.keypoints)
-        self._phantoms = [each for each in retinas if each.name.startswith("phantom")]
-        self._real = [each for each in retinas if not each.name.startswith("phantom")]
+        self._device = device
+        self.lattice = lattice(architecture.keypoints).to(device)
+        moved = [each.on(device) for each in retinas]
+        self._phantoms = [each for each in moved if each.name.startswith("phantom")]
+        self._real = [each for each in moved if not each.name.startswith("phantom")]
         self._pairs = pairs
         generator = torch.Generator().manual_seed(20_000_003)
         self._validation = [
@@ -93,8 +98,8 @@ class FundusTask:
         net.eval()
         keypoints, affines = [], []
         for retina, first, second in self._validation:
-            found = net(torch.cat([first.image, second.image]))
-            points = retina.keypoints(self.lattice)
+            found = net(torch.cat([first.image, second.image]).to(self._device)).on("cpu")
+            points = retina.keypoints(self.lattice.cpu())
             assert points is not None
             truth = torch.stack([view.warp.image_of(points) for view in (first, second)])
             visible = torch.stack([v.visible(t) for v, t in zip((first, second), truth,
@@ -117,15 +122,45 @@ class FundusTask:
 
 
 def fundus_task(
-    vessels: Path, keypoints: int, seed: int, real: Path | None, device: str
+    vessels: Path, work: Path, keypoints: int, seed: int, real: Path | None, device: str
 ) -> FundusTask:
     """The task from a folder of real vessel masks and as many made-up eyes as PHANTOMS.
 
+    work: folder in which the made-up eyes are kept.
     real: folder of picture pairs with landmarks that are looked at in validation only.
     """
-    first = 1000 * seed
-    retinas = [phantom_retina(first + index) for index in range(PHANTOMS)]
-    unseen = [phantom_retina(first + PHANTOMS + index) for index in range(UNSEEN_PHANTOMS)]
-    architecture = Architecture("light", 2, keypoints, width=16, levels=6)
+    work.mkdir(parents=True, exist_ok=True)
+    made = phantom_retinas(work / "retinas.npz", 1000 * seed, PHANTOMS + UNSEEN_PHANTOMS)
+    architecture = fundus_architecture(keypoints)
     pairs = read_real_pairs(real, PIXELS) if real else []
-    return FundusTask(real_retinas(vessels) + retinas, unseen, architecture, pairs)
+    retinas = real_retinas(vessels) + made[:PHANTOMS]
+    return FundusTask(retinas, made[PHANTOMS:], architecture, pairs, device)
+
+
+def fundus_bundle(keypoints: int, recipe: dict[str, Any], hardware: str) -> Bundle:
+    """What the card of keymorph-fundus says."""
+    return Bundle(
+        name="keymorph-fundus",
+        title="Corresponding keypoints in pictures of the retina, from maps of its vessels",
+        architecture=fundus_architecture(keypoints),
+        pixels=PIXELS,
+        spacing_mm=None,
+        template=lattice(keypoints),
+        input_rule="vessel strength (registration/vesselness.py) of the field of view at 768 "
+        "pixels, in the middle of a square of 192 pixels; the 1st to 99.5th percentile of every "
+        "fifth pixel becomes 0 to 1, cut off there",
+        error_unit="per cent of the side of the picture",
+        recipe=recipe,
+        trained_on=(
+            f"{PHANTOMS} made-up eyes in colour, red-free light and angiography; "
+            f"{UNSEEN_PHANTOMS} more were kept back for validation",
+            "vessel masks of HRF (15, Budai et al. 2013) and masks and pictures of CHASE_DB1 (20, "
+            "Owen et al. 2009), CC BY 4.0 by their owners' statement",
+        ),
+        hardware=hardware,
+    )
+
+
+def fundus_architecture(keypoints: int) -> Architecture:
+    """The light network of the recipe, 2.2 million parameters."""
+    return Architecture("light", 2, keypoints, width=16, levels=6)

@@ -46,11 +46,14 @@ class LabelMap:
 
     def look_up(self, points: torch.Tensor) -> torch.Tensor:
         """Labels int64 (…) at normalised points (…, 3) x, y, z: nearest voxel, 0 outside."""
-        index = ((points + 1) * (VOXELS / 2)).floor().long()
-        inside = ((index >= 0) & (index < VOXELS)).all(dim=-1)
-        x, y, z = index.clamp_(0, VOXELS - 1).unbind(-1)
-        flat = self.labels.reshape(-1)[(z * VOXELS + y) * VOXELS + x]
-        return torch.where(inside, flat.long(), 0)
+        inside = torch.ones(points.shape[:-1], dtype=torch.bool, device=points.device)
+        place = torch.zeros(points.shape[:-1], dtype=torch.int32, device=points.device)
+        for axis in (2, 1, 0):
+            index = ((points[..., axis] + 1) * (VOXELS / 2)).floor().int()
+            inside &= (index >= 0) & (index < VOXELS)
+            place = place * VOXELS + index.clamp_(0, VOXELS - 1)
+        found = self.labels.reshape(-1).index_select(0, place.reshape(-1)).reshape(place.shape)
+        return found.long() * inside
 
 
 def read_label_maps(folder: Path) -> list[LabelMap]:

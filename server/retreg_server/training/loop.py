@@ -18,12 +18,12 @@ import torch
 from tqdm import tqdm
 
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.training.checkpoints import Run, load_run, save_run
+from retreg_server.training.checkpoints import Run, load_run, save_run, save_weights
 from retreg_server.training.journal import Journal
 
 AVERAGING = 0.999
 LONGEST_GRADIENT = 1.0
-WARM_UP = 200
+WARM_UP = 0.03  # share of the steps over which the learning rate rises
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def start(task: Task, plan: Plan) -> Run:
     """A run at step 0, with weights that depend on the seed alone."""
     torch.manual_seed(plan.seed)
     net = KeypointNet(task.architecture).to(plan.device)
+    net.mixed_precision = plan.mixed_precision
     optimiser = torch.optim.Adam(net.parameters(), lr=plan.rate)
     return Run(net, copy.deepcopy(net), optimiser)
 
@@ -98,11 +99,9 @@ def advance(task: Task, plan: Plan, run: Run) -> float:
     for group in run.optimiser.param_groups:
         group["lr"] = plan.rate * _schedule(run.step, plan.steps)
     generator = torch.Generator(plan.device).manual_seed(plan.seed * 1_000_003 + run.step)
-    kind = torch.device(plan.device).type
-    with torch.autocast(kind, torch.bfloat16, enabled=plan.mixed_precision):
-        loss = task.loss(run.net, plan.batch, run.step / plan.steps, generator)
+    loss = task.loss(run.net, plan.batch, run.step / plan.steps, generator)
     run.optimiser.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.net.parameters(), LONGEST_GRADIENT)
     run.optimiser.step()
     _average(run)
@@ -111,7 +110,9 @@ def advance(task: Task, plan: Plan, run: Run) -> float:
 
 
 def _schedule(step: int, steps: int) -> float:
-    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
+    """The share of the full learning rate: a short rise, then a cosine down to 0."""
+    rise = min(1.0, (step + 1) / (WARM_UP * steps))
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
 @torch.no_grad()
@@ -125,7 +126,7 @@ def _average(run: Run) -> None:
 @torch.no_grad()
 def _check(task: Task, plan: Plan, run: Run, journal: Journal) -> None:
     """Validate the averaged weights, log, and keep them when they are the best so far."""
-    numbers = task.validation(run.average)  # type: ignore[arg-type]
+    numbers = task.validation(run.average)
     journal.check(run.step, run.seconds, numbers)
     if numbers["error"] < run.best:
         run.best = numbers["error"]
@@ -134,11 +135,6 @@ def _check(task: Task, plan: Plan, run: Run, journal: Journal) -> None:
 
 
 def _keep_best(folder: Path, run: Run, numbers: dict[str, float]) -> None:
-    from safetensors.torch import save_file
-
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in run.average.state_dict().items()},
-        folder / "best.safetensors",
-    )
+    save_weights(folder / "best.safetensors", run.average)
     state = {"step": run.step, "seconds": run.seconds, **numbers}
     (folder / "best.json").write_text(json.dumps(state))

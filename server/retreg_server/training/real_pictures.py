@@ -44,8 +44,9 @@ def pair_errors(
 ) -> dict[str, float]:
     """Landmark error of the affine from the keypoints alone, in per cent of the picture's side."""
     errors = []
+    device = next(net.parameters()).device
     for pair in pairs:
-        fixed, moving = pair.squares
+        fixed, moving = (square.to(device) for square in pair.squares)
         pixels = fixed.shape[-1] // OVERSAMPLING
         here = detect(net, fixed, template, pixels, recentre=False)[0]
         for turns in TURNS:
@@ -53,7 +54,7 @@ def pair_errors(
             there = detect(net, picture, template, pixels, recentre=False)[0]
             weights = (here.variance * there.variance).clamp_min(1e-8).rsqrt()
             matrix, _ = robust_affine(here.points, there.points, weights / weights.mean())
-            moved = pair.landmarks[0] @ matrix[:, :2].T + matrix[:, 2]
+            moved = pair.landmarks[0] @ matrix[:, :2].T.cpu() + matrix[:, 2].cpu()
             errors.append((moved - _turned_points(pair.landmarks[1], turns)).norm(dim=1).median())
     if not errors:
         return {}

@@ -64,8 +64,9 @@ def rotation_errors(net: KeypointNet, volumes: list[RealVolume]) -> dict[str, fl
     """
     points_off, affine_off = [], []
     corners = torch.tensor(list(product((-1.0, 1.0), repeat=3))) * PROBES_MM / 3**0.5
+    device = next(net.parameters()).device
     for volume in volumes:
-        found = net(volume.views)
+        found = net(volume.views.to(device)).on("cpu")
         for view in range(1, len(VIEWS)):
             rotation = volume.rotations[view]
             truth = found.points[0] @ rotation.T

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from retreg_server.registration.nets.centre_of_mass import pixel_centres
+
 LATTICE = 16  # points along each axis on which displacements are stored
 SQUARINGS = 5
 INVERSION_STEPS = 40
@@ -46,14 +48,15 @@ class Warp:
         """Where each pixel of an image of that shape looks: (1, *shape, d), for grid_sample."""
         d = len(shape)
         mode = "bilinear" if d == 2 else "trilinear"
-        offsets = functional.interpolate(
-            self.displacement, size=shape, mode=mode, align_corners=False
-        )
-        identity = functional.affine_grid(
-            torch.eye(d, d + 1, device=offsets.device)[None], [1, 1, *shape], align_corners=False
-        )
-        points = identity + offsets.movedim(1, -1)
-        return points @ self.linear[:, :d].T + self.linear[:, d]
+        # linear(x + u) = linear(x) + A u, and A u is cheaper on the lattice than at the pixels.
+        turned = torch.einsum("ij,bj...->bi...", self.linear[:, :d], self.displacement)
+        points = functional.interpolate(turned, size=shape, mode=mode, align_corners=False)
+        for row in range(d):
+            points[:, row] += self.linear[row, d]
+            for axis in range(d):
+                places = pixel_centres(shape[-1 - axis], points.device)
+                points[:, row] += self.linear[row, axis] * places.reshape(-1, *(1,) * axis)
+        return points.movedim(1, -1)
 
     def anatomy_of(self, image_points: torch.Tensor) -> torch.Tensor:
         """Points of the anatomy (n, d) that are seen at points of the image (n, d)."""

@@ -27,6 +27,10 @@ class HeatMapPoints:
     energy: torch.Tensor
     variance: torch.Tensor
 
+    def on(self, device: torch.device | str) -> HeatMapPoints:
+        """The same on another device."""
+        return HeatMapPoints(*(x.to(device) for x in (self.points, self.energy, self.variance)))
+
     def weights(self, weighting: Weighting) -> torch.Tensor:
         """Weights (b, k) of mean 1: all equal, the energy, or one over the variance.
 
@@ -52,7 +56,7 @@ def centre_of_mass(maps: torch.Tensor) -> HeatMapPoints:
         others = [other for other in range(2, maps.ndim) if other != axis]
         profile = positive.sum(dim=others) / total[..., None]
         centres = pixel_centres(maps.shape[axis], maps.device)
-        mean = profile @ centres
+        mean = (profile * centres).sum(dim=2)  # no matrix product: autocast would round it
         means.append(mean)
         variances.append((profile * (centres - mean[..., None]) ** 2).sum(dim=2))
     return HeatMapPoints(

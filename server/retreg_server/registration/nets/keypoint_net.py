@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -70,16 +71,22 @@ class Architecture:
 
 
 class KeypointNet(nn.Module):
-    """Image (b, 1, [z,] y, x) to HeatMapPoints of k keypoints."""
+    """Image (b, 1, [z,] y, x) to HeatMapPoints of k keypoints.
+
+    mixed_precision: compute the heat-maps with bfloat16 where that is safe; points never are.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self.mixed_precision = False
         self.architecture = architecture
         make = {"light": _LightNet, "conv": _ConvNet, "truncated-unet": _TruncatedUNet}
         self.maps = make[architecture.backbone](architecture)
 
     def forward(self, image: torch.Tensor) -> HeatMapPoints:
-        return centre_of_mass(self.maps(image))
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            maps = self.maps(image)
+        return centre_of_mass(maps)
 
 
 def net_from_dict(values: Mapping[str, str | int]) -> KeypointNet:
@@ -109,7 +116,7 @@ def _block(dimensions: int, inside: int, outside: int, stride: int = 1) -> nn.Mo
 def _head(dimensions: int, inside: int, keypoints: int) -> nn.Module:
     """1x1(x1) convolution to the heat-maps, which start positive so that all of them learn."""
     head: nn.Module = Convolution(dimensions, inside, keypoints, kernel_size=1, conv_only=True)
-    nn.init.ones_(head.conv.bias)
+    nn.init.ones_(dict(head.named_parameters())["conv.bias"])
     return head
 
 
@@ -133,7 +140,7 @@ class _LightNet(nn.Module):
         self.stem = _block(d, 1, width, stride=2)
         self.encoder = nn.ModuleList(
             nn.Sequential(_block(d, a, b, stride=2), _block(d, b, b))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         )
         self.decoder = nn.ModuleList()
         inside = widths[-1]
@@ -160,7 +167,7 @@ class _ConvNet(nn.Module):
         super().__init__()
         d = architecture.dimensions
         widths = [1, *(architecture.width * factor for factor in (1, 2, 2, 4, 4, 8, 8, 16))]
-        blocks = [_block(d, a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        blocks = [_block(d, a, b) for a, b in pairwise(widths)]
         self.blocks = nn.ModuleList(blocks)
         self.last = _block(d, widths[-1], architecture.keypoints)
 
@@ -182,7 +189,7 @@ class _TruncatedUNet(nn.Module):
         widths = [architecture.width * 2**level for level in range(architecture.levels)]
         self.encoder = nn.ModuleList(
             nn.Sequential(_block(d, a, max(b // 2, 1)), _block(d, max(b // 2, 1), b))
-            for a, b in zip([1, *widths], widths, strict=False)
+            for a, b in pairwise([1, *widths])
         )
         self.decoder = nn.ModuleList(
             nn.Sequential(_block(d, 3 * b, b), _block(d, b, b)) for b in reversed(widths[1:-1])

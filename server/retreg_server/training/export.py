@@ -1,0 +1,140 @@
+"""From a training run to a folder with weights that can be shipped, MONAI-bundle-shaped.
+
+configs/metadata.json, models/model.safetensors (float16), docs/README.md (the model card) and
+docs/training.jsonl (the log).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from retreg.errors import FileError
+from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.registration.weights import METADATA, TENSORS
+from retreg_server.training.checkpoints import save_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """What the card of a model says besides what the run itself knows.
+
+    template: (k, d). recipe: options of the training by name. trained_on: one sentence each.
+    """
+
+    name: str
+    title: str
+    architecture: Architecture
+    pixels: int
+    spacing_mm: float | None
+    template: torch.Tensor
+    input_rule: str
+    error_unit: str
+    recipe: dict[str, Any]
+    trained_on: tuple[str, ...]
+    hardware: str
+
+
+def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
+    """Write the best weights of a run below folder / bundle.name and return that path.
+
+    Raises FileError when the run has not been validated yet.
+    """
+    best = run / "best.safetensors"
+    if not best.exists():
+        raise FileError(
+            f"The run in {run.name} has no validated weights yet; let it train until its first "
+            "validation."
+        )
+    net = KeypointNet(bundle.architecture)
+    net.load_state_dict(load_file(best))
+    home = folder / bundle.name
+    for part in ("configs", "models", "docs"):
+        (home / part).mkdir(parents=True, exist_ok=True)
+    save_weights(home / TENSORS, net, torch.float16)
+    measured = json.loads((run / "best.json").read_text())
+    card = _card(bundle, measured, hashlib.sha256((home / TENSORS).read_bytes()).hexdigest())
+    (home / METADATA).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(run / "training.jsonl", home / "docs" / "training.jsonl")
+    (home / "docs" / "README.md").write_text(_readme(bundle, measured), encoding="utf-8")
+    return home
+
+
+def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, Any]:
+    d = bundle.architecture.dimensions
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": 1,
+        "spatial_shape": [bundle.pixels] * d,
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {"0": "image"},
+    }
+    points = {
+        "type": "tuples",
+        "format": "keypoints",
+        "num_channels": bundle.architecture.keypoints,
+        "spatial_shape": [d],
+        "dtype": "float32",
+        "value_range": [-1, 1],
+    }
+    return {
+        "version": version("retreg"),
+        "monai_version": version("monai"),
+        "pytorch_version": torch.__version__.split("+")[0],
+        "name": bundle.name,
+        "task": bundle.title,
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"points": points}},
+        "retreg": {
+            "architecture": bundle.architecture.as_dict(),
+            "pixels": bundle.pixels,
+            "spacing_mm": bundle.spacing_mm,
+            "intensity_rule": bundle.input_rule,
+            "coordinates": "normalised, -1 to 1 from edge to edge, order x, y(, z)",
+            "sha256": sha256,
+            "recipe": bundle.recipe,
+            "trained_on": list(bundle.trained_on),
+            "hours": round(measured["seconds"] / 3600, 3),
+            "hardware": bundle.hardware,
+            "measured": {key: round(value, 4) for key, value in measured.items()},
+            "measured_unit": bundle.error_unit,
+            "template": [[round(x, 5) for x in row] for row in bundle.template.tolist()],
+        },
+    }
+
+
+def _readme(bundle: Bundle, measured: dict[str, float]) -> str:
+    rows = "\n".join(f"| {key} | {value:.2f} |" for key, value in measured.items())
+    sources = "\n".join(f"- {sentence}" for sentence in bundle.trained_on)
+    return f"""# {bundle.name}
+
+{bundle.title}.
+
+Input: {bundle.input_rule}
+
+Trained on (nothing else):
+
+{sources}
+
+Hardware: {bundle.hardware}; {measured["seconds"] / 3600:.2f} hours of training.
+
+Measured when these weights were chosen (unit: {bundle.error_unit}). The choice was made by
+`error`, on made-up images of heads or eyes that were never trained on; the rows that begin with
+`real` were only logged, on real images that were neither trained on nor chosen by.
+
+| quantity | value |
+|---|---|
+{rows}
+
+`docs/training.jsonl` is the whole curve.
+"""
