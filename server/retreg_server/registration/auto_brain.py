@@ -38,6 +38,7 @@ COARSE_POINTS, FINE_POINTS = 8000, 16000
 SCALE_RANGE = (0.75, 1.33)
 SAME_PLACE_MM = 5.0
 RIVAL_DEG = 30.0
+COMPARING, ALIGNING = "comparing the best rotations", "aligning precisely"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +102,14 @@ def settle(scene: Scene, family: str, candidates: np.ndarray) -> Found:
 
 
 def settle_both(
-    scene: Scene, family: str, ahead: Shortlist, back: Shortlist
+    scene: Scene, family: str, ahead: Shortlist, back: Shortlist, watch: Stopwatch
 ) -> tuple[Found, Found, float]:
     """The best of either direction, and how far apart in mm they were found.
 
     When they disagree, each direction also tries what the other one found.
     """
     forward = settle(scene, family, ahead.candidates)
+    watch.tick(COMPARING, 0.5)
     backward = settle(scene.swapped, family, back.candidates)
     gap = gap_mm(scene, forward.matrix, backward.matrix)
     if gap > SAME_PLACE_MM:
@@ -160,10 +162,11 @@ class AutoBrain:
             ahead = search(scene, family, 0.0)
         with watch.stage("searching the other direction", 0.25):
             back = search(scene.swapped, family, 7.0)
-        with watch.stage("comparing the best rotations", 0.4):
-            forward, backward, gap = settle_both(scene, family, ahead, back)
-        with watch.stage("aligning precisely", 0.6):
+        with watch.stage(COMPARING, 0.4):
+            forward, backward, gap = settle_both(scene, family, ahead, back, watch)
+        with watch.stage(ALIGNING, 0.6):
             matrix, mind = finish(scene, family, forward)
+            watch.tick(ALIGNING, 0.72)
             back_matrix, back_mind = finish(scene.swapped, family, backward)
         with watch.stage("placing keypoints", 0.85):
             marks = find_landmarks(scene.levels[1], matrix)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from retreg.errors import RegistrationError
-from retreg.geometry import apply_matrix
 from scipy import ndimage
 
+from retreg.errors import RegistrationError
+from retreg.geometry import apply_matrix
 from retreg_server.registration.spaces import NetInput, isotropic
 
 WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -54,7 +54,8 @@ def find_foreground(volume: NetInput, role: str) -> Foreground:
     inside = small.tensor[0, 1].numpy() > 0.5
     background = _border_level(values, inside)
     strength = np.where(inside, np.abs(values - background), 0.0)
-    mask = _largest_object(_above_otsu(strength))
+    least = 1e-4 * float(np.abs(values).max())  # less than this is rounding, not contrast
+    mask = _largest_object(_above_otsu(strength, least))
     if mask.sum() < 200 or min(np.ptp(np.argwhere(mask), axis=0)) < 5:
         raise RegistrationError(
             f"The {role} image shows no head or brain: it is empty, constant or far too small. "
@@ -88,10 +89,13 @@ def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
     return float(np.percentile(values[border], 10)) if border.any() else 0.0
 
 
-def _above_otsu(strength: np.ndarray) -> np.ndarray:
-    """Otsu's threshold (1979) on square roots, which keeps dark tissue beside bright fluid."""
+def _above_otsu(strength: np.ndarray, least: float) -> np.ndarray:
+    """Otsu's threshold (1979) on square roots, which keeps dark tissue beside bright fluid.
+
+    Nothing is above it when no strength exceeds least.
+    """
     top = np.percentile(strength, 98)
-    if not top > 0:
+    if top <= least:
         return np.zeros(strength.shape, dtype=bool)
     levels = np.sqrt(np.minimum(strength / top, 1.0))
     counts, edges = np.histogram(levels, bins=128, range=(0.0, 1.0))

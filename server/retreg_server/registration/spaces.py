@@ -109,6 +109,8 @@ def isotropic(source: NetInput, spacing_mm: float, box: np.ndarray, multiple: in
         NetInput(torch.empty(1, 1, *shape), world_from_norm),
         np.eye(4),
     )  # torch.empty only lends its shape here: no memory is touched
+    # Half a voxel beyond the edge the data continues instead of fading to 0.
+    tensor[:, :-1] /= tensor[:, -1:].clamp_min(1e-3)
     return NetInput(tensor, world_from_norm)
 
 
