@@ -48,13 +48,13 @@ class AutoFundus:
     ) -> Estimate:
         """Register two pictures; raises RegistrationError when one of them is blank."""
         with watch.stage("field of view", 0.0):
-            pictures = [
-                retina_picture(image, role, DIAMETER)
-                for image, role in ((fixed, "fixed"), (moving, "moving"))
-            ]
+            fixed_picture = retina_picture(fixed, "fixed", DIAMETER)
+            moving_picture = retina_picture(moving, "moving", DIAMETER)
         with watch.stage("vessels and features", 0.05):
             found = global_fit(
-                *pictures, lambda done: watch.tick("vessels and features", 0.05 + 0.5 * done)
+                fixed_picture,
+                moving_picture,
+                lambda done: watch.tick("vessels and features", 0.05 + 0.5 * done),
             )
         with watch.stage("refinement", 0.6):
             forward = _Direction(found.fixed, found.moving, found.forward)

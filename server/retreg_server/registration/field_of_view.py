@@ -19,14 +19,15 @@ def field_of_view(brightness: np.ndarray) -> np.ndarray:
     A surround is a flat dark or white region that touches the frame. Text and marks beside the
     retina are dropped; a picture without a surround, as scanning lasers make, is used whole.
     """
-    inside = ~(_surround(brightness) | _surround(1 - brightness))
+    inside: np.ndarray = ~(_surround(brightness) | _surround(1 - brightness))
     if inside.all():
         return inside
     inside = _largest(_opened(inside))
     if inside.mean() < SMALLEST:
         return np.ones(brightness.shape, bool)
     hull = _convex_hull(inside)
-    return hull if hull.sum() < HULL_EXCESS * inside.sum() else inside
+    hull_fits = hull.sum() < HULL_EXCESS * inside.sum()
+    return hull if hull_fits else inside
 
 
 def eroded(inside: np.ndarray, radius: int) -> np.ndarray:
@@ -35,7 +36,8 @@ def eroded(inside: np.ndarray, radius: int) -> np.ndarray:
     shrunk = cv2.erode(
         inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
     )
-    return shrunk.astype(bool)
+    kept: np.ndarray = shrunk.astype(bool)
+    return kept
 
 
 def _surround(brightness: np.ndarray) -> np.ndarray:
@@ -54,7 +56,8 @@ def _surround(brightness: np.ndarray) -> np.ndarray:
     touching = np.zeros(labels.max() + 1, bool)
     touching[rim] = True
     touching[0] = False
-    return touching[labels]
+    surround: np.ndarray = touching[labels]
+    return surround
 
 
 def _opened(mask: np.ndarray) -> np.ndarray:
@@ -62,15 +65,16 @@ def _opened(mask: np.ndarray) -> np.ndarray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     # Beyond the frame there is no retina, so that bars along it are removed, too.
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), *(4 * [size]), cv2.BORDER_CONSTANT)
-    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)
-    return opened[size:-size, size:-size].astype(bool)
+    opened: np.ndarray = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel).astype(bool)
+    return opened[size:-size, size:-size]
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if len(stats) == 1:
         return mask
-    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    largest: np.ndarray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return largest
 
 
 def _convex_hull(mask: np.ndarray) -> np.ndarray:

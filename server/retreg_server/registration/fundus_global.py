@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from retreg.errors import RegistrationError
 from retreg_server.registration.fundus_matching import (
     Features,
     Matches,
@@ -19,13 +20,14 @@ from retreg_server.registration.fundus_matching import (
 )
 from retreg_server.registration.fundus_pictures import Picture
 from retreg_server.registration.masked_search import (
+    Hypothesis,
     SmallMap,
     chance_score,
     searched,
     small_map,
 )
 from retreg_server.registration.parametric_refinement import Level, pyramid, refined_affine
-from retreg_server.registration.vessel_agreement import Agreement, agreement
+from retreg_server.registration.vessel_agreement import Agreement, agreement, alikeness, linear_map
 from retreg_server.registration.vesselness import VesselMaps, vessel_maps
 
 MOST_FEATURES = 1200
@@ -94,17 +96,51 @@ class GlobalFit:
 
 
 def global_fit(fixed: Picture, moving: Picture, tick: Callable[[float], None]) -> GlobalFit:
-    """Register two pictures linearly; tick is called with the fraction that is done."""
-    sides = tuple(Side(x, vessel_maps(x.grey, x.inside)) for x in (fixed, moving))
+    """Register two pictures linearly; tick is called with the fraction that is done.
+
+    When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
+    both are tried. Raises RegistrationError when a picture shows no vessels.
+    """
+    fixed_side, moving_side = _side(fixed, "fixed"), _side(moving, "moving")
+    found = _registered(fixed_side, moving_side, tick)
+    if fixed.is_mirrored != moving.is_mirrored:
+        other = _registered(fixed_side, _side(moving.mirrored, "moving"), tick)
+        found = max(found, other, key=lambda fit: fit.score)
+    return found
+
+
+def _side(picture: Picture, role: str) -> Side:
+    maps = vessel_maps(picture.grey, picture.inside)
+    if not all(vessels.any() for vessels in maps.strongest_first):
+        raise RegistrationError(
+            f"The {role} picture shows no blood vessels; give a picture of the retina."
+        )
+    return Side(picture, maps)
+
+
+def _registered(
+    fixed: Side, moving: Side, tick: Callable[[float], None]
+) -> GlobalFit:
     tick(0.2)
-    matches = matched_both_ways(sides[0].features, sides[1].features, RATIO)
+    matched = _matched(fixed, moving)
     tick(0.5)
-    fits = tuple(robust_affine(m, TOLERANCE, seed) for seed, m in enumerate(matches, 1))
-    if fits[0] and fits[1] and _is_strong(fits[0]) and _is_strong(fits[1]):
-        forward = _refined(fits[0].moving_from_fixed, sides[0], sides[1], matches[0])
-        backward = _refined(fits[1].moving_from_fixed, sides[1], sides[0], matches[1])
-        return _complete(sides[0], sides[1], forward, backward, 0.0)
-    return _from_search(sides[0], sides[1], fits, tick)
+    if all(fit is not None and _is_strong(fit) for fit in matched.fits):
+        return _completed(fixed, moving, matched, ([], []), 0.0)
+    return _from_search(fixed, moving, matched, tick)
+
+
+@dataclass(frozen=True, eq=False)
+class _Matched:
+    """Matches in both directions, and the affine that each of them supports."""
+
+    matches: tuple[Matches, Matches]
+    fits: tuple[RobustFit | None, RobustFit | None]
+
+
+def _matched(fixed: Side, moving: Side) -> _Matched:
+    forward, backward = matched_both_ways(fixed.features, moving.features, RATIO)
+    fits = robust_affine(forward, TOLERANCE, 1), robust_affine(backward, TOLERANCE, 2)
+    return _Matched((forward, backward), fits)
 
 
 def _is_strong(fit: RobustFit) -> bool:
@@ -112,74 +148,69 @@ def _is_strong(fit: RobustFit) -> bool:
 
 
 def _from_search(
-    fixed: Side,
-    moving: Side,
-    fits: tuple[RobustFit | None, ...],
-    tick: Callable[[float], None],
+    fixed: Side, moving: Side, matched: _Matched, tick: Callable[[float], None]
 ) -> GlobalFit:
     """Search with the stronger ridges, and with the others as long as no winner stands out."""
-    best_lead = 0.0
-    best = fixed, moving
-    hypotheses = []
-    for number, polarities in enumerate(((0, 0), (0, 1), (1, 0))):
-        pair = replace(fixed, polarity=polarities[0]), replace(moving, polarity=polarities[1])
-
-        def part(done: float, start: float = 0.5 + 0.1 * number) -> None:
-            tick(start + 0.1 * done)
-
-        found = searched(pair[0].small, pair[1].small, part, CANDIDATES)
-        lead = found[0].score / max(found[1].score, 1e-6) if len(found) > 1 else 1.0
-        if lead > best_lead:
-            best_lead, best, hypotheses = lead, pair, found
+    pairs = (
+        (fixed, moving),
+        (fixed, replace(moving, polarity=1)),
+        (replace(fixed, polarity=1), moving),
+    )
+    best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
+    for number, pair in enumerate(pairs):
+        found = searched(pair[0].small, pair[1].small, _part(tick, number), CANDIDATES)
+        if _lead(found) > lead:
+            best, lead, hypotheses = pair, _lead(found), found
         if lead > CLEAR_LEAD:
             break
     fixed, moving = best
-    opposite = searched(moving.small, fixed.small, lambda done: tick(0.8 + 0.1 * done), CANDIDATES)
-    matches = matched_both_ways(fixed.features, moving.features, RATIO)
+    opposite = searched(moving.small, fixed.small, _part(tick, len(pairs)), CANDIDATES)
+    if best is not pairs[0]:
+        matched = _matched(fixed, moving)
+    return _completed(fixed, moving, matched, (hypotheses, opposite), lead)
+
+
+def _part(tick: Callable[[float], None], number: int) -> Callable[[float], None]:
+    """The ticks of one search among several."""
+    return lambda done: tick(0.5 + 0.12 * (number + done))
+
+
+def _lead(found: list[Hypothesis]) -> float:
+    return found[0].score / max(found[1].score, 1e-6) if len(found) > 1 else 1.0
+
+
+def _completed(
+    fixed: Side,
+    moving: Side,
+    matched: _Matched,
+    hypotheses: tuple[list[Hypothesis], list[Hypothesis]],
+    lead: float,
+) -> GlobalFit:
     starts = [
-        [hypothesis.moving_from_fixed for hypothesis in found]
-        + [fit.moving_from_fixed for fit in (fit,) if fit is not None]
-        for found, fit in zip((hypotheses, opposite), fits, strict=True)
+        [start.moving_from_fixed for start in (*found, fit) if start is not None]
+        for found, fit in zip(hypotheses, matched.fits, strict=True)
     ]
-    forward = _best_refined(starts[0], fixed, moving, matches[0])
-    backward = _best_refined(starts[1], moving, fixed, matches[1])
-    return _complete(fixed, moving, forward, backward, best_lead)
+    forward = _best_refined(starts[0], fixed, moving, matched.matches[0])
+    backward = _best_refined(starts[1], moving, fixed, matched.matches[1])
+    score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)
+    return GlobalFit(fixed, moving, forward, backward, score, lead)
 
 
 def _best_refined(
     starts: list[np.ndarray], fixed: Side, moving: Side, matches: Matches
 ) -> LinearFit:
-    fits = [_refined(start, fixed, moving, matches) for start in starts]
-    return max(fits, key=lambda fit: fit.agreement.correlation * fit.agreement.overlap**0.5)
+    """The start that aligns the vessels best once it is made sub-pixel, or as it is."""
+    refined = [refined_affine(start, fixed.levels, moving.levels) for start in starts]
+    candidates = [matrix for matrix in starts + refined if is_plausible(matrix)]
 
+    def likeness(matrix: np.ndarray) -> float:
+        return alikeness(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
-def _refined(start: np.ndarray, fixed: Side, moving: Side, matches: Matches) -> LinearFit:
-    """The start, made sub-pixel, unless that leads astray."""
-    refined = refined_affine(start, fixed.levels, moving.levels)
-    fits = [
-        _judged(matrix, fixed, moving, matches)
-        for matrix in (start, refined)
-        if is_plausible(matrix)
-    ]
-    if not fits:
-        return _judged(start, fixed, moving, matches)
-    return max(fits, key=lambda fit: fit.agreement.correlation * fit.agreement.overlap**0.5)
+    return _judged(max(candidates, key=likeness), fixed, moving, matches)
 
 
 def _judged(matrix: np.ndarray, fixed: Side, moving: Side, matches: Matches) -> LinearFit:
-    linear, shift = matrix[:2, :2].T, matrix[:2, 2]
-
-    def mapped(points: np.ndarray) -> np.ndarray:
-        result: np.ndarray = points @ linear + shift
-        return result
-
+    mapped = linear_map(matrix)
     distances = np.linalg.norm(mapped(matches.fixed) - matches.moving, axis=1)
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)
     return LinearFit(matrix, matches, distances < TOLERANCE, agreed)
-
-
-def _complete(
-    fixed: Side, moving: Side, forward: LinearFit, backward: LinearFit, lead: float
-) -> GlobalFit:
-    score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)
-    return GlobalFit(fixed, moving, forward, backward, score, lead)

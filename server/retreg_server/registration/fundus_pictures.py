@@ -34,6 +34,19 @@ class Picture:
     inside: np.ndarray
     world_from_pixel: np.ndarray
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the pixels show the world as a mirror does: a left-handed geometry."""
+        return bool(np.linalg.det(self.world_from_pixel[:3, :3]) < 0)
+
+    @property
+    def mirrored(self) -> Picture:
+        """The same content of the world with columns in the opposite order."""
+        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+        flip[0, 3] = self.grey.shape[1] - 1
+        grey, inside = np.ascontiguousarray(self.grey[:, ::-1]), self.inside[:, ::-1].copy()
+        return Picture(grey, inside, self.world_from_pixel @ flip)
+
     def world(self, points: np.ndarray) -> np.ndarray:
         """LPS mm (n, 3) of pixel points (n, 2)."""
         return apply_matrix(self.world_from_pixel, np.pad(points, ((0, 0), (0, 1))))
@@ -130,7 +143,8 @@ def _resized(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         )
     shrinks = shape[0] * shape[1] < grey.shape[0] * grey.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(grey, (shape[1], shape[0]), interpolation=method).astype(np.float32)
+    resized: np.ndarray = cv2.resize(grey, (shape[1], shape[0]), interpolation=method)
+    return resized.astype(np.float32)
 
 
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
@@ -140,7 +154,8 @@ def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
             f"The {role} picture is blank: all its pixels have the same value; give a picture "
             "that shows retina."
         )
-    return np.clip((grey - low) / (high - low), 0, 1, dtype=np.float32)
+    normalised: np.ndarray = np.clip((grey - low) / (high - low), 0, 1)
+    return normalised.astype(np.float32)
 
 
 def _square_size(grid: Grid, width: float, height: float) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from retreg.messages import Keypoints, ModelInfo, Option, Scalar
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.fundus_matching import (
+    Features,
     Matches,
     RobustFit,
     matched_both_ways,
@@ -27,7 +28,7 @@ from retreg_server.registration.fundus_matching import (
 from retreg_server.registration.fundus_pictures import Picture, whole_picture, world_matrix
 
 LONGER_SIDE = 1000
-CONTRAST = 0.04  # Lowe's and OpenCV's default
+CONTRAST = 0.02  # half of OpenCV's default: the retina has little contrast
 RATIO = 0.8
 TOLERANCE = 5.0  # pixels at working size
 FEWEST_INLIERS = 6
@@ -55,15 +56,18 @@ class FundusSift:
     ) -> Estimate:
         """Register two pictures; raises RegistrationError when too few features agree."""
         with watch.stage("features", 0.0):
-            pictures = whole_picture(fixed, "fixed", LONGER_SIDE), whole_picture(
-                moving, "moving", LONGER_SIDE
-            )
-            features = []
-            for number, picture in enumerate(pictures):
-                watch.tick("features", 0.4 * number)
-                features.append(sift_features(picture.grey, picture.inside, 0, CONTRAST))
+            fixed_picture = whole_picture(fixed, "fixed", LONGER_SIDE)
+            fixed_features = _features(fixed_picture)
+            watch.tick("features", 0.4)
+            # When one geometry is left-handed, the pixels may show the eye mirrored or not.
+            shown = whole_picture(moving, "moving", LONGER_SIDE)
+            views = [shown]
+            if fixed_picture.is_mirrored != shown.is_mirrored:
+                views.append(shown.mirrored)
         with watch.stage("matching", 0.8):
-            forward, backward = matched_both_ways(features[0], features[1], RATIO)
+            matched = [matched_both_ways(fixed_features, _features(view), RATIO) for view in views]
+            best = max(range(len(views)), key=lambda n: len(matched[n][0]))
+            pictures, (forward, backward) = (fixed_picture, views[best]), matched[best]
             found = _supported(forward, 1)
             found_backward = _supported(backward, 2)
         with watch.stage("transform", 0.85):
@@ -80,6 +84,10 @@ class FundusSift:
             "inlier_ratio_backward": found_backward.count / len(backward),
         }
         return Estimate(transform, keypoints[0], keypoints[1], inverse, evidence)
+
+
+def _features(picture: Picture) -> Features:
+    return sift_features(picture.grey, picture.inside, 0, CONTRAST)
 
 
 def _supported(matches: Matches, seed: int) -> RobustFit:

@@ -16,9 +16,11 @@ import numpy as np
 from scipy import fft
 
 SIZE = 96  # pixels of the field of view
-SMOOTH = 1.0
-ANGLES = 90
-SCALES = tuple(1.13**k for k in range(-4, 5))
+SMOOTH = 0.7
+BACKGROUND = 6.0  # standard deviation of what counts as background
+ANGLES = 120
+SCALES = tuple(1.1**k for k in range(-5, 6))
+FINE_STEPS = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of a step of angle or scale
 SMALLEST_OVERLAP = 0.25
 APART = 0.12  # of the field of view: closer hypotheses count as one
 
@@ -48,7 +50,7 @@ def small_map(vessels: np.ndarray, valid: np.ndarray) -> SmallMap:
     mask = (mask > 0.5).astype(np.float32)
     values = cv2.resize(vessels, size, interpolation=cv2.INTER_AREA)
     # The local background is taken off: broad bright areas would outvote the vessels.
-    values = cv2.GaussianBlur(values, (0, 0), SMOOTH) - cv2.GaussianBlur(values, (0, 0), 6 * SMOOTH)
+    values = cv2.GaussianBlur(values, (0, 0), SMOOTH) - cv2.GaussianBlur(values, (0, 0), BACKGROUND)
     inside = mask > 0
     if inside.any():
         values = (values - values[inside].mean()) / (values[inside].std() + 1e-6) * mask
@@ -66,59 +68,74 @@ def chance_score(moving_from_fixed: np.ndarray, fixed: SmallMap, moving: SmallMa
         for x in (moving.values, moving.mask)
     )
     count = float((fixed.mask * mask).sum())
-    return float((fixed.values * values).sum()) / max(count, 1.0) ** 0.5
+    return float((fixed.values * values).sum() / np.sqrt(max(count, 1.0)))
 
 
 def searched(
     fixed: SmallMap, moving: SmallMap, tick: Callable[[float], None], at_most: int
 ) -> list[Hypothesis]:
     """The best hypotheses, best first; tick is called with the fraction of the search done."""
-    reach = max(fixed.values.shape) + max(moving.values.shape) * max(SCALES)
-    length = fft.next_fast_len(int(np.ceil(reach)), real=True)
-    against = _Correlation(fixed, length)
+    against = _Correlation(fixed, moving)
+    angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
     found = []
     for number, scale in enumerate(SCALES):
         tick(number / len(SCALES))
-        size = int(np.ceil(max(moving.values.shape) * scale * 1.42)) | 1
-        weights = np.zeros(())
-        for turn in range(ANGLES):
-            matrix = _turned(moving, scale, 2 * np.pi * turn / ANGLES, size)
-            if turn % 10 == 0:  # the mask is nearly round, so that its overlap changes slowly
-                weights = against.weights(_warped(moving.mask, matrix, size))
-            score, shift = against.peak(_warped(moving.values, matrix, size), weights)
-            found.append(Hypothesis(_full_size(matrix, shift, fixed, moving), score))
-    shape = np.array(fixed.values.shape) * fixed.factor
-    return _distinct(found, shape, at_most)
+        found += against.hypotheses(scale, angles)
+    finer = [against.sharpened(coarse) for coarse in _distinct(found, fixed, at_most)]
+    return sorted(finer, key=lambda hypothesis: -hypothesis.score)
 
 
 class _Correlation:
-    """Correlation of other maps with the fixed one, at all shifts."""
+    """The score of turned and scaled copies of the moving map against the fixed one."""
 
-    def __init__(self, fixed: SmallMap, length: int) -> None:
-        self._length = length
-        self._values = np.conj(fft.rfft2(fixed.values, (length, length)))
-        self._mask = np.conj(fft.rfft2(fixed.mask, (length, length)))
-        self._fewest = SMALLEST_OVERLAP * float(fixed.mask.sum())
+    def __init__(self, fixed: SmallMap, moving: SmallMap) -> None:
+        reach = max(fixed.values.shape) + max(moving.values.shape) * max(SCALES)
+        self._length = fft.next_fast_len(int(np.ceil(reach)), real=True)
+        self._fixed, self._moving = fixed, moving
+        self._values = np.conj(fft.rfft2(fixed.values, (self._length, self._length)))
+        self._mask = np.conj(fft.rfft2(fixed.mask, (self._length, self._length)))
 
-    def weights(self, mask: np.ndarray) -> np.ndarray:
+    def hypotheses(self, scale: float, angles: np.ndarray) -> list[Hypothesis]:
+        """The best shift for each of the angles."""
+        size = int(np.ceil(max(self._moving.values.shape) * scale * 1.42)) | 1
+        found = []
+        weights = np.zeros(())
+        for number, angle in enumerate(angles):
+            matrix = _turned(self._moving, scale, angle, size)
+            if number % 10 == 0:  # the mask is nearly round, so that its overlap changes slowly
+                weights = self._weights(_warped(self._moving.mask, matrix, size))
+            score = self._correlated(_warped(self._moving.values, matrix, size), self._values)
+            score *= weights
+            best = int(score.argmax())
+            shift = np.array(divmod(best, self._length)[::-1])
+            shift = np.where(shift > self._length // 2, shift - self._length, shift)
+            full = _full_size(matrix, shift, self._fixed, self._moving)
+            found.append(Hypothesis(full, float(score.ravel()[best])))
+        return found
+
+    def sharpened(self, coarse: Hypothesis) -> Hypothesis:
+        """The best hypothesis within one step of rotation and scale."""
+        scale = float(np.sqrt(np.linalg.det(coarse.moving_from_fixed[:2, :2])))
+        scale = self._fixed.factor / self._moving.factor / scale
+        # The search turns moving to fixed.
+        angle = np.arctan2(coarse.moving_from_fixed[0, 1], coarse.moving_from_fixed[0, 0])
+        angles = angle + 2 * np.pi / ANGLES * np.array(FINE_STEPS)
+        step = SCALES[1] / SCALES[0]
+        found = [coarse]
+        for fraction in FINE_STEPS:
+            found += self.hypotheses(scale * step**fraction, angles)
+        return max(found, key=lambda hypothesis: hypothesis.score)
+
+    def _weights(self, mask: np.ndarray) -> np.ndarray:
         """One over the root of the number of common pixels; 0 where they are too few."""
         counts = self._correlated(mask, self._mask)
-        weights: np.ndarray = np.where(counts > self._fewest, np.maximum(counts, 1) ** -0.5, 0)
+        fewest = SMALLEST_OVERLAP * float(self._fixed.mask.sum())
+        weights: np.ndarray = np.where(counts > fewest, np.maximum(counts, 1) ** -0.5, 0)
         return weights
 
-    def peak(self, values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-        """The best score, and the shift (x, y) from a fixed pixel to the one of values."""
-        score = self._correlated(values, self._values) * weights
-        best = int(score.argmax())
-        shift = np.array(divmod(best, self._length)[::-1])
-        shift = np.where(shift > self._length // 2, shift - self._length, shift)
-        return float(score.ravel()[best]), shift
-
     def _correlated(self, values: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-        length = self._length
-        correlated: np.ndarray = fft.irfft2(
-            fft.rfft2(values, (length, length)) * fixed, (length, length)
-        )
+        shape = self._length, self._length
+        correlated: np.ndarray = fft.irfft2(fft.rfft2(values, shape) * fixed, shape)
         return correlated
 
 
@@ -134,7 +151,10 @@ def _turned(small: SmallMap, scale: float, angle: float, size: int) -> np.ndarra
 
 
 def _warped(values: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    return cv2.warpAffine(values, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
+    turned: np.ndarray = cv2.warpAffine(
+        values, matrix[:2], (size, size), flags=cv2.INTER_LINEAR
+    )
+    return turned
 
 
 def _full_size(
@@ -154,15 +174,15 @@ def _scaling(factor: float) -> np.ndarray:
     return np.array([[factor, 0, shift], [0, factor, shift], [0, 0, 1]])
 
 
-def _distinct(found: list[Hypothesis], shape: np.ndarray, at_most: int) -> list[Hypothesis]:
+def _distinct(found: list[Hypothesis], fixed: SmallMap, at_most: int) -> list[Hypothesis]:
     """The best of the hypotheses that do not map the picture to nearly the same place."""
-    height, width = shape
+    height, width = np.array(fixed.values.shape) * fixed.factor
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], float).T
     kept: list[Hypothesis] = []
     places: list[np.ndarray] = []
     for hypothesis in sorted(found, key=lambda h: -h.score):
         place = (hypothesis.moving_from_fixed @ corners)[:2]
-        if all(np.abs(place - other).mean() > APART * shape.max() for other in places):
+        if all(np.abs(place - other).mean() > APART * max(width, height) for other in places):
             kept.append(hypothesis)
             places.append(place)
         if len(kept) == at_most:

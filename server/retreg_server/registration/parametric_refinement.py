@@ -8,12 +8,14 @@ with Cauchy's rho, at the points x_i of the fixed map F where it has structure, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 MOST_POINTS = 6000
 FEWEST_POINTS = 200
+STRUCTURED = 60  # percentile of the slopes above which a pixel is used
 ITERATIONS = 10
 CONVERGED = 0.01  # pixels of the level
 CAUCHY = 2.4  # robust deviations
@@ -29,6 +31,19 @@ class Level:
     samples: np.ndarray
     valid: np.ndarray
     factor: int
+
+    @cached_property
+    def structured_points(self) -> np.ndarray:
+        """At most MOST_POINTS full-size points (n, 2) where the map has an edge or a ridge."""
+        strength = np.abs(self.samples[..., 1]) + np.abs(self.samples[..., 2])
+        strength[~self.valid] = 0
+        positive = strength[:: max(1, 4 // self.factor)].ravel()
+        positive = positive[positive > 0]
+        threshold = np.percentile(positive, STRUCTURED) if positive.size else 0.0
+        chosen = np.flatnonzero(strength.ravel() > threshold)
+        chosen = chosen[:: max(1, len(chosen) // MOST_POINTS)]
+        y, x = np.divmod(chosen, self.valid.shape[1])
+        return (np.column_stack([x, y]) + 0.5) * self.factor - 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +130,7 @@ def refined_quadratic(
 
 def _support(start: np.ndarray, fixed: Level, moving: Level) -> tuple[np.ndarray, float]:
     """Centre and radius of the part of the fixed map that the moving one shows."""
-    points = _structured_points(fixed)
+    points = fixed.structured_points
     mapped = points @ start[:2, :2].T + start[:2, 2]
     _, shown = sampled(moving, mapped)
     points = points[shown] if shown.sum() > FEWEST_POINTS else points
@@ -127,7 +142,7 @@ def _support(start: np.ndarray, fixed: Level, moving: Level) -> tuple[np.ndarray
 def _refined(
     current: QuadraticMap, fixed: Level, moving: Level, terms: int, iterations: int
 ) -> QuadraticMap:
-    points = _structured_points(fixed)
+    points = fixed.structured_points
     values = sampled(fixed, points)[0][:, 0]
     basis = current.basis(points)[:, :terms]
     for _ in range(iterations):
@@ -169,19 +184,6 @@ def _step(
     solution = -np.linalg.solve(normal, gradient)
     step: np.ndarray = solution[: 2 * terms].reshape(2, terms)
     return step
-
-
-def _structured_points(level: Level) -> np.ndarray:
-    """At most MOST_POINTS full-size points (n, 2) where the map has an edge or a ridge."""
-    strength = np.abs(level.samples[..., 1]) + np.abs(level.samples[..., 2])
-    strength[~level.valid] = 0
-    flat = strength.ravel()
-    threshold = np.percentile(flat[level.valid.ravel()], 60) if level.valid.any() else 0
-    chosen = np.flatnonzero(flat > threshold)
-    # Steps of a prime number of pixels do not fall into columns.
-    chosen = chosen[:: max(1, len(chosen) // MOST_POINTS)]
-    y, x = np.divmod(chosen, level.valid.shape[1])
-    return (np.column_stack([x, y]) + 0.5) * level.factor - 0.5
 
 
 def sampled(level: Level, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import numpy as np
 
 from retreg_server.registration.parametric_refinement import Level, sampled
 
-STRIDE = 4  # full-size pixels between the places that are compared
-CHANCE_TRIALS = 40
-CHANCE_POINTS = 6000
+STRIDE = 5  # full-size pixels between the places that are compared
+CHANCE_TRIALS = 32
+CHANCE_POINTS = 3000
 SEED = 7
 
 PixelMap = Callable[[np.ndarray], np.ndarray]
@@ -24,6 +24,17 @@ class Agreement:
     correlation: float
     deviations: float
     overlap: float
+
+
+def linear_map(matrix: np.ndarray) -> PixelMap:
+    """The (3, 3) matrix as a map of points (n, 2)."""
+    linear, shift = matrix[:2, :2].T, matrix[:2, 2]
+
+    def mapped(points: np.ndarray) -> np.ndarray:
+        result: np.ndarray = points @ linear + shift
+        return result
+
+    return mapped
 
 
 def agreement(fixed: Level, moving: Level, mapped: PixelMap) -> Agreement:
@@ -41,6 +52,14 @@ def agreement(fixed: Level, moving: Level, mapped: PixelMap) -> Agreement:
     ]
     deviation = float(np.std(trials)) + 1e-6
     return Agreement(correlation, (correlation - float(np.mean(trials))) / deviation, overlap)
+
+
+def alikeness(fixed: Level, moving: Level, mapped: PixelMap) -> float:
+    """One number that grows with the correlation and the overlap, to compare two maps."""
+    points = lattice(fixed, STRIDE)
+    values = sampled(fixed, points)[0][:, 0]
+    correlation, overlap = _correlation(values, moving, mapped(points))
+    return correlation * float(np.sqrt(overlap))
 
 
 def lattice(level: Level, stride: float) -> np.ndarray:

@@ -56,7 +56,8 @@ def _flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     deviation = cv2.sqrt(np.maximum(_local_mean(flat * flat, weight, 2 * sigma), 0))
     # Flat regions are not blown up beyond a fifth of the usual contrast.
     floor = 0.2 * float(np.median(deviation[inside])) if inside.any() else 1.0
-    return flat / np.maximum(deviation, max(floor, 1e-4))
+    flattened: np.ndarray = flat / np.maximum(deviation, max(floor, 1e-4))
+    return flattened
 
 
 def _local_mean(weighted: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
@@ -67,7 +68,8 @@ def _local_mean(weighted: np.ndarray, weight: np.ndarray, sigma: float) -> np.nd
         for x in (weighted, weight)
     )
     mean = sums / np.maximum(counts, 1e-3)
-    return cv2.resize(mean, weighted.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    full: np.ndarray = cv2.resize(mean, weighted.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return full
 
 
 def _ridges(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +101,9 @@ def _coherence(
     cosine, sine: strength times the cosine and sine of twice the angle of the ridge.
     """
     cosine, sine, strength = (cv2.GaussianBlur(x, (0, 0), sigma) for x in (cosine, sine, strength))
-    agreement = (cosine * cosine + sine * sine) / np.maximum(strength * strength, 1e-12)
-    return np.minimum(agreement, 1)
+    squared = (cosine * cosine + sine * sine) / np.maximum(strength * strength, 1e-12)
+    agreement: np.ndarray = np.minimum(squared, 1)
+    return agreement
 
 
 def _standardised(ridge: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -108,4 +111,5 @@ def _standardised(ridge: np.ndarray, valid: np.ndarray) -> np.ndarray:
     top = float(np.percentile(ridge[valid], BRIGHT_END)) if valid.any() else 0.0
     if top <= 0:
         return np.zeros_like(ridge)
-    return cv2.sqrt(np.clip(ridge / top, 0, 1))
+    root: np.ndarray = cv2.sqrt(np.clip(ridge / top, 0, 1))
+    return root
