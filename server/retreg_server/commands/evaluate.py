@@ -20,7 +20,9 @@ EXIT_INTERRUPTED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
-    parser.add_argument("benchmark", choices=tuple(DEFAULT_MODELS), help="which benchmark to run")
+    parser.add_argument(
+        "benchmark", choices=(*DEFAULT_MODELS, "keypoints"), help="which benchmark to run"
+    )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="the folder with the test images"
     )
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     Returns 0, or 130 when interrupted; the pairs finished by then are reported. Raises InputError
     for unknown models or sets and for a folder without test images.
     """
+    if args.benchmark == "keypoints":
+        return _run_keypoints(args)
     from tqdm import tqdm
 
     from retreg_server.evaluation.bench import run_cases
@@ -74,6 +78,31 @@ def run(args: argparse.Namespace) -> int:
     report.close()
     print(f"{len(report.rows)} results are in {folder / 'index.html'}")
     return status
+
+
+def _run_keypoints(args: argparse.Namespace) -> int:
+    """The keypoints of KeyMorph models, on at most --pairs images or pairs of each set (12)."""
+    from tqdm import tqdm
+
+    from retreg.errors import OptionError
+    from retreg_server.evaluation.keypoint_report import write_keypoint_report
+    from retreg_server.evaluation.keypoints import keypoint_numbers
+    from retreg_server.registration.keymorph import KeyMorph
+    from retreg_server.registration.registry import get_model
+
+    for name in args.model or ("keymorph-brain", "keymorph-fundus"):
+        model = get_model(name)
+        if not isinstance(model, KeyMorph):
+            raise OptionError(
+                f"{name} has no network for keypoints; use keymorph-brain or keymorph-fundus."
+            )
+        folder = (args.out or Path("evaluate-keypoints")) / name
+        with tqdm(unit="image", desc=name) as bar:
+            numbers = list(keypoint_numbers(model, args.data, args.pairs or 12, bar.update))
+        unit = "mm" if "volume" in model.info.kinds else "pixels of a 1000-pixel picture"
+        write_keypoint_report(folder, name, unit, numbers)
+        print(f"{len(numbers)} numbers are in {folder / 'index.html'}")
+    return 0
 
 
 def _chosen_cases(

@@ -87,7 +87,7 @@ def _finished(case: Case, pair: Pair, name: str, method: Method) -> Finished:
     answer, cost = measured(lambda: method(pair.fixed, pair.moving))
     if isinstance(answer, Exception):
         verdict = "fail" if isinstance(answer, RegistrationError) else "error"
-        before = _scores(case, pair, Affine.identity())
+        before = scores_of(case, pair, Affine.identity())
         scores = {key: before[key] for key in ("initial_error", "initial_dice")}
         row = _row(case, name, cost, message=_sentence(answer), verdict=verdict, **scores)
         return Finished(row, pair)
@@ -98,7 +98,7 @@ def _finished(case: Case, pair: Pair, name: str, method: Method) -> Finished:
         verdict=answer.verdict,
         reason=answer.reason,
         numbers=answer.numbers,
-        **_scores(case, pair, answer.transform),
+        **scores_of(case, pair, answer.transform),
     )
     return Finished(row, pair, answer.transform)
 
@@ -112,7 +112,7 @@ def _sentence(error: Exception) -> str:
     return str(error) if isinstance(error, RetRegError) else f"{type(error).__name__}: {error}"
 
 
-def _scores(case: Case, pair: Pair, transform: Transform) -> dict[str, float]:
+def scores_of(case: Case, pair: Pair, transform: Transform) -> dict[str, float]:
     """The measures of a row that compare a transform with the truth of the pair."""
     scores = _overlap(pair, transform)
     if len(pair.fixed_points) == 0:

@@ -65,8 +65,8 @@ class KeyMorph:
         watch: Stopwatch,
     ) -> tuple[Estimate, ...]:
         """One estimate for each of smoothings, from the same keypoints."""
-        ahead = self._matched(fixed, moving, options, watch, again=False)
-        back = self._matched(fixed, moving, options, watch, again=True)
+        ahead = self.matched(fixed, moving, options, watch, again=False)
+        back = self.matched(fixed, moving, options, watch, again=True)
         with watch.stage("closed form", 0.8):
             try:
                 return _estimates(ahead, [back[0].swapped], options, smoothings)
@@ -76,7 +76,7 @@ class KeyMorph:
                     f"what {self.info.name} was trained for."
                 ) from error
 
-    def _matched(
+    def matched(
         self,
         fixed: Image,
         moving: Image,
@@ -84,6 +84,7 @@ class KeyMorph:
         watch: Stopwatch,
         again: bool,
     ) -> list[Match]:
+        """Corresponding keypoints, the most likely ones first; again asks for the second look."""
         name, start = ("second look", 0.4) if again else ("keypoints", 0.02)
         device = str(options["device"])
         with watch.stage(name, start):
