@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image as Picture
+
 from retreg.cli import main
 from retreg.files import read_image, read_markups, write_image
 from retreg.geometry import Grid

@@ -78,8 +78,13 @@ def checkerboard(fixed: Image, moving: Image, transform: Transform, view: Grid) 
 
 
 def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
-    """The image in the plane of view as (rows, columns, 3) uint8, contrast stretched."""
+    """The image in the plane of view as (rows, columns, 3) uint8.
+
+    A colour photograph is shown as it is, everything else with its contrast stretched.
+    """
     values = resample(_as_float(image), transform, view).array[:, 0]
+    if image.array.dtype == np.uint8 and len(values) >= 3:
+        return np.moveaxis(values[:3], 0, -1).astype(np.uint8)
     low, high = np.percentile(image.grey()[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     rgb = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)

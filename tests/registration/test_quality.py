@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints
