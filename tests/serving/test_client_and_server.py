@@ -55,7 +55,8 @@ def test_the_model_is_chosen_from_the_images(a_client, a_server, a_picture, a_vo
 
 def test_options_that_are_none_are_dropped(a_client, a_server, a_volume):
     a_client.register(a_volume, a_volume, shift=None, steps=1, smoothing=float("inf"))
-    assert a_server.model.requests[-1].options == {"steps": 1, "smoothing": float("inf")}
+    options = a_server.model.requests[-1].options
+    assert (options["shift"], options["steps"], options["smoothing"]) == (0.0, 1, float("inf"))
 
 
 def test_progress_tells_the_stages_in_order_and_ends_with_done(a_client, a_volume):

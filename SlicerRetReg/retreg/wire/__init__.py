@@ -19,6 +19,7 @@ from retreg.wire.images import (
     decode_image,
     encode_image,
     image_address,
+    image_header,
 )
 from retreg.wire.json_text import dumps, loads
 from retreg.wire.models import decode_models, encode_models
@@ -57,6 +58,7 @@ __all__ = [
     "encode_transform",
     "error_slug",
     "image_address",
+    "image_header",
     "loads",
     "raised_error",
 ]

@@ -1,10 +1,12 @@
 """Images on the wire: raw little-endian voxels, and their geometry as JSON in a header.
 
 The header names size (i, j, k), world_from_index, channels, dtype and encoding; the body holds
-the voxels in the order (channels, k, j, i). "zlib+shuffle" sends the first bytes of all voxels,
-then all second bytes and so on, deflated. The address of an image is the SHA-256 of the header's
-text, a line feed, and the body, all as sent: any client can compute it, a server can check it
-before it inflates anything, and equal voxels with another geometry have another address.
+the voxels in the order (channels, k, j, i), as they are or compressed by zlib or zstd. "+shuffle"
+means that the first bytes of all voxels come first, then all second bytes and so on, which
+compresses better. zstd needs the package zstandard on both sides. The address of an image is the
+SHA-256 of the header's text, a line feed, and the body, all as sent: any client can compute it, a
+server can check it before it inflates anything, and equal voxels with another geometry have
+another address.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from retreg.wire import fields
 from retreg.wire.json_text import dumps, loads
 from retreg.wire.transforms import decode_grid, encode_grid
 
-Encoding = Literal["identity", "zlib+shuffle"]
+Encoding = Literal["identity", "zlib+shuffle", "zstd", "zstd+shuffle"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 IMAGE_HEADER = "RetReg-Image"
+Buffer = bytes | bytearray | memoryview
+MAX_ZSTD_WINDOW = 2**27  # what the command zstd accepts too
 DTYPES = (
     *("int8", "int16", "int32", "int64"),
     *("uint8", "uint16", "uint32", "uint64"),
@@ -54,6 +58,19 @@ def encode_image(image: Image, encoding: Encoding = "identity") -> tuple[str, by
 
     Raises InputError for voxels of a type outside DTYPES.
     """
+    header = image_header(image, encoding)
+    body = _little_endian(image).tobytes()
+    if encoding.endswith("+shuffle"):
+        body = _transposed(body, rows=-1, columns=image.array.itemsize)
+    if encoding.startswith("zlib"):
+        body = zlib.compress(body, 1)
+    elif encoding.startswith("zstd"):
+        body = _zstandard().ZstdCompressor(1).compress(body)
+    return header, body
+
+
+def image_header(image: Image, encoding: Encoding = "identity") -> str:
+    """The header's text alone. Raises InputError for voxels of a type outside DTYPES."""
     name = image.array.dtype.name
     if name not in DTYPES:
         raise InputError(f"Voxels of type {name} cannot be sent; use one of {', '.join(DTYPES)}.")
@@ -63,10 +80,7 @@ def encode_image(image: Image, encoding: Encoding = "identity") -> tuple[str, by
         "dtype": name,
         "encoding": encoding,
     }
-    body = np.ascontiguousarray(image.array, np.dtype(name).newbyteorder("<")).tobytes()
-    if encoding == "zlib+shuffle":
-        body = zlib.compress(_transposed(body, rows=-1, columns=image.array.itemsize), 1)
-    return dumps(header).decode("ascii"), body
+    return dumps(header).decode("ascii")
 
 
 def decode_header(text: str, max_bytes: int) -> ImageHeader:
@@ -91,9 +105,9 @@ def decode_header(text: str, max_bytes: int) -> ImageHeader:
     return header
 
 
-def decode_image(header: ImageHeader, body: bytes | bytearray) -> Image:
+def decode_image(header: ImageHeader, body: Buffer) -> Image:
     """The image in a body, never inflating more than the header declares; read-only voxels."""
-    voxels = _inflated(header, body) if header.encoding == "zlib+shuffle" else body
+    voxels = body if header.encoding == "identity" else _decompressed(header, body)
     if len(voxels) != header.nbytes:
         raise InputError(
             f"The image body holds {len(voxels)} bytes; its header declares {header.nbytes}."
@@ -105,25 +119,61 @@ def decode_image(header: ImageHeader, body: bytes | bytearray) -> Image:
     return Image(array, header.grid)
 
 
-def image_address(header_text: str, body: bytes | bytearray) -> str:
+def image_address(header_text: str, body: Buffer) -> str:
     """The address of an image as sent: 64 hexadecimal digits."""
     digest = hashlib.sha256(header_text.encode("utf-8", "replace") + b"\n")
     digest.update(body)
     return digest.hexdigest()
 
 
-def _inflated(header: ImageHeader, body: bytes | bytearray) -> bytes:
-    stream = zlib.decompressobj()
-    try:
-        shuffled = stream.decompress(body, header.nbytes + 1)
-    except zlib.error as error:
-        raise InputError("The image body is not a valid zlib stream.") from error
-    if len(shuffled) != header.nbytes or not stream.eof or stream.unused_data:
+def _decompressed(header: ImageHeader, body: Buffer) -> bytes:
+    inflate = _inflated if header.encoding.startswith("zlib") else _unpacked
+    voxels = inflate(body, header.nbytes)
+    if len(voxels) != header.nbytes:
         raise InputError(
             f"The image body does not inflate to exactly the {header.nbytes} bytes that its "
             "header declares."
         )
-    return _transposed(shuffled, rows=header.dtype.itemsize, columns=-1)
+    if header.encoding.endswith("+shuffle"):
+        return _transposed(voxels, rows=header.dtype.itemsize, columns=-1)
+    return voxels
+
+
+def _inflated(body: Buffer, nbytes: int) -> bytes:
+    """At most one byte more than nbytes; nothing when the stream does not end there."""
+    stream = zlib.decompressobj()
+    try:
+        voxels = stream.decompress(body, nbytes + 1)
+    except zlib.error as error:
+        raise InputError("The image body is not a valid zlib stream.") from error
+    return voxels if stream.eof and not stream.unused_data else b""
+
+
+def _unpacked(body: Buffer, nbytes: int) -> bytes:
+    """As _inflated, for zstd."""
+    zstandard = _zstandard()
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW).stream_reader(
+            memoryview(body), read_across_frames=True
+        ) as stream:
+            voxels: bytes = stream.read(nbytes + 1)
+    except zstandard.ZstdError as error:
+        raise InputError("The image body is not a valid zstd stream.") from error
+    return voxels
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise InputError(
+            "zstd needs the package zstandard, which is not installed; use zlib+shuffle."
+        ) from error
+    return zstandard
+
+
+def _little_endian(image: Image) -> np.ndarray:
+    return np.ascontiguousarray(image.array, image.array.dtype.newbyteorder("<"))
 
 
 def _transposed(data: bytes, rows: int, columns: int) -> bytes:

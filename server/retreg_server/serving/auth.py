@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from retreg.addresses import is_loopback
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.settings import Settings
 
 OPEN_PATHS = ("/healthz",)
 
@@ -19,9 +20,9 @@ class Doorkeeper:
     (it sends Origin) nor through a name that its owner points at 127.0.0.1 (it sends that Host).
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._token = None if token is None else token.encode("ascii")
+        self._token = None if settings.token is None else settings.token.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:

@@ -22,6 +22,7 @@ INTERNAL = (
     "happens again."
 )
 SLUGS = {401: "unauthorised", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
+         408: "too-slow", 503: "busy",
          413: "too-large", 415: "bad-file"}  # fmt: skip
 
 

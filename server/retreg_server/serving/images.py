@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError
-from retreg.image import Image
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.parcels import ImageParcel
 from retreg_server.serving.service import Service, service_of
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -48,7 +48,7 @@ async def put_image(
                 "declares.",
             )
     image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
-    service.images.put(sha256, image, image.array.nbytes)
+    service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
 
 
@@ -56,21 +56,16 @@ async def put_image(
 async def delete_image(sha256: Address, service: TheService) -> Response:
     """Forget an image."""
     if not service.images.pop(sha256):
-        raise unknown_image("This")
+        service.image(sha256, "This")  # raises what is to be told
     return Response(status_code=204)
-
-
-def unknown_image(which: str) -> ApiError:
-    """The answer that tells a client to send the image (again)."""
-    return ApiError(404, "unknown-image", f"{which} image is not on the server; send it first.")
 
 
 def _verified_image(
     sha256: str, header: str, declared: wire.ImageHeader, body: bytearray
-) -> Image:
+) -> ImageParcel:
     if wire.image_address(header, body) != sha256:
         raise InputError(
             "The image does not have the SHA-256 under which it was sent; it was damaged on the "
             "way or the sum was not taken over header, line feed and body."
         )
-    return wire.decode_image(declared, body)
+    return ImageParcel.of(wire.decode_image(declared, body), sha256)

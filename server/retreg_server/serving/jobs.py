@@ -1,36 +1,38 @@
-"""Registrations as jobs: a bounded queue in front of one worker thread.
-
-The thread is both the lock and the warm cache of the device. Everything else happens on the event
-loop, so a job needs no lock: the worker only posts states to the loop and reads the wish to stop.
-"""
+"""Registrations as jobs: a bounded queue, deadlines, cancellation, and what is kept of them."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
-from retreg.messages import RegistrationRequest, RegistrationResult
-from retreg_server.registration.base import Report
-from retreg_server.serving.errors import INTERNAL, ApiError, api_error, describe
-from retreg_server.serving.shelf import Shelf
+from retreg_server.serving import store as records
+from retreg_server.serving.child import CANCELLED
+from retreg_server.serving.children import ChildDied, ChildFailed
+from retreg_server.serving.errors import INTERNAL, ApiError, api_error
+from retreg_server.serving.executors import Executor, Task
+from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.settings import Settings
+from retreg_server.serving.store import Record, Store
+from retreg_server.serving.tracing import request_id
 
 logger = logging.getLogger(__name__)
 
-Run = Callable[[RegistrationRequest, Report], RegistrationResult]
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 BUSY_RETRY_S = 2
-SMALLEST_STEP = 0.01  # progress below this is not worth an event
-CANCELLED = "The registration was cancelled on request."
+CRASHED = (
+    "The process that worked on the registration ended unexpectedly, perhaps for lack of memory; "
+    "try again, with smaller images if that does not help."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,107 +52,185 @@ class Status:
 
 
 class Job:
-    """One registration. status and change belong to the event loop."""
+    """One registration; belongs to the event loop."""
 
-    def __init__(self, request: RegistrationRequest) -> None:
-        self.id = secrets.token_hex(16)
-        self.model = request.model
-        self.fixed_grid = request.fixed.grid
-        self.status = Status("queued", "waiting in the queue", 0.0)
-        self.change = asyncio.Event()
-        self.unwanted = threading.Event()
-        self.future: Future[None] | None = None
+    def __init__(self, record: Record, status: Status) -> None:
+        self.record = record
+        self.status = status
+        self.watchers = 0
+        self.work: asyncio.Task[Status] | None = None
+        self.life: asyncio.Task[None] | None = None
+        self.is_interrupted = False
+        self._change = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits."""
+        return self.record.id
 
     def post(self, status: Status) -> None:
         """Enter a new status and wake whoever waits for one."""
         self.status = status
-        woken, self.change = self.change, asyncio.Event()
+        woken, self._change = self._change, asyncio.Event()
         woken.set()
 
     async def next_status(self, known: Status, timeout_s: float) -> Status:
         """The status as soon as it differs from the known one, at the latest after timeout_s."""
         if self.status is known:
-            try:
-                await asyncio.wait_for(self.change.wait(), timeout_s)
-            except TimeoutError:
-                return known
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._change.wait(), timeout_s)
         return self.status
 
 
 class Jobs:
-    """The queue, the worker, and the jobs that have ended, for as long as they are kept."""
+    """The jobs of a server: those that run here, and through the store those that have ended."""
 
-    def __init__(self, run: Run, queue_size: int, ended: Shelf[Job]) -> None:
-        self.worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        self._run = run
-        self._queue_size = queue_size
+    def __init__(
+        self, executor: Executor, store: Store, settings: Settings, metrics: Metrics
+    ) -> None:
+        self._executor = executor
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
         self._active: dict[str, Job] = {}
-        self.ended = ended
+        metrics.follow_queue(lambda: self._count("queued"), lambda: self._count("running"))
 
-    def submit(self, request: RegistrationRequest) -> Job:
-        """Queue a request. Raises ApiError 429 when the queue is full."""
-        if len(self._active) > self._queue_size:
+    async def submit(self, task: Task, version: str) -> Job:
+        """Queue a task, or answer it from what is kept. Raises ApiError 429 when the queue is full.
+
+        version: of what will answer; results of other versions are not reused.
+        """
+        key = _key(task, version)
+        grid = wire.dumps(wire.encode_grid(task.fixed.image.grid)).decode("ascii")
+        record = Record(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued")
+        answered = await self._store.answered(key) if self._settings.reuse_results else None
+        if answered is not None:
+            self._metrics.reused.inc()
+            record = replace(answered, id=record.id, ended=time.time())
+            await self._store.add(record)
+            return Job(record, _status(record))
+        if len(self._active) >= self._settings.queue_size + max(1, self._executor.ready):
             raise ApiError(
                 429,
                 "busy",
-                f"{self._queue_size} registrations are waiting already; try again later.",
+                f"{self._settings.queue_size} registrations are waiting already; try again later.",
                 {"Retry-After": str(BUSY_RETRY_S)},
             )
-        job = Job(request)
+        job = Job(record, Status("queued", "waiting in the queue", 0.0))
         self._active[job.id] = job
-        loop = asyncio.get_running_loop()
-        job.future = self.worker.submit(self._work, job, request, loop)
+        await self._store.add(record)
+        job.work = asyncio.create_task(self._outcome(job, task, request_id()))
+        job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
 
-    def get(self, job_id: str) -> Job:
+    async def get(self, job_id: str) -> Job:
         """The job of that id. Raises ApiError 404."""
-        job = self._active.get(job_id) or self.ended.get(job_id)
-        if job is None:
+        job = self._active.get(job_id)
+        if job is not None:
+            return job
+        record = await self._store.get(job_id)
+        if record is None:
             raise ApiError(
                 404, "unknown-registration", "There is no such registration; it may have expired."
             )
-        return job
+        return Job(record, _status(record))
 
-    def cancel(self, job: Job) -> None:
+    async def cancel(self, job: Job) -> None:
         """Stop a job at its next report, or forget it when it has ended."""
-        if job.status.has_ended:
-            self.ended.pop(job.id)
-            return
-        job.unwanted.set()
-        if job.future is not None and job.future.cancel():
-            self._end(job, _failure(Cancelled(CANCELLED)))
+        if job.work is None or job.status.has_ended:
+            await self._store.remove(job.id)
+        else:
+            job.work.cancel()
 
-    def close(self) -> None:
-        """Stop all jobs and forget their results."""
-        for job in list(self._active.values()):
-            self.cancel(job)
-        self.ended.clear()
-        self.worker.shutdown(wait=False, cancel_futures=True)
+    async def watch(self, job: Job, interval_s: float) -> AsyncGenerator[Status, None]:
+        """The status at each change and at least once in interval_s, until the job has ended.
 
-    def _end(self, job: Job, status: Status) -> None:
+        When all who watched have gone, nobody may want the result: see _abandon.
+        """
+        job.watchers += 1
+        status = job.status
+        try:
+            yield status
+            while not status.has_ended:
+                status = await job.next_status(status, interval_s)
+                yield status
+        finally:
+            job.watchers -= 1
+            if not job.watchers and not job.status.has_ended:
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._settings.abandoned_s, self._abandon, job)
+
+    async def close(self) -> None:
+        """Give running jobs the time to finish; those that wait are handed back as interrupted."""
+        for job in self._active.values():
+            if job.status.state == "queued":
+                _interrupt(job)
+        lives = [job.life for job in self._active.values() if job.life is not None]
+        if lives:
+            await asyncio.wait(lives, timeout=self._settings.stop_grace_s)
+        for job in self._active.values():
+            _interrupt(job)
+        await asyncio.gather(*lives, return_exceptions=True)
+
+    def _abandon(self, job: Job) -> None:
+        if not job.watchers and job.work is not None:
+            job.work.cancel()
+
+    def _count(self, state: State) -> int:
+        return sum(job.status.state == state for job in self._active.values())
+
+    async def _live(self, job: Job, work: asyncio.Task[Status], request: str) -> None:
+        """Waits for the work on a job; the only place where a job ends."""
+        begun = time.perf_counter()
+        await asyncio.wait([work])
+        status = _failure(Cancelled(CANCELLED)) if work.cancelled() else work.result()
+        if job.is_interrupted and status.state != "done":
+            status = _status(records.interrupted(job.record))
+        seconds = time.perf_counter() - begun
+        facts = {"request": request, "job": job.id, "state": status.state}
+        model = job.record.model
+        logger.info(
+            "Job %s (%s): %s after %.2f s.", job.id, model, status.state, seconds, extra=facts
+        )
+        self._metrics.ended(model, status.state, seconds)
+        job.record = _recorded(job.record, status)
+        await self._store.add(job.record)
         self._active.pop(job.id, None)
-        self.ended.put(job.id, job, len(status.result) + 1024)
         job.post(status)
 
-    def _work(
-        self, job: Job, request: RegistrationRequest, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """Runs on the worker thread."""
-        start = time.perf_counter()
+    async def _outcome(self, job: Job, task: Task, request: str) -> Status:
+        deadline_s = self._settings.job_deadline_s
+
+        def tell(stage: str, fraction: float) -> None:
+            job.post(Status("running", stage, fraction))
+
         try:
-            result = self._run(request, _reporter(job, loop))
-            status = Status("done", "done", 1.0, wire.dumps(wire.encode_result(result)))
+            outcome = await self._executor.run(task, tell, deadline_s)
+        except TimeoutError:
+            sentence = f"The registration took longer than the {deadline_s:g} s that are allowed"
+            return _failed(504, "deadline", sentence + "; use smaller images or a faster model.")
         except RetRegError as error:
-            status = _failure(error)
-        except MemoryError:
-            sentence = "The registration did not fit into the server's memory; crop the images."
-            status = Status("failed", "failed", 1.0, error=ApiError(422, "no-transform", sentence))
-        except Exception as error:
-            logger.error("Job %s failed with %s.", job.id, describe(error))
-            status = Status("failed", "failed", 1.0, error=ApiError(500, "internal", INTERNAL))
-        seconds = time.perf_counter() - start
-        logger.info("Job %s (%s): %s after %.2f s.", job.id, job.model, status.state, seconds)
-        loop.call_soon_threadsafe(self._end, job, status)
+            return _failure(error)
+        except ChildDied:
+            return _failed(500, "worker-died", CRASHED)
+        except ChildFailed as error:
+            logger.error("Job %s failed with %s.", job.id, error, extra={"request": request})
+            return _failed(500, "internal", INTERNAL)
+        self._metrics.worked(task.model, outcome)
+        return Status("done", "done", 1.0, outcome.result)
+
+
+def _key(task: Task, version: str) -> str:
+    """The same for requests that must have the same answer."""
+    images = (task.fixed.address, task.moving.address)
+    asked = [*images, task.model, version, sorted(task.options.items())]
+    return hashlib.sha256(wire.dumps(asked)).hexdigest()
+
+
+def _interrupt(job: Job) -> None:
+    job.is_interrupted = True
+    if job.work is not None:
+        job.work.cancel()
 
 
 def _failure(error: RetRegError) -> Status:
@@ -158,17 +238,23 @@ def _failure(error: RetRegError) -> Status:
     return Status(state, state, 1.0, error=api_error(error))
 
 
-def _reporter(job: Job, loop: asyncio.AbstractEventLoop) -> Report:
-    """The report of a job, called by the model on the worker thread."""
-    last = Status("running", "starting", 0.0)
-    loop.call_soon_threadsafe(job.post, last)
+def _failed(status: int, slug: str, sentence: str) -> Status:
+    return Status("failed", "failed", 1.0, error=ApiError(status, slug, sentence))
 
-    def report(stage: str, fraction: float) -> None:
-        nonlocal last
-        if job.unwanted.is_set():
-            raise Cancelled(CANCELLED)
-        if stage != last.stage or abs(fraction - last.fraction) >= SMALLEST_STEP:
-            last = Status("running", stage, fraction)
-            loop.call_soon_threadsafe(job.post, last)
 
-    return report
+def _status(record: Record) -> Status:
+    """The status of a record that has ended."""
+    if record.state == "done":
+        return Status("done", "done", 1.0, record.result)
+    state: State = "cancelled" if record.state == "cancelled" else "failed"
+    error = ApiError(record.status, record.slug, record.message)
+    return Status(state, state, 1.0, error=error)
+
+
+def _recorded(record: Record, status: Status) -> Record:
+    """The record of a job that has ended."""
+    ended = replace(record, state=status.state, result=status.result, ended=time.time())
+    error = status.error
+    if error is None:
+        return ended
+    return replace(ended, status=error.status, slug=error.slug, message=error.message)

@@ -1,50 +1,117 @@
-"""Middleware that bounds request bodies, whatever they declare."""
+"""Middleware that bounds request bodies: their size, their time, and all of them together."""
 
 from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.settings import Settings
 
 MAX_MESSAGE_BYTES = 1 << 20
 FORM_OVERHEAD_BYTES = 1 << 16
+LINGER_S = 2.0
+BUSY_RETRY_S = "2"
+BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
 class BodyLimit:
-    """Counts the bytes of a body while they stream, and answers 413 when they are too many."""
+    """Counts the bytes of bodies while they stream.
 
-    def __init__(self, app: ASGIApp, max_image_bytes: int) -> None:
+    Too many of one are answered with 413, too many of all together with 503, too slow ones with
+    408. What is still on its way is read and dropped for a moment, so that the client can read
+    the answer, and then the connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._max_image_bytes = max_image_bytes
+        self._settings = settings
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._limit(scope["path"])
-        sentence = f"The body of the request is larger than the {limit} bytes that are accepted"
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            error = ApiError(413, "too-large", sentence + "; send a smaller one.")
-            await error.response()(scope, receive, send)
-            return
-        seen = 0
+        body = _Body(self._settings, self._limit(scope["path"]), receive)
+
+        async def closing_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and body.is_coming:
+                headers = [*message["headers"], (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            is_last = not message.get("more_body", False)
+            if message["type"] == "http.response.body" and is_last and body.is_coming:
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
 
         async def counting_receive() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                # The one exception that FastAPI lets pass while it parses a body.
-                raise HTTPException(413, sentence)
+            message = await body.receive()
+            self._in_flight += len(message.get("body", b""))
+            if self._in_flight > self._settings.max_upload_bytes:
+                retry = {"Retry-After": BUSY_RETRY_S}
+                raise HTTPException(503, "Too many images arrive at the same time", retry)
             return message
 
-        await self._app(scope, counting_receive, send)
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        try:
+            if scope["method"] in BODILESS:
+                body.is_coming = False
+                await self._app(scope, receive, send)
+            elif declared.isdigit() and int(declared) > body.limit:
+                error = ApiError(413, "too-large", body.sentence + "; send a smaller one.")
+                await error.response()(scope, receive, closing_send)
+            else:
+                await self._app(scope, counting_receive, closing_send)
+        finally:
+            self._in_flight -= body.counted
 
     def _limit(self, path: str) -> int:
+        largest = self._settings.max_image_bytes + FORM_OVERHEAD_BYTES
         if path.startswith("/v1/images/"):
-            return self._max_image_bytes + FORM_OVERHEAD_BYTES
-        if path == "/v1/register":
-            return 2 * (self._max_image_bytes + FORM_OVERHEAD_BYTES)
+            return largest
+        if path == "/v1/register" or path.startswith(("/infer/", "/session/")):
+            return 2 * largest
         return MAX_MESSAGE_BYTES
+
+
+class _Body:
+    """The body of one request. is_coming: whether there may be more of it."""
+
+    def __init__(self, settings: Settings, limit: int, receive: Receive) -> None:
+        self.limit = limit
+        self.counted = 0
+        self.is_coming = True
+        self.sentence = f"The body of the request is larger than the {limit} bytes accepted"
+        self._settings = settings
+        self._receive = receive
+        self._begun = asyncio.get_running_loop().time()
+
+    async def receive(self) -> Message:
+        """The next part. Raises HTTPException, which FastAPI lets pass while it parses a body."""
+        if not self.is_coming:
+            return await self._receive()  # waits for the client to go away
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.upload_idle_s):
+                async with asyncio.timeout_at(self._begun + settings.upload_total_s):
+                    message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, "The body of the request came too slowly") from None
+        self.is_coming = message["type"] == "http.request" and message.get("more_body", False)
+        self.counted += len(message.get("body", b""))
+        if self.counted > self.limit:
+            raise HTTPException(413, self.sentence)
+        return message
+
+    async def drain(self) -> None:
+        """Read and drop what still comes, for a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while self.is_coming:
+                    message = await self._receive()
+                    more = message.get("more_body", False)
+                    self.is_coming = message["type"] == "http.request" and more

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path as FilePath
-from tempfile import TemporaryDirectory
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
@@ -13,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
-from retreg.image import Image
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.images import ADDRESS_PATTERN, unknown_image
-from retreg_server.serving.jobs import Job, Status
+from retreg_server.serving.images import ADDRESS_PATTERN
+from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.service import Service, service_of
 
 router = APIRouter(prefix="/v1/registrations", tags=["registrations"])
@@ -53,11 +50,12 @@ class Order(BaseModel):
 @router.post("", status_code=202)
 async def order_registration(order: Order, service: TheService) -> Response:
     """Queue a registration; the answer holds its id."""
-    fixed = _image(service, order.fixed, "The fixed")
-    moving = _image(service, order.moving, "The moving")
+    fixed = service.image(order.fixed, "The fixed")
+    moving = service.image(order.moving, "The moving")
     model = await service.model(order.model, fixed)
     # There and back again turns the reserved spelling of infinity into the number.
-    job = service.submit(fixed, moving, model, wire.loads(wire.dumps(order.options)))
+    options = wire.loads(wire.dumps(order.options))
+    job = await service.submit(fixed, moving, model, options)
     headers = {"Location": f"{router.prefix}/{job.id}"}
     return json_response(status_message(job, job.status), 202, headers)
 
@@ -65,42 +63,54 @@ async def order_registration(order: Order, service: TheService) -> Response:
 @router.get("/{job_id}")
 async def registration_status(job_id: JobId, service: TheService) -> Response:
     """State, stage and fraction done."""
-    job = service.jobs.get(job_id)
+    job = await service.jobs.get(job_id)
     return json_response(status_message(job, job.status))
 
 
 @router.get("/{job_id}/events")
 async def registration_events(job_id: JobId, service: TheService) -> Response:
-    """Server-sent events with the status, at each change and every second, until it has ended."""
+    """Server-sent events with the status, at each change and every second, until it has ended.
+
+    A registration whose watchers have all gone is cancelled after a while.
+    """
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = _events(service.jobs.get(job_id))
+    events = _events(service.jobs, await service.jobs.get(job_id))
     return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
 @router.get("/{job_id}/result")
 async def registration_result(job_id: JobId, service: TheService) -> Response:
     """The result as JSON, or the error in which the registration ended."""
-    return result_response(service.jobs.get(job_id))
+    return result_response(await service.jobs.get(job_id))
 
 
 @router.get("/{job_id}/transform")
 async def registration_transform(
-    job_id: JobId,
-    service: TheService,
-    format: Literal["h5", "tfm"] = "h5",
+    job_id: JobId, service: TheService, format: Literal["h5", "tfm", "nii.gz"] = "h5"
 ) -> Response:
-    """The transform as an ITK file: 3-D, LPS mm, fixed points to moving points."""
-    job = service.jobs.get(job_id)
+    """The transform as an ITK file: 3-D, LPS mm, fixed points to moving points.
+
+    h5 holds every kind of transform, tfm an affine one, nii.gz a field of displacements.
+    """
+    job = await service.jobs.get(job_id)
     result_response(job)
-    content = await asyncio.to_thread(_itk_transform, job, format)
-    headers = {"Content-Disposition": f'attachment; filename="transform.{format}"'}
-    return Response(content, headers=headers, media_type="application/octet-stream")
+    return _download(await service.transform_file(job, format), f"transform.{format}")
+
+
+@router.get("/{job_id}/warped")
+async def registration_warped(
+    job_id: JobId, service: TheService, format: Literal["nrrd", "nii.gz", "png"] = "nrrd"
+) -> Response:
+    """The moving image on the grid of the fixed one; the server must still have the image."""
+    job = await service.jobs.get(job_id)
+    result_response(job)
+    return _download(await service.warped_file(job, format), f"warped.{format}")
 
 
 @router.delete("/{job_id}", status_code=204)
 async def cancel_registration(job_id: JobId, service: TheService) -> Response:
     """Cancel a registration, or forget its result when it has ended."""
-    service.jobs.cancel(service.jobs.get(job_id))
+    await service.jobs.cancel(await service.jobs.get(job_id))
     return Response(status_code=204)
 
 
@@ -108,7 +118,7 @@ def status_message(job: Job, status: Status) -> dict[str, Any]:
     """The JSON of a job's status."""
     message: dict[str, Any] = {
         "id": job.id,
-        "model": job.model,
+        "model": job.record.model,
         "state": status.state,
         "stage": status.stage,
         "fraction": status.fraction,
@@ -127,27 +137,12 @@ def result_response(job: Job) -> Response:
     return Response(job.status.result, media_type="application/json")
 
 
-async def _events(job: Job) -> AsyncIterator[bytes]:
-    status = job.status
-    while True:
-        yield b"data: " + wire.dumps(status_message(job, status)) + b"\n\n"
-        if status.has_ended:
-            return
-        status = await job.next_status(status, HEARTBEAT_S)
+async def _events(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
+    async with aclosing(jobs.watch(job, HEARTBEAT_S)) as statuses:
+        async for status in statuses:
+            yield b"data: " + wire.dumps(status_message(job, status)) + b"\n\n"
 
 
-def _image(service: Service, address: str, which: str) -> Image:
-    image = service.images.get(address)
-    if image is None:
-        raise unknown_image(which)
-    return image
-
-
-def _itk_transform(job: Job, suffix: str) -> bytes:
-    from retreg.files import write_transform
-
-    result = wire.decode_result(wire.loads(job.status.result))
-    with TemporaryDirectory() as folder:
-        path = FilePath(folder) / f"transform.{suffix}"
-        write_transform(path, result.transform, job.fixed_grid)
-        return path.read_bytes()
+def _download(content: bytes, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, headers=headers, media_type="application/octet-stream")

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 
 from fastapi import Request
 
-from retreg.errors import OptionError
-from retreg.image import Image
-from retreg.messages import ModelInfo, RegistrationRequest, Scalar
-from retreg_server.registration.engine import complete_options
+from retreg import wire
+from retreg.errors import FileError, OptionError
+from retreg.messages import ModelInfo, Scalar
+from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import default_model
+from retreg_server.serving.children import ChildDied, ChildFailed, Role
+from retreg_server.serving.crew import Crew
 from retreg_server.serving.errors import ApiError
-from retreg_server.serving.jobs import Job, Jobs, Run
+from retreg_server.serving.executors import Executor, LocalExecutor, Task
+from retreg_server.serving.jobs import Job, Jobs
+from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.shelf import Shelf
+from retreg_server.serving.store import Store
 
-LoadModels = Callable[[], tuple[ModelInfo, ...]]
+DESK = "retreg_server.serving.desk:Desk"
+MakeExecutor = Callable[[Settings, Metrics], Executor]
+
+
+def local_executor(settings: Settings, metrics: Metrics) -> Executor:
+    """One worker process for each device of the settings."""
+    return LocalExecutor(settings.devices, metrics.restarts.inc)
 
 
 class Service:
-    """What the routes work with; belongs to the event loop."""
+    """What the routes work with; belongs to the event loop. Raises InputError as Store does."""
 
-    def __init__(self, settings: Settings, run: Run, load_models: LoadModels) -> None:
+    def __init__(self, settings: Settings, make_executor: MakeExecutor) -> None:
         self.settings = settings
-        self.images: Shelf[Image] = Shelf(settings.image_store_bytes, settings.keep_s)
-        ended: Shelf[Job] = Shelf(settings.result_store_bytes, settings.keep_s)
-        self.jobs = Jobs(run, settings.queue_size, ended)
-        self._load_models = load_models
-        self._loading: asyncio.Future[tuple[ModelInfo, ...]] | None = None
+        self.metrics = Metrics()
+        self.store = Store(settings.state_dir, settings.result_store_bytes, settings.keep_s)
+        self.images: Shelf[ImageParcel] = Shelf(settings.image_store_bytes, settings.keep_s)
+        self.executor = make_executor(settings, self.metrics)
+        self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
+        scratch = {"scratch": str(self.store.scratch)}
+        self._desk = Crew("file process", [Role(DESK, scratch, {}, settings.file_memory_bytes)])
+        self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
+        self.metrics.follow_images(lambda: self.images.nbytes)
+        self.metrics.follow_workers(lambda: self.executor.ready)
 
     async def warm_up(self) -> None:
-        """Load the models on the thread that will use them."""
-        loop = asyncio.get_running_loop()
-        self._loading = loop.run_in_executor(self.jobs.worker, self._load_models)
-        await asyncio.wait([self._loading])
+        """Start the workers; returns when they are warm."""
+        self._starting = asyncio.create_task(self.executor.start())
+        await asyncio.wait([self._starting])
 
     @property
     def is_ready(self) -> bool:
-        """Whether the models are loaded."""
-        loading = self._loading
-        return loading is not None and loading.done() and loading.exception() is None
+        """Whether a worker is warm."""
+        started = self._starting is not None and self._starting.done()
+        return started and self.executor.ready > 0
 
     async def models(self) -> tuple[ModelInfo, ...]:
         """The models on offer, as soon as they are loaded. Raises ApiError 503 before start."""
-        if self._loading is None:
+        if self._starting is None:
             raise ApiError(503, "not-ready", "The server is starting; try again in a moment.")
-        return await asyncio.shield(self._loading)
+        return await asyncio.shield(self._starting)
 
-    async def model(self, name: str | None, fixed: Image) -> ModelInfo:
+    async def model(self, name: str | None, fixed: ImageParcel) -> ModelInfo:
         """The model of that name, or the default one for the image. Raises OptionError."""
-        wanted = name or default_model(fixed)
+        wanted = name or default_model(fixed.image)
         models = await self.models()
         for info in models:
             if info.name == wanted:
@@ -61,22 +78,74 @@ class Service:
             f"{', '.join(info.name for info in models)}."
         )
 
-    def submit(
-        self, fixed: Image, moving: Image, model: ModelInfo, options: Mapping[str, Scalar]
+    def image(self, address: str, which: str) -> ImageParcel:
+        """The image at an address. Raises ApiError 404 that names it by its role."""
+        image = self.images.get(address)
+        if image is None:
+            raise ApiError(
+                404, "unknown-image", f"{which} image is not on the server; send it first."
+            )
+        return image
+
+    async def submit(
+        self,
+        fixed: ImageParcel,
+        moving: ImageParcel,
+        model: ModelInfo,
+        options: Mapping[str, Scalar],
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        complete_options(model, options)
-        return self.jobs.submit(RegistrationRequest(fixed, moving, model.name, options))
+        task = Task(fixed, moving, model.name, complete_options(model, options))
+        return await self.jobs.submit(task, f"{version('retreg')} {model.weights_sha256}")
 
-    def expire(self) -> None:
+    async def read(self, content: Parcel, name: str) -> ImageParcel:
+        """The image in a file of the given content, read in the process for files.
+
+        name: one of our making, with the ending of the format. Raises InputError.
+        """
+        answer = await self._at_the_desk({"task": "read", "name": name}, (content,))
+        head = answer.head
+        return ImageParcel.received(head["header"], answer.parcels[0], head["address"])
+
+    async def transform_file(self, job: Job, suffix: str) -> bytes:
+        """The transform of a job that is done, as an ITK file."""
+        head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
+        answer = await self._at_the_desk(head, (Parcel.of(job.status.result),))
+        return bytes(answer.parcels[0].view)
+
+    async def warped_file(self, job: Job, suffix: str) -> bytes:
+        """The moving image of a job that is done on its fixed grid, as a file."""
+        moving = self.image(job.record.moving, "The moving")
+        head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
+        head["header"] = moving.header
+        enclosed = (Parcel.of(job.status.result), moving.voxels)
+        answer = await self._at_the_desk(head, enclosed)
+        return bytes(answer.parcels[0].view)
+
+    async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""
         self.images.expire()
-        self.jobs.ended.expire()
+        await self.store.expire()
 
-    def close(self) -> None:
-        """Stop working and forget all images and results."""
-        self.jobs.close()
+    async def close(self) -> None:
+        """Finish or hand back all jobs, stop all processes, and forget all images."""
+        if self._starting is not None:
+            self._starting.cancel()
+        await self.jobs.close()
+        self.executor.close()
+        self._desk.close()
         self.images.clear()
+        self.store.close()
+
+    async def _at_the_desk(self, head: Head, enclosed: Sequence[Parcel]) -> Message:
+        try:
+            deadline_s = self.settings.file_deadline_s
+            return await self._desk.ask(head, enclosed, deadline_s=deadline_s)
+        except (TimeoutError, ChildDied, ChildFailed):
+            raise FileError(
+                "The file takes more time or memory than the server allows; send a smaller one, or "
+                "one without compression."
+            ) from None
 
 
 def service_of(request: Request) -> Service:

@@ -1,33 +1,59 @@
-"""What the server may be told at start, with defaults that are safe on a laptop."""
+"""What the server may be told at start, with defaults that are safe on a laptop.
+
+Each field is a setting, with its meaning beside it; flags, environment variables, the TOML file
+and the table in docs/deployment.md are made from this one list.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
 
 from retreg.addresses import is_loopback
 from retreg.errors import InputError
 
 MIN_TOKEN_LENGTH = 16
+GIB = 2**30
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and secrets of one server.
+    """Addresses, limits and secrets of one server. Raises InputError for what is not safe.
 
-    host: address to listen on; any but the machine's own needs a token. token: what clients send
-    as bearer token. queue_size: jobs that may wait. max_image_bytes: one image, decoded.
-    image_store_bytes, result_store_bytes: what is kept for later requests. keep_s: for how long.
-    Raises InputError when the combination is not safe.
+    token: what clients send as bearer token; None lets in the programs of this machine only.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8600
+    host: Annotated[str, "address to listen on; any but this machine's needs a token"] = "127.0.0.1"
+    port: Annotated[int, "port to listen on; 0 takes a free one"] = 8600
     token: str | None = field(default=None, repr=False)
-    queue_size: int = 16
-    max_image_bytes: int = 2**30
-    image_store_bytes: int = 2 * 2**30
-    result_store_bytes: int = 2**29
-    keep_s: float = 3600.0
+    tls_cert: Annotated[Path | None, "file with the certificate chain, for HTTPS"] = None
+    tls_key: Annotated[Path | None, "file with the private key of the certificate"] = None
+    cors_origins: Annotated[Names, "origins whose pages may use this server"] = ()
+    state_dir: Annotated[
+        Path | None, "folder for results that outlive a restart; by default one for each port"
+    ] = None
+    devices: Annotated[Names, "one worker for each: auto, cpu, or numbers of CUDA devices"] = (
+        "auto",
+    )
+    queue_size: Annotated[int, "registrations that may wait; more are refused with 429"] = 16
+    job_deadline_s: Annotated[float, "seconds that a registration may run"] = 600.0
+    abandoned_s: Annotated[
+        float, "seconds after which a registration ends whose watching client has gone"
+    ] = 30.0
+    reuse_results: Annotated[bool, "answer a request that was answered before at once"] = True
+    max_image_bytes: Annotated[int, "size of one image, decoded"] = GIB
+    max_upload_bytes: Annotated[int, "size of all bodies that arrive at the same time"] = 3 * GIB
+    upload_idle_s: Annotated[float, "seconds without a byte after which an upload ends"] = 30.0
+    upload_total_s: Annotated[float, "seconds that one upload may take"] = 900.0
+    file_memory_bytes: Annotated[int, "memory of the process that reads files"] = 6 * GIB
+    file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
+    image_store_bytes: Annotated[int, "size of all images that are kept, in memory"] = 2 * GIB
+    result_store_bytes: Annotated[int, "size of all results that are kept, on disk"] = GIB // 2
+    keep_s: Annotated[float, "seconds for which unused images and results are kept"] = 3600.0
+    stop_grace_s: Annotated[float, "seconds that running registrations get at shutdown"] = 10.0
+    log_format: Annotated[str, "text, or json: one object per line"] = "text"
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -40,7 +66,22 @@ class Settings:
                 f"The token is not usable; it needs at least {MIN_TOKEN_LENGTH} characters, none "
                 "of which is a blank or outside ASCII."
             )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("TLS needs both files; give --tls-cert and --tls-key, or neither.")
+        if "*" in self.cors_origins:
+            raise InputError("The origin * would let in every page; list the origins you trust.")
+        if self.log_format not in ("text", "json"):
+            raise InputError(f"The log format {self.log_format!r} is not known; use text or json.")
+        if not self.devices or not all(map(_is_device, self.devices)):
+            raise InputError(
+                f"The devices {', '.join(self.devices)!r} are not usable; use auto, cpu, or "
+                "numbers of CUDA devices such as 0,1."
+            )
 
 
 def _is_usable(token: str) -> bool:
     return len(token) >= MIN_TOKEN_LENGTH and all("!" <= letter <= "~" for letter in token)
+
+
+def _is_device(name: str) -> bool:
+    return name in ("auto", "cpu") or (name.isascii() and name.isdigit())

@@ -53,6 +53,11 @@ class Shelf(Generic[Value]):
         self._bytes -= entry[1]
         return True
 
+    @property
+    def nbytes(self) -> int:
+        """Of all values together."""
+        return self._bytes
+
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()

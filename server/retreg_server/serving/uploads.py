@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -13,9 +10,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
 from retreg.errors import InputError, OptionError
-from retreg.image import Image
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.jobs import Job
+from retreg_server.serving.parcels import ImageParcel, Parcel
 from retreg_server.serving.registrations import result_response
 from retreg_server.serving.service import Service, service_of
 
@@ -57,21 +55,33 @@ async def register(request: Request, service: Annotated[Service, Depends(service
     async with request.form(
         max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:
-        fixed, moving = [
-            await asyncio.to_thread(_read, _uploaded(form, role), role) for role in ROLES
-        ]
+        fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
     model = await service.model(texts.pop("model", None), fixed)
     options = {name: parsed_option(model, name, text) for name, text in texts.items()}
-    job = service.submit(fixed, moving, model, options)
+    job = await service.submit(fixed, moving, model, options)
+    await wait_for_end(job, request, service)
+    return result_response(job)
+
+
+async def wait_for_end(job: Job, request: Request, service: Service) -> None:
+    """Return when the job has ended; it is cancelled when the client goes away."""
     try:
         status = job.status
         while not status.has_ended and not await request.is_disconnected():
             status = await job.next_status(status, LOOK_FOR_CLIENT_S)
     finally:
         if not job.status.has_ended:
-            service.jobs.cancel(job)
-    return result_response(job)
+            await service.jobs.cancel(job)
+
+
+async def uploaded_image(service: Service, form: FormData, role: str) -> ImageParcel:
+    """The image in the file of that name in a form. Raises InputError or ApiError 415."""
+    upload = form.get(role)
+    if not isinstance(upload, UploadFile):
+        raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
+    name = f"{role}{_suffix(upload.filename or '', role)}"
+    return await service.read(await asyncio.to_thread(_content, upload), name)
 
 
 def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
@@ -89,24 +99,11 @@ def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
         raise OptionError(f"{name} = {text!r} was given; a number was expected.") from None
 
 
-def _uploaded(form: FormData, role: str) -> UploadFile:
-    value = form.get(role)
-    if not isinstance(value, UploadFile):
-        raise InputError(
-            f"The form has no file {role!r}; send two files as the fields fixed and moving."
-        )
-    return value
-
-
-def _read(upload: UploadFile, role: str) -> Image:
-    """The image in an upload, through a file whose name the server makes."""
-    from retreg.files import read_image
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{role}{_suffix(upload.filename or '', role)}"
-        with path.open("wb") as file:
-            shutil.copyfileobj(upload.file, file)
-        return read_image(path)
+def _content(upload: UploadFile) -> Parcel:
+    parcel = Parcel(upload.size or 0)
+    upload.file.seek(0)
+    upload.file.readinto(parcel.view)  # type: ignore[attr-defined]
+    return parcel
 
 
 def _suffix(filename: str, role: str) -> str:

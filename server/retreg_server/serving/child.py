@@ -1,0 +1,118 @@
+"""The inside of a child process: it answers one request after the other until its parent is gone.
+
+A handler is an object with hello(), which tells the parent what it needs to know once all is
+warm, and answer(message, report), which does the work and raises what goes wrong.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from retreg import wire
+from retreg.errors import Cancelled, RetRegError
+from retreg_server.registration.base import Report
+from retreg_server.serving import parcels
+from retreg_server.serving.errors import describe
+from retreg_server.serving.parcels import Head, Message
+
+SMALLEST_STEP = 0.01  # progress below this is not worth a message
+CANCELLED = "The registration was cancelled on request."
+
+
+class Handler(Protocol):
+    """What a child does."""
+
+    def hello(self) -> Head:
+        """What the parent needs to know; called once, before the first request."""
+        ...
+
+    def answer(self, request: Message, report: Report) -> Message:
+        """The answer to a request. Raises RetRegError for whatever the user should be told."""
+        ...
+
+
+def main(
+    connection: Connection,
+    entry: str,
+    arguments: Mapping[str, Any],
+    environment: Mapping[str, str],
+    memory_bytes: int | None,
+) -> None:
+    """Run the handler that entry (module:callable) makes of the arguments, until the end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    module, name = entry.split(":")
+    handler: Handler = getattr(import_module(module), name)(**arguments)
+    hello = handler.hello()
+    if memory_bytes is not None:
+        limit_memory(memory_bytes)
+    try:
+        parcels.send(connection, {"kind": "hello", **hello})
+        while True:
+            request = parcels.receive(connection)
+            if request.head["kind"] != "cancel":  # one that came too late
+                answer = _answer(handler, request, connection)
+                parcels.send(connection, answer.head, answer.parcels)
+    except (EOFError, OSError):
+        return
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take so much more memory than it has, where the system can hold it to that.
+
+    Beyond the limit allocations fail with MemoryError.
+    """
+    try:
+        import resource
+        from pathlib import Path
+
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    except (ImportError, OSError):
+        return
+    limit = pages * resource.getpagesize() + more_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed takes its children with it, whatever they compute."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _answer(handler: Handler, request: Message, connection: Connection) -> Message:
+    try:
+        answer = handler.answer(request, _reporter(connection))
+        return Message({"kind": "done", **answer.head}, answer.parcels)
+    except RetRegError as error:
+        return Message({"kind": "error", **wire.encode_error(wire.error_slug(error), str(error))})
+    except Exception as error:
+        return Message({"kind": "bug", "text": describe(error)})
+
+
+def _reporter(connection: Connection) -> Report:
+    """Tells the parent how far the work is, and hears from it when the work is unwanted."""
+    last: tuple[str, float] = ("", 0.0)
+
+    def report(stage: str, fraction: float) -> None:
+        nonlocal last
+        if connection.poll(0):
+            parcels.receive(connection)  # nothing but a cancellation comes now
+            raise Cancelled(CANCELLED)
+        if stage != last[0] or abs(fraction - last[1]) >= SMALLEST_STEP:
+            last = stage, fraction
+            parcels.send(connection, {"kind": "progress", "stage": stage, "fraction": fraction})
+
+    return report

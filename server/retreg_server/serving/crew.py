@@ -1,0 +1,116 @@
+"""A crew of child processes: asks the next one that is idle, and replaces those that die."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from retreg_server.registration.base import Report, silent
+from retreg_server.serving.children import Child, ChildDied, Role
+from retreg_server.serving.parcels import Head, Message, Parcel
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 30.0
+
+
+def _nothing() -> None:
+    """Nobody counts the restarts."""
+
+
+class Crew:
+    """One process for each role; belongs to the event loop.
+
+    name: what the log calls a process. on_restart: called when one has died and is replaced.
+    """
+
+    def __init__(
+        self, name: str, roles: Sequence[Role], on_restart: Callable[[], None] = _nothing
+    ) -> None:
+        self._name = name
+        self._roles = roles
+        self._on_restart = on_restart
+        self._children: dict[Role, Child] = {}
+        self._idle: asyncio.Queue[Child] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self._starting: asyncio.Future[list[Head]] | None = None
+
+    @property
+    def ready(self) -> int:
+        """How many processes are warm."""
+        return sum(not child.has_ended for child in self._children.values())
+
+    async def start(self) -> list[Head]:
+        """Start all processes; their hellos. Tries again while one does not start."""
+        if self._starting is None:
+            self._starting = asyncio.gather(*(self._staff(role) for role in self._roles))
+        return await asyncio.shield(self._starting)
+
+    async def ask(
+        self,
+        head: Head,
+        enclosed: Sequence[Parcel] = (),
+        report: Report = silent,
+        deadline_s: float | None = None,
+    ) -> Message:
+        """The answer of the next idle process; report is called first when it takes the request.
+
+        Raises as Child.ask, and TimeoutError when the work takes longer than deadline_s.
+        """
+        await self.start()
+        child = await self._next_idle()
+        try:
+            report("starting", 0.0)
+            async with asyncio.timeout(deadline_s):
+                return await child.ask(head, enclosed, report)
+        finally:
+            if not child.has_ended:
+                self._idle.put_nowait(child)
+
+    def close(self) -> None:
+        """Kill all processes."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        for child in self._children.values():
+            child.kill()
+
+    async def _next_idle(self) -> Child:
+        while True:
+            child = await self._idle.get()
+            if not child.has_ended:
+                return child
+
+    async def _staff(self, role: Role) -> Head:
+        """Start a process for the role, at longer and longer intervals until it succeeds."""
+        pause_s = 0.5
+        while True:
+            child = Child(role, lambda ended: self._replace(role, ended))
+            try:
+                hello = await child.start()
+            except asyncio.CancelledError:
+                child.kill()
+                raise
+            except ChildDied:
+                logger.error("A %s could not be started; trying again.", self._name)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            self._children[role] = child
+            self._idle.put_nowait(child)
+            return hello
+
+    def _replace(self, role: Role, ended: Child) -> None:
+        if self._closing or self._children.get(role) is not ended:
+            return
+        logger.error("A %s has died and is replaced.", self._name)
+        self._on_restart()
+        self._spawn(self._staff(role))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

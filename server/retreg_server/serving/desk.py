@@ -1,0 +1,84 @@
+"""What the process for files does: it reads what strangers send, and writes what they ask for.
+
+It has a memory limit and can be killed at any time; its temporary files lie in a folder that the
+server empties when it starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from retreg import wire
+from retreg.errors import FileError, InputError
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg_server.registration.base import Report
+from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
+
+TRANSFORM_SUFFIXES = ("h5", "tfm", "nii.gz")
+IMAGE_SUFFIXES = ("nrrd", "nii.gz", "png")
+
+
+class Desk:
+    """The handler of the process for files: see child.Handler."""
+
+    def __init__(self, scratch: str) -> None:
+        self._scratch = scratch
+
+    def hello(self) -> Head:
+        """Write and read a small volume, which imports what takes a while."""
+        from retreg.files import read_image, write_image
+
+        with TemporaryDirectory(dir=self._scratch) as folder:
+            path = Path(folder) / "small.nrrd"
+            write_image(path, Image(np.zeros((1, 2, 2, 2), np.uint8), Grid((2, 2, 2), np.eye(4))))
+            read_image(path)
+        return {}
+
+    def answer(self, request: Message, report: Report) -> Message:  # noqa: ARG002
+        """Do the task that the head names."""
+        tasks = {"read": self._read, "transform": self._transform, "warped": self._warped}
+        try:
+            with TemporaryDirectory(dir=self._scratch) as folder:
+                return tasks[request.head["task"]](request, Path(folder))
+        except MemoryError:
+            raise FileError(
+                "The image does not fit into the memory of the server; crop it or make it coarser."
+            ) from None
+
+    def _read(self, request: Message, folder: Path) -> Message:
+        """The image in a file, whose name in the disk is of our making."""
+        from retreg.files import read_image
+
+        path = folder / request.head["name"]
+        path.write_bytes(request.parcels[0].view)
+        image = read_image(path)
+        if image.array.dtype.name not in wire.DTYPES:
+            raise InputError("The voxels are of a type that is not supported; convert them.")
+        packed = ImageParcel.of(image)
+        return Message({"header": packed.header, "address": packed.address}, (packed.voxels,))
+
+    def _transform(self, request: Message, folder: Path) -> Message:
+        """A result's transform as an ITK file."""
+        from retreg.files import write_transform
+
+        result = wire.decode_result(wire.loads(bytes(request.parcels[0].view)))
+        path = folder / f"transform.{request.head['suffix']}"
+        write_transform(path, result.transform, wire.decode_grid(request.head["grid"]))
+        return Message({}, (Parcel.of(path.read_bytes()),))
+
+    def _warped(self, request: Message, folder: Path) -> Message:
+        """The moving image on the grid of the fixed one, as a file."""
+        from retreg.files import write_image
+        from retreg.resample import resample
+
+        text, voxels = request.parcels
+        result = wire.decode_result(wire.loads(bytes(text.view)))
+        moving = ImageParcel.received(request.head["header"], voxels).image
+        path = folder / f"warped.{request.head['suffix']}"
+        grid = wire.decode_grid(request.head["grid"])
+        write_image(path, resample(moving, result.transform, grid))
+        return Message({}, (Parcel.of(path.read_bytes()),))

@@ -1,0 +1,140 @@
+"""What the process of a device does: it holds the models warm and runs one registration at a time.
+
+When the memory does not suffice, it is freed and the registration is tried once more on images
+of half the resolution. The transform lies in the world, so it holds for the full images too.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from retreg import wire
+from retreg.errors import RegistrationError
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
+from retreg_server.registration.base import Report
+from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Engine(Protocol):
+    """What answers registrations."""
+
+    def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
+        """The models that load, and the reason by name for those that do not."""
+        ...
+
+    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+        """Answer a request; calls report often."""
+        ...
+
+    def free(self) -> None:
+        """Give memory back that is not in use."""
+        ...
+
+    def device_memory(self) -> int:
+        """Bytes of device memory in use; 0 on the CPU."""
+        ...
+
+
+class LocalEngine:
+    """The registration engine of this installation."""
+
+    def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
+        """Load every model."""
+        from retreg_server.serving.catalogue import load_catalogue
+
+        catalogue = load_catalogue()
+        return catalogue.models, catalogue.failures
+
+    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+        """Run the model."""
+        from retreg_server.registration import engine
+
+        return engine.register(request, report)
+
+    def free(self) -> None:
+        """Empty the caches of the device."""
+        from retreg_server.registration.device_memory import free_memory
+
+        free_memory()
+
+    def device_memory(self) -> int:
+        """Bytes in use on the CUDA device."""
+        from retreg_server.registration.device_memory import memory_in_use
+
+        return memory_in_use()
+
+
+class DeviceWorker:
+    """The handler of a device's process: see child.Handler."""
+
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine or LocalEngine()
+
+    def hello(self) -> Head:
+        """Load the models, and name them."""
+        models, failures = self._engine.models()
+        return {"models": wire.encode_models(models), "failures": dict(failures)}
+
+    def answer(self, request: Message, report: Report) -> Message:
+        """Register: the JSON text of the result, and its keypoints' provenance for the metrics."""
+        head = request.head
+        images = [
+            ImageParcel.received(header, voxels).image
+            for header, voxels in zip(head["headers"], request.parcels, strict=True)
+        ]
+        wanted = RegistrationRequest(images[0], images[1], head["model"], head["options"])
+        result = self._register(wanted, report)
+        seconds: dict[str, Any] = result.provenance.get("seconds", {})
+        text = wire.dumps(wire.encode_result(result))
+        facts = {"seconds": dict(seconds), "device_memory": self._engine.device_memory()}
+        return Message(facts, (Parcel.of(text),))
+
+    def _register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+        try:
+            return self._engine.register(request, report)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        self._free()
+        smaller = replace(request, fixed=halved(request.fixed), moving=halved(request.moving))
+        try:
+            result = self._engine.register(smaller, report)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._free()
+            size = " x ".join(str(max(1, n // 4)) for n in request.fixed.grid.size)
+            raise RegistrationError(
+                "The images do not fit into the memory of the server's device, not even at half "
+                f"their resolution; crop or resample them to {size} voxels."
+            ) from None
+        return replace(result, provenance={**result.provenance, "resolution": "half"})
+
+    def _free(self) -> None:
+        gc.collect()
+        self._engine.free()
+
+
+def halved(image: Image) -> Image:
+    """Every second voxel along each axis, on the grid of those voxels."""
+    i, j, k = image.grid.size
+    step = np.diag([2.0 if n > 1 else 1.0 for n in (i, j, k)] + [1.0])
+    strides = tuple(slice(None, None, 2) for _ in range(3))
+    array = np.ascontiguousarray(image.array[:, *strides])
+    size = (array.shape[3], array.shape[2], array.shape[1])
+    return Image(array, Grid(size, image.grid.world_from_index @ step))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is that, for NumPy, or for torch on the CPU or on a device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

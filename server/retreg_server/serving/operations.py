@@ -1,0 +1,59 @@
+"""How the server is, what it can do, and its numbers."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from starlette.responses import Response
+
+from retreg import wire
+from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.service import Service, service_of
+
+router = APIRouter(tags=["server"])
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+TheService = Annotated[Service, Depends(service_of)]
+
+
+@router.get("/healthz")
+async def health() -> Response:
+    """Alive; needs no token."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/readyz")
+async def readiness(service: TheService) -> Response:
+    """200 when the models are loaded, 503 before."""
+    if not service.is_ready:
+        raise ApiError(503, "not-ready", "The server is loading its models; try again later.")
+    return json_response({"status": "ready"})
+
+
+@router.get("/metrics")
+async def metrics(service: TheService) -> Response:
+    """The numbers of the server for Prometheus."""
+    return Response(service.metrics.text(), media_type=PROMETHEUS)
+
+
+@router.get("/v1/info")
+async def info(service: TheService) -> Response:
+    """Version, encodings and limits."""
+    return json_response(
+        {
+            "name": "RetReg",
+            "version": version("retreg"),
+            "encodings": list(wire.ENCODINGS),
+            "dtypes": list(wire.DTYPES),
+            "max_image_bytes": service.settings.max_image_bytes,
+            "queue_size": service.settings.queue_size,
+        }
+    )
+
+
+@router.get("/v1/models")
+async def models(service: TheService) -> Response:
+    """The models on offer, with what they take and their options."""
+    return json_response(wire.encode_models(await service.models()))

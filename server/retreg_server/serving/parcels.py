@@ -1,0 +1,126 @@
+"""Messages between the processes of a server, and the large buffers that travel with them.
+
+A message is a JSON object and any number of parcels. Where the system has memory files, a parcel
+travels as the file itself: nothing is copied, however large it is, nothing has a name on a disk,
+and nothing is left when the processes are killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from retreg import wire
+from retreg.image import Image
+
+Head = dict[str, Any]
+HAS_MEMORY_FILES = hasattr(os, "memfd_create")
+
+
+class Parcel:
+    """A buffer that can be handed to another process. view: its bytes."""
+
+    def __init__(self, nbytes: int, descriptor: int | None = None) -> None:
+        """An empty parcel, or the one behind the descriptor of a memory file."""
+        is_new = descriptor is None
+        if is_new and HAS_MEMORY_FILES and nbytes:
+            descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
+            os.ftruncate(descriptor, nbytes)
+        self._descriptor = descriptor
+        if descriptor is None:
+            self.view = memoryview(bytearray(nbytes))
+        else:
+            access = mmap.ACCESS_WRITE if is_new else mmap.ACCESS_READ
+            self.view = memoryview(mmap.mmap(descriptor, nbytes, access=access))
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Parcel:
+        """A parcel with a copy of the data."""
+        parcel = cls(len(data))
+        parcel.view[:] = data
+        return parcel
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def send(self, connection: Connection) -> None:
+        """Hand it over; this side keeps it as well."""
+        if self._descriptor is None:
+            connection.send_bytes(self.view)
+        else:
+            reduction.send_handle(connection, self._descriptor, 0)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it travels as a memory file."""
+        return self._descriptor is not None
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            os.close(self._descriptor)  # type: ignore[arg-type]
+            self._descriptor = None
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """What is sent: plain JSON values, and buffers."""
+
+    head: Head
+    parcels: tuple[Parcel, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageParcel:
+    """An image whose voxels lie in a parcel, in the order of the wire without compression.
+
+    address: under which clients know it, the same for equal images.
+    """
+
+    header: str
+    voxels: Parcel
+    image: Image
+    address: str
+
+    @classmethod
+    def of(cls, image: Image, address: str | None = None) -> ImageParcel:
+        """Copy an image into a parcel; without an address it gets that of the wire."""
+        array = image.array.astype(image.array.dtype.newbyteorder("<"), copy=False)
+        header, parcel = wire.image_header(image), Parcel(array.nbytes)
+        np.frombuffer(parcel.view, array.dtype)[:] = array.reshape(-1)
+        return cls.received(header, parcel, address or wire.image_address(header, parcel.view))
+
+    @classmethod
+    def received(cls, header: str, voxels: Parcel, address: str = "") -> ImageParcel:
+        """The image that another process has packed."""
+        declared = wire.decode_header(header, len(voxels))
+        return cls(header, voxels, wire.decode_image(declared, voxels.view), address)
+
+
+def send(connection: Connection, head: Head, parcels: Sequence[Parcel] = ()) -> None:
+    """Send a message; blocks until the other side takes it. Raises OSError when it is gone."""
+    sizes = [[len(parcel), parcel.is_file] for parcel in parcels]
+    connection.send_bytes(wire.dumps({**head, "parcels": sizes}))
+    for parcel in parcels:
+        parcel.send(connection)
+
+
+def receive(connection: Connection) -> Message:
+    """The next message; blocks until there is one. Raises EOFError or OSError at the end."""
+    head = wire.loads(connection.recv_bytes())
+    parcels = tuple(_received(connection, *each) for each in head.pop("parcels"))
+    return Message(head, parcels)
+
+
+def _received(connection: Connection, nbytes: int, is_file: bool) -> Parcel:
+    if is_file:
+        return Parcel(nbytes, reduction.recv_handle(connection))
+    parcel = Parcel(0)
+    parcel.view = memoryview(connection.recv_bytes())
+    return parcel

@@ -1,0 +1,127 @@
+"""A stand-in for the models; it runs in the worker process and leaves its requests in a folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from retreg import wire
+from retreg.errors import RegistrationError
+from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
+from retreg.quality import Quality
+from retreg.transforms import Affine, ThinPlateSpline
+from retreg_server.registration.base import Report
+from retreg_server.serving.device_worker import DeviceWorker
+
+KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom")
+OPTIONS = (
+    Option("shift", "Shift along x in mm", 0.0),
+    Option("steps", "Steps of 20 ms", 0, minimum=0, maximum=1000),
+    Option("kind", "What to do", "affine", choices=KINDS),
+    Option("mirror", "A switch", False),
+    Option("smoothing", "Smoothing", 0.0, minimum=0.0),
+)
+
+
+def fake_models() -> tuple[ModelInfo, ...]:
+    """Stand-ins under the names of the default models."""
+    return (
+        ModelInfo("auto-fundus", "Pictures", ("picture",), ("affine",), OPTIONS, "Nobody 2026"),
+        ModelInfo("auto-brain", "Volumes", ("volume",), ("affine", "tps"), OPTIONS),
+    )
+
+
+def fake_worker(folder: str) -> DeviceWorker:
+    """What the worker process of the tests runs."""
+    return DeviceWorker(FakeEngine(Path(folder)))
+
+
+class FakeEngine:
+    """Shifts along x, fails, dies or takes its time, as the options say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
+        return fake_models(), {}
+
+    def free(self) -> None:
+        """Nothing to free."""
+
+    def device_memory(self) -> int:
+        return 0
+
+    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+        remember(self.folder, request)
+        options = request.options
+        steps = int(options.get("steps", 0))
+        for step in range(steps):
+            report("working", step / steps)
+            time.sleep(0.02)
+        match options.get("kind"):
+            case "nothing":
+                raise RegistrationError("Nothing in the two images looks alike.")
+            case "crash":
+                raise KeyError("secret name of a patient")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(60)
+            case "oom":
+                raise MemoryError
+            case "small-oom" if max(request.fixed.grid.size) >= 8:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return fake_result(request)
+
+
+def fake_result(request: RegistrationRequest) -> RegistrationResult:
+    """The answer when nothing goes wrong."""
+    matrix = np.eye(4)
+    matrix[0, 3] = float(request.options.get("shift", 0.0))
+    points = np.random.default_rng(1).uniform(-80, 80, (64, 3))
+    moving = points + matrix[:3, 3] + np.sin(points / 20)
+    keypoints = [Keypoints(each, np.ones(64), np.ones(64, bool)) for each in (points, moving)]
+    smoothing = float(request.options.get("smoothing", 0.0))
+    is_spline = request.options.get("kind") == "tps"
+    transform = ThinPlateSpline(points, moving, smoothing) if is_spline else Affine(matrix)
+    quality = Quality({"nmi_after": 1.25, "worst": float("inf")}, "accept", "It looks right.")
+    provenance = {
+        "model": request.model,
+        "options": dict(request.options),
+        "seconds": {"working": 0.01},
+    }
+    return RegistrationResult(transform, *keypoints, quality, provenance)
+
+
+def remember(folder: Path, request: RegistrationRequest) -> None:
+    """Write a request into the folder, complete or not at all."""
+    number = len(list(folder.glob("*.json")))
+    parts = []
+    for role in ("fixed", "moving"):
+        header, body = wire.encode_image(getattr(request, role))
+        (folder / f"{number}.{role}").write_bytes(body)
+        parts.append(header)
+    message = {"model": request.model, "options": dict(request.options), "headers": parts}
+    temporary = folder / f"{number}.tmp"
+    temporary.write_bytes(wire.dumps(message))
+    temporary.rename(folder / f"{number}.json")
+
+
+def remembered(folder: Path) -> list[RegistrationRequest]:
+    """The requests in a folder, in their order."""
+    count = len(list(folder.glob("*.json")))
+    return [_remembered(folder, number) for number in range(count)]
+
+
+def _remembered(folder: Path, number: int) -> RegistrationRequest:
+    message = wire.loads((folder / f"{number}.json").read_bytes())
+    images = []
+    for role, text in zip(("fixed", "moving"), message["headers"], strict=True):
+        header = wire.decode_header(text, 2**30)
+        images.append(wire.decode_image(header, (folder / f"{number}.{role}").read_bytes()))
+    return RegistrationRequest(*images, message["model"], message["options"])
