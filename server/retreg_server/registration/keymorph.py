@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -150,10 +151,10 @@ def inliers_of(match: Match, weights: np.ndarray) -> np.ndarray:
     missed = np.linalg.norm(
         fit("affine", match.fixed, match.moving, weights)(match.fixed) - match.moving, axis=1
     )
-    return missed < INLIER * _size(match.moving)
+    return missed < INLIER * size_mm(match.moving)
 
 
-def _size(points: np.ndarray) -> float:
+def size_mm(points: np.ndarray) -> float:
     """Root mean square distance from the centroid, in mm."""
     return float(np.sqrt(points.var(axis=0).sum()))
 
@@ -161,7 +162,7 @@ def _size(points: np.ndarray) -> float:
 def _rival(found: list[Match]) -> float:
     """The likeness under the best clearly different map; -inf when there is none."""
     best = found[0]
-    limit = RIVAL * _size(best.moving)
+    limit = RIVAL * size_mm(best.moving)
     placed = fit("affine", best.fixed, best.moving, best.weights)
     for other in found[1:]:
         if not np.isfinite(other.likeness):
@@ -172,12 +173,14 @@ def _rival(found: list[Match]) -> float:
     return -np.inf
 
 
+@cache
 def keymorph_brain() -> KeyMorph:
     """The model for brain and head volumes of any contrast and rotation."""
     info = _info("keymorph-brain", "Brain, KeyMorph keypoints", "volume")
     return KeyMorph(info, BrainLooker(), mutual_information)
 
 
+@cache
 def keymorph_fundus() -> KeyMorph:
     """The model for pictures of the retina of any kind and rotation."""
     info = _info("keymorph-fundus", "Retina, KeyMorph keypoints", "picture")

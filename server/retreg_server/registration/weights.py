@@ -62,6 +62,11 @@ def load_keypoint_net(name: str, folder: Path = FOLDER) -> tuple[KeypointNet, Ke
     return net.eval().requires_grad_(False), metadata
 
 
+def is_shipped(name: str, folder: Path = FOLDER) -> bool:
+    """Whether there are trained weights of that name; they may still be refused when loaded."""
+    return (folder / name / METADATA).is_file() and (folder / name / TENSORS).is_file()
+
+
 @cache
 def load_metadata(name: str, folder: Path = FOLDER) -> KeypointMetadata:
     """The description alone, without reading the weights. Raises FileError."""

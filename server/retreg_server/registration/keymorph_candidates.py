@@ -1,0 +1,94 @@
+"""What KeyMorph has to say to other models: further candidates, and keypoints for their result."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from retreg.errors import DegeneratePointsError, FileError, RegistrationError
+from retreg.fitting import fit_affine
+from retreg.image import Image
+from retreg.messages import Keypoints
+from retreg.transforms import Transform
+from retreg_server.registration.base import Stopwatch
+from retreg_server.registration.keymorph import (
+    KeyMorph,
+    keymorph_brain,
+    keymorph_fundus,
+    size_mm,
+    trusted_weights,
+)
+from retreg_server.registration.keypoint_matching import Match
+from retreg_server.registration.weights import is_shipped
+
+CANDIDATES = 3
+APART = 0.05  # maps closer than this share of the size of the point set are the same
+QUALITY = 0.1  # distance at which a keypoint counts half, as a share of that size
+
+
+def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[Match]:
+    """Corresponding keypoints by likeness, or nothing when no weights are installed.
+
+    again: from the second look, for an estimate of the other direction. Nothing is raised: what
+    KeyMorph cannot see, or weights that are damaged, only leave the other model on its own.
+    """
+    options = {"weights": "variance", "device": "cpu"}
+    try:
+        model = _model(fixed)
+        if model is None:
+            return []
+        return model.matched(fixed, moving, options, Stopwatch(), again)
+    except (RegistrationError, FileError) as error:
+        logging.getLogger(__name__).warning("KeyMorph gives no candidates: %s", error)
+        return []
+
+
+def keymorph_candidates(fixed: Image, moving: Image, again: bool = False) -> list[np.ndarray]:
+    """Affine matrices (4, 4) from the fixed to the moving world, most likely first, all different.
+
+    Empty without weights; see keymorph_matches.
+    """
+    return candidates_of(keymorph_matches(fixed, moving, again))
+
+
+def candidates_of(matches: list[Match]) -> list[np.ndarray]:
+    """The robust affine maps of at most CANDIDATES matches that lead to different places."""
+    found: list[np.ndarray] = []
+    for match in matches:
+        if not np.isfinite(match.likeness):
+            break
+        try:
+            weights = trusted_weights(match, "affine", True)
+            transform = fit_affine(match.fixed, match.moving, weights)
+        except DegeneratePointsError:
+            continue
+        matrix = transform.moving_from_fixed
+        known = [_distance(matrix, other, match.fixed) for other in found]
+        if min(known, default=np.inf) > APART * size_mm(match.moving):
+            found.append(matrix)
+    return found[:CANDIDATES]
+
+
+def supporting_keypoints(match: Match, transform: Transform) -> tuple[Keypoints, Keypoints]:
+    """The network's keypoints in both images, judged by a transform that something else found.
+
+    The weight of a pair falls with its distance from the transform; within QUALITY of the size of
+    the point set it counts as an inlier.
+    """
+    missed = np.linalg.norm(transform(match.fixed) - match.moving, axis=1)
+    relative = missed / (QUALITY * size_mm(match.moving))
+    weights = match.weights / (1 + relative**2)
+    inliers = relative < 1
+    return Keypoints(match.fixed, weights, inliers), Keypoints(match.moving, weights, inliers)
+
+
+def _model(image: Image) -> KeyMorph | None:
+    if image.is_picture:
+        return keymorph_fundus() if is_shipped("keymorph-fundus") else None
+    return keymorph_brain() if is_shipped("keymorph-brain") else None
+
+
+def _distance(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> float:
+    difference = first - second
+    return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
