@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from retreg import wire
 from retreg.addresses import is_loopback
-from retreg.errors import InputError, ServerError
+from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 
@@ -27,6 +27,7 @@ Progress = Callable[[str, float], None]
 
 RECONNECTS = 5
 UNKNOWN_IMAGE = "unknown-image"
+BYTES = "application/octet-stream"
 
 
 class Client:
@@ -136,25 +137,29 @@ class Client:
         }
         give_up = time.monotonic() + self._busy_timeout_s
         while True:
-            for role, image in images.items():
-                tell(f"sending the {role} image", 0.0)
-                self._upload(image)
-            answer = self._request("POST", "/v1/registrations", data=wire.dumps(order), json=True)
+            answer = self._order(images, order, tell)
             if answer.status_code == 202:
                 return f"/v1/registrations/{_parsed(answer)['id']}"
-            patient = time.monotonic() < give_up
             # An image may have been forgotten between the question for it and the order.
             forgotten = answer.status_code == 404 and _parsed(answer).get("error") == UNKNOWN_IMAGE
-            if not patient or not (forgotten or answer.status_code == 429):
-                raise wire.raised_error(answer.status_code, _parsed(answer))
+            busy = answer.status_code == 429 or "Retry-After" in answer.headers
+            if not (forgotten or busy) or time.monotonic() >= give_up:
+                raise _error(answer)
             _wait(_retry_after_s(answer), tell)
 
-    def _upload(self, image: _Upload) -> None:
-        path = f"/v1/images/{image.address}"
-        if self._request("HEAD", path).status_code == 200:
-            return
-        header = {wire.IMAGE_HEADER: image.header, "Content-Type": "application/octet-stream"}
-        _checked(self._request("PUT", path, data=image.body, headers=header))
+    def _order(
+        self, images: Mapping[str, _Upload], order: Mapping[str, Any], tell: Progress
+    ) -> requests.Response:
+        """The answer to the order, or to the first image that the server refuses."""
+        for role, image in images.items():
+            tell(f"sending the {role} image", 0.0)
+            path = f"/v1/images/{image.address}"
+            if self._request("HEAD", path).status_code != 200:
+                header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
+                answer = self._request("PUT", path, data=image.body, headers=header)
+                if answer.status_code >= 300:
+                    return answer
+        return self._request("POST", "/v1/registrations", data=wire.dumps(order), json=True)
 
     def _follow(self, job: str, tell: Progress) -> None:
         """Return when the job has ended, however it ended."""
@@ -276,8 +281,17 @@ def _bearer(token: str | None) -> Callable[[Any], Any]:
 
 def _checked(answer: requests.Response) -> requests.Response:
     if answer.status_code >= 300:
-        raise wire.raised_error(answer.status_code, _parsed(answer))
+        raise _error(answer)
     return answer
+
+
+def _error(answer: requests.Response) -> RetRegError:
+    """What the server tells, with the number under which its log has the request."""
+    error = wire.raised_error(answer.status_code, _parsed(answer))
+    number = answer.headers.get("X-Request-ID", "")[:32]
+    if isinstance(error, ServerError) and number.isalnum():
+        return ServerError(f"{error} (request {number})")
+    return error
 
 
 def _parsed(answer: requests.Response) -> Mapping[str, Any]:
