@@ -225,6 +225,7 @@ def _our_pair(images: Path) -> Any:
 
 def _our_looker() -> Any:
     import torch
+
     from retreg_server.registration.keypoint_looks import BrainLooker
     from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
     from retreg_server.registration.weights import KeypointMetadata, is_shipped
