@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
 
+from retreg import wire
 from retreg.cli import main
 from retreg.client import Client
-from retreg.errors import InputError
+from retreg.errors import InputError, RegistrationError, ServerError
+from retreg.geometry import Grid
+from retreg.image import Image
 from retreg.messages import ModelInfo, Option
 from retreg_server.commands import doctor
 from retreg_server.commands.models import table
-from retreg_server.commands.serve import listening_socket, token
+from retreg_server.commands.serve import listening_socket
+from retreg_server.serving.sources import token
 
 
 def test_serve_prints_its_address_when_ready_and_stops_on_ctrl_c():
@@ -132,3 +143,90 @@ def test_doctor_reports_the_installation(capsys):
     assert "CUDA" in text
     assert "free memory" in text
     assert status == int("FAIL" in text)
+
+
+@contextmanager
+def serving(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`retreg serve` in its own process, and its address."""
+    command = [sys.executable, "-m", "retreg.cli", "serve", *flags]
+    inherited = {key: value for key, value in os.environ.items() if key != "RETREG_TOKEN"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=inherited | environment, **pipes) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("RetReg server ready at "), process.stderr.read()
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [int(pid) for path in tasks for pid in path.read_text().split()]
+
+
+def a_volume(seed: int) -> Image:
+    array = np.random.default_rng(seed).integers(0, 900, (1, 40, 40, 40)).astype(np.int16)
+    return Image(array, Grid((40, 40, 40), np.eye(4)))
+
+
+def test_a_killed_server_keeps_its_results_and_leaves_neither_images_nor_processes(tmp_path):
+    flags = ("--port", "0", "--state-dir", str(tmp_path / "state"))
+    scratch = str(tmp_path / "tmp")
+    Path(scratch).mkdir()
+    volume = a_volume(0)
+    with serving(*flags, TMPDIR=scratch) as (process, url):
+        # Noise may or may not be registered.
+        with Client(url) as client, suppress(RegistrationError):
+            client.register(volume, volume, model="auto-brain")
+        path = done_job(tmp_path / "state")
+        begin_upload(url, a_volume(1))
+        family = children(process)
+        assert family
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    assert not list(Path(scratch).iterdir())
+    with serving(*flags, TMPDIR=scratch) as (process, url):
+        status = requests.get(f"{url}/v1/registrations/{path}", timeout=10).json()
+        assert status["state"] in ("done", "failed")
+        assert status.get("error", {}).get("error") != "interrupted"
+        assert not list((tmp_path / "state" / "scratch").iterdir())
+
+
+def done_job(state: Path) -> str:
+    """The id of the only registration in a copy of the locked database."""
+    copy = state.parent / "copy"
+    shutil.copytree(state, copy)
+    with sqlite3.connect(copy / "registrations.sqlite") as database:
+        [(found, result)] = database.execute("SELECT id, state FROM jobs").fetchall()
+    assert result in ("done", "failed")
+    return found
+
+
+def begin_upload(url: str, image: Image) -> None:
+    """Send a part of an image and keep the connection."""
+    header, body = wire.encode_image(image)
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    lines = [f"PUT /v1/images/{'0' * 64} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
+    lines += [f"{wire.IMAGE_HEADER}: {header}", "", ""]
+    connection.sendall("\r\n".join(lines).encode() + body[:50_000])
+
+
+def test_https_by_two_options(tmp_path):
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    files = ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    with serving("--port", "0", "--tls-cert", str(cert), "--tls-key", str(key)) as (_, url):
+        assert url.startswith("https://")
+        assert requests.get(f"{url}/healthz", verify=str(cert), timeout=10).ok
+        with Client(url) as client, pytest.raises(ServerError, match="certificate"):
+            client.health()

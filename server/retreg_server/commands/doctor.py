@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from retreg.errors import InputError, RetRegError
-from retreg_server.commands.serve import token
+from retreg_server.serving.sources import token
 
 HELP = "check the installation, the device and a server"
 

@@ -8,46 +8,43 @@ import os
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
+from retreg_server.serving import sources
+from retreg_server.serving.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
 
 HELP = "start the server"
-
-GRACE_S = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
-    )
-    parser.add_argument("--port", type=int, default=8600, help="0 takes a free one (default: 8600)")
-    parser.add_argument(
-        "--token-file",
-        type=Path,
-        help="file with the token that clients must send (default: the variable RETREG_TOKEN)",
-    )
+    sources.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; prints one line with the address when ready.
 
-    Raises InputError when the address needs a token or cannot be used.
+    Raises InputError when a setting cannot be used, or the address needs a token.
     """
     import uvicorn
 
     from retreg_server.serving.app import create_app
-    from retreg_server.serving.settings import Settings
 
-    settings = Settings(host=args.host, port=args.port, token=token(args.token_file))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = sources.settings_from(args, os.environ)
+    if settings.state_dir is None and settings.port:
+        settings = replace(settings, state_dir=state_folder(settings.port))
+    log_to_standard_error(settings.log_format)
     listener = listening_socket(settings.host, settings.port)
-    port = listener.getsockname()[1]
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = _address(settings, listener.getsockname()[1])
 
     def announce() -> None:
-        sys.stdout.write(f"RetReg server ready at http://{host}:{port}\n")
+        sys.stdout.write(f"RetReg server ready at {address}\n")
         sys.stdout.flush()
 
     config = uvicorn.Config(
@@ -56,24 +53,46 @@ def run(args: argparse.Namespace) -> int:
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        proxy_headers=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=round(settings.stop_grace_s),
     )
+    _check_certificate(config)
     with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
         uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
-def token(path: Path | None) -> str | None:
-    """The token in the first line of a file, else the one in RETREG_TOKEN, else None."""
-    if path is None:
-        return os.environ.get("RETREG_TOKEN") or None
+def state_folder(port: int) -> Path:
+    """Where the results of a server stay that was not told where."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "retreg" / f"server-{port}"
+
+
+def log_to_standard_error(log_format: str) -> None:
+    """Log as text or JSON."""
+    from retreg_server.serving.tracing import JsonFormatter, TextFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _address(settings: Settings, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'http' if settings.tls_cert is None else 'https'}://{host}:{port}"
+
+
+def _check_certificate(config: uvicorn.Config) -> None:
+    """Raise InputError when the files for TLS cannot be used."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError):
+        config.load()
+    except (OSError, ValueError):  # an ssl.SSLError is an OSError
         raise InputError(
-            f"The token file {path.name} cannot be read; create it with one line of text."
+            "The TLS certificate or its key cannot be used; check --tls-cert and --tls-key: PEM "
+            "files that belong together."
         ) from None
-    return lines[0].strip() if lines else ""
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

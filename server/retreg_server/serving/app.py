@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from retreg_server.serving import images, operations, registrations, uploads
 from retreg_server.serving.auth import Doorkeeper
 from retreg_server.serving.errors import LastResort, add_error_handlers
 from retreg_server.serving.limits import BodyLimit
+from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.service import MakeExecutor, Service, local_executor
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.tracing import Tracing
+from retreg_server.serving.tracing import HEADER, Tracing
 
 EXPIRE_EVERY_S = 60.0
 
@@ -53,6 +55,14 @@ def create_app(
     add_error_handlers(app)
     # The one added last is the outermost.
     app.add_middleware(Doorkeeper, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=METHODS,
+            allow_headers=["*"],
+            expose_headers=[HEADER],
+        )
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(LastResort)
     app.add_middleware(Tracing, metrics=service.metrics)

@@ -16,12 +16,14 @@ OPEN_PATHS = ("/healthz",)
 class Doorkeeper:
     """With a token, every path but /healthz needs it. Without one, browsers are kept out.
 
-    A page of another origin must not reach a server on the user's own machine, neither directly
-    (it sends Origin) nor through a name that its owner points at 127.0.0.1 (it sends that Host).
+    A page of an origin that the settings do not list must not reach a server on the user's own
+    machine, neither directly (it sends Origin) nor through a name that its owner points at
+    127.0.0.1 (it sends that Host).
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
+        self._origins = settings.cors_origins
         self._token = None if settings.token is None else settings.token.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +37,7 @@ class Doorkeeper:
     def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and origin.partition("://")[2] != host:
+        if origin and origin.partition("://")[2] != host and origin not in self._origins:
             return ApiError(403, "forbidden", "Pages of other origins may not use this server.")
         if self._token is None:
             if not is_loopback(_without_port(host)):
