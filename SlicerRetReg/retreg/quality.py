@@ -94,7 +94,7 @@ class Limits:
     correlation: float
 
 
-ACCEPT = Limits(agreement=0.5, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2)
+ACCEPT = Limits(agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2)
 FAIL = Limits(agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1)
 
 

@@ -92,7 +92,7 @@ def test_a_good_registration_is_accepted_in_a_sentence():
 @pytest.mark.parametrize(
     ("changes", "verdict", "words"),
     [
-        ({"agreement": 0.4}, "check", "counterpart"),
+        ({"agreement": 0.3}, "check", "counterpart"),
         ({"agreement": 0.05}, "fail", "counterpart"),
         ({"agreement": np.nan}, "fail", "counterpart"),
         ({"inconsistency": 0.05}, "check", "other way"),
