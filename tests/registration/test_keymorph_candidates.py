@@ -65,6 +65,12 @@ def test_candidates_are_the_affine_maps_of_different_matches(monkeypatch):
     np.testing.assert_allclose(matrices[0], expected, atol=1e-9)
 
 
+def test_candidates_belong_to_the_family_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(hook, "_model", lambda _: FakeModel([a_match()]))
+    (rigid,) = hook.keymorph_candidates(VOLUME, VOLUME, "rigid")
+    np.testing.assert_allclose(rigid[:3, :3] @ rigid[:3, :3].T, np.eye(3), atol=1e-9)
+
+
 def test_matches_that_determine_nothing_are_passed_over(monkeypatch):
     line = np.outer(np.arange(40.0), [1, 0, 0])
     found = [Match(line, line, np.ones(40), 2.0, 0.0), a_match(7)]
@@ -76,7 +82,7 @@ def test_keypoints_are_judged_by_the_transform_of_the_other_model():
     match = a_match(noise=0.5)
     match.moving[0] += 60
     transform = Affine(fit_affine(match.fixed[1:], match.moving[1:]).moving_from_fixed)
-    fixed, moving = hook.supporting_keypoints(match, transform)
+    fixed, moving = hook.supporting_keypoints([a_match(90), match], transform)
     assert fixed.points is not moving.points
     np.testing.assert_array_equal(moving.points, match.moving)
     assert not fixed.inliers[0]

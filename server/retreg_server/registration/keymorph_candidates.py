@@ -7,10 +7,10 @@ import logging
 import numpy as np
 
 from retreg.errors import DegeneratePointsError, FileError, RegistrationError
-from retreg.fitting import fit_affine
+from retreg.fitting import fit
 from retreg.image import Image
 from retreg.messages import Keypoints
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.keymorph import (
     KeyMorph,
@@ -20,6 +20,7 @@ from retreg_server.registration.keymorph import (
     trusted_weights,
 )
 from retreg_server.registration.keypoint_matching import Match
+from retreg_server.registration.robust_fit import Linear
 from retreg_server.registration.weights import is_shipped
 
 CANDIDATES = 3
@@ -44,25 +45,28 @@ def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[M
         return []
 
 
-def keymorph_candidates(fixed: Image, moving: Image, again: bool = False) -> list[np.ndarray]:
-    """Affine matrices (4, 4) from the fixed to the moving world, most likely first, all different.
+def keymorph_candidates(
+    fixed: Image, moving: Image, family: Linear = "affine", again: bool = False
+) -> list[np.ndarray]:
+    """Matrices (4, 4) from the fixed to the moving world, most likely first, all different.
 
     Empty without weights; see keymorph_matches.
     """
-    return candidates_of(keymorph_matches(fixed, moving, again))
+    return candidates_of(keymorph_matches(fixed, moving, again), family)
 
 
-def candidates_of(matches: list[Match]) -> list[np.ndarray]:
-    """The robust affine maps of at most CANDIDATES matches that lead to different places."""
+def candidates_of(matches: list[Match], family: Linear = "affine") -> list[np.ndarray]:
+    """The robust maps of at most CANDIDATES matches that lead to different places."""
     found: list[np.ndarray] = []
     for match in matches:
         if not np.isfinite(match.likeness):
             break
         try:
-            weights = trusted_weights(match, "affine", True)
-            transform = fit_affine(match.fixed, match.moving, weights)
+            weights = trusted_weights(match, family, True)
+            transform = fit(family, match.fixed, match.moving, weights)
         except DegeneratePointsError:
             continue
+        assert isinstance(transform, Affine)
         matrix = transform.moving_from_fixed
         known = [_distance(matrix, other, match.fixed) for other in found]
         if min(known, default=np.inf) > APART * size_mm(match.moving):
@@ -70,14 +74,19 @@ def candidates_of(matches: list[Match]) -> list[np.ndarray]:
     return found[:CANDIDATES]
 
 
-def supporting_keypoints(match: Match, transform: Transform) -> tuple[Keypoints, Keypoints]:
+def supporting_keypoints(
+    matches: list[Match], transform: Transform
+) -> tuple[Keypoints, Keypoints]:
     """The network's keypoints in both images, judged by a transform that something else found.
 
-    The weight of a pair falls with its distance from the transform; within QUALITY of the size of
-    the point set it counts as an inlier.
+    Of the matches (one or more) the one closest to the transform is taken. The weight of a pair
+    falls with its distance from the transform; within QUALITY of the size of the point set it
+    counts as an inlier.
     """
-    missed = np.linalg.norm(transform(match.fixed) - match.moving, axis=1)
-    relative = missed / (QUALITY * size_mm(match.moving))
+    distances = [np.linalg.norm(transform(m.fixed) - m.moving, axis=1) for m in matches]
+    closest = int(np.argmin([np.median(missed) for missed in distances]))
+    match = matches[closest]
+    relative = distances[closest] / (QUALITY * size_mm(match.moving))
     weights = match.weights / (1 + relative**2)
     inliers = relative < 1
     return Keypoints(match.fixed, weights, inliers), Keypoints(match.moving, weights, inliers)
