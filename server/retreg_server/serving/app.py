@@ -10,7 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from retreg_server.serving import images, operations, registrations, uploads
+from retreg_server.serving import images, monailabel, operations, registrations, uploads
 from retreg_server.serving.auth import Doorkeeper
 from retreg_server.serving.errors import LastResort, add_error_handlers
 from retreg_server.serving.limits import BodyLimit
@@ -50,7 +50,7 @@ def create_app(
         title="RetReg", version=version("retreg"), lifespan=life, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for part in (operations, images, registrations, uploads):
+    for part in (operations, images, registrations, uploads, monailabel):
         app.include_router(part.router)
     add_error_handlers(app)
     # The one added last is the outermost.

@@ -24,6 +24,7 @@ from retreg_server.serving.settings import Settings
 from retreg_server.serving.shelf import Shelf
 from retreg_server.serving.store import Store
 
+MAX_SESSIONS = 10_000
 DESK = "retreg_server.serving.desk:Desk"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
 
@@ -41,6 +42,7 @@ class Service:
         self.metrics = Metrics()
         self.store = Store(settings.state_dir, settings.result_store_bytes, settings.keep_s)
         self.images: Shelf[ImageParcel] = Shelf(settings.image_store_bytes, settings.keep_s)
+        self.sessions: Shelf[str] = Shelf(MAX_SESSIONS, settings.keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         scratch = {"scratch": str(self.store.scratch)}
@@ -125,6 +127,7 @@ class Service:
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""
         self.images.expire()
+        self.sessions.expire()
         await self.store.expire()
 
     async def close(self) -> None:

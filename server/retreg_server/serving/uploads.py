@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData, UploadFile
@@ -25,28 +25,20 @@ LOOK_FOR_CLIENT_S = 0.25
 MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
 ROLES = ("fixed", "moving")
-FORM_SCHEMA = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": list(ROLES),
-                    "properties": {
-                        "fixed": {"type": "string", "format": "binary"},
-                        "moving": {"type": "string", "format": "binary"},
-                        "model": {"type": "string", "maxLength": MAX_TEXT_BYTES},
-                    },
-                    "additionalProperties": {"type": "string", "maxLength": MAX_TEXT_BYTES},
-                }
-            }
-        },
-    }
-}
+FILES = ("fixed", "moving", "files", "file", "label")
 
 
-@router.post("", openapi_extra=FORM_SCHEMA)
+def form_schema(*names: str) -> dict[str, Any]:
+    """What the OpenAPI document says of a form with these fields."""
+    text = {"type": "string", "maxLength": MAX_TEXT_BYTES}
+    file = {"type": "string", "format": "binary"}
+    fields = {name: file if name in FILES else text for name in names}
+    schema = {"type": "object", "properties": fields, "additionalProperties": text}
+    content = {"multipart/form-data": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@router.post("", openapi_extra=form_schema(*ROLES, "model"))
 async def register(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
     """Register two files and answer with the result; other fields are options of the model.
 

@@ -1,0 +1,191 @@
+"""MONAI Label's protocol, so that its unmodified client can list models and register images.
+
+A registration needs two images: the file is the fixed and the label the moving one, or the
+session is the fixed one and params names the session of the moving one as "moving_session".
+Parameters that are no words of the protocol are options of the model. The answer holds the
+transform as an ITK file, and as parameters what /v1/registrations/{id}/result answers.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.datastructures import FormData
+from starlette.responses import Response
+
+from retreg import wire
+from retreg.errors import InputError, OptionError
+from retreg.messages import ModelInfo
+from retreg_server.serving.auth import is_token, unauthorised
+from retreg_server.serving.desk import TRANSFORM_SUFFIXES
+from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.registrations import result_response
+from retreg_server.serving.service import Service, service_of
+from retreg_server.serving.uploads import form_schema, uploaded_image, wait_for_end
+
+router = APIRouter(tags=["MONAI Label"])
+
+MAX_PARAMS_BYTES = 1 << 16
+WORDS = {"client_id", "model", "image", "session_id", "moving_session", "result_extension",
+         "result_dtype", "result_compress", "result_write_to_file", "device"}  # fmt: skip
+TheService = Annotated[Service, Depends(service_of)]
+SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+ModelName = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
+Output = Annotated[Literal["", "json", "image", "all"], Query()]
+
+
+@router.get("/info/")
+async def info(service: TheService) -> Response:
+    """The models in the form that MONAI Label's clients expect."""
+    models = {each.name: _model(each) for each in await service.models()}
+    message = {"name": "RetReg", "description": "Image registration", "version": version("retreg")}
+    nothing = ("trainers", "strategies", "scoring", "train_stats", "datastore")
+    absent: dict[str, Any] = {name: {} for name in nothing}
+    return json_response({**message, **absent, "labels": [], "models": models})
+
+
+@router.put("/session/", openapi_extra=form_schema("files"))
+async def create_session(request: Request, service: TheService) -> Response:
+    """Keep one image for later; its session stands for it."""
+    async with _form(request) as form:
+        if len(form.getlist("files")) != 1:
+            raise InputError("A session holds one image; send one file in the field files.")
+        image = await uploaded_image(service, form, "files")
+    service.images.put(image.address, image, len(image.voxels))
+    session = secrets.token_hex(16)
+    service.sessions.put(session, image.address, 1)
+    return json_response({"session_id": session, "session_info": _session(service, session)})
+
+
+@router.get("/session/{session}")
+async def get_session(session: SessionId, service: TheService) -> Response:
+    """Whether the session still holds its image."""
+    _session_image(service, session, "This")
+    return json_response(_session(service, session))
+
+
+@router.delete("/session/{session}")
+async def remove_session(session: SessionId, service: TheService) -> Response:
+    """Forget a session."""
+    _session_image(service, session, "This")
+    service.sessions.pop(session)
+    return json_response(_session(service, session))
+
+
+@router.post("/infer/{model}", openapi_extra=form_schema("file", "label", "params"))
+async def infer(
+    model: ModelName,
+    request: Request,
+    service: TheService,
+    session_id: Annotated[str, Query(max_length=64)] = "",
+    output: Output = "",
+) -> Response:
+    """Register two images; cancelled when the client goes away."""
+    async with _form(request) as form:
+        params = _params(form)
+        moving_session = str(params.get("moving_session", ""))
+        fixed = await _image(service, session_id, form, "file")
+        moving = await _image(service, moving_session, form, "label")
+    try:
+        chosen = await service.model(model, fixed)
+    except OptionError as error:
+        raise ApiError(404, "unknown-model", str(error)) from None
+    suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
+    if suffix not in TRANSFORM_SUFFIXES:
+        suffix = TRANSFORM_SUFFIXES[0]  # clients ask for .nrrd or .nii.gz, whatever the model
+    options = {name: value for name, value in params.items() if name not in WORDS}
+    job = await service.submit(fixed, moving, chosen, options)
+    await wait_for_end(job, request, service)
+    result = result_response(job)
+    if output == "json":
+        return result
+    file = await service.transform_file(job, suffix)
+    return _answer(bytes(result.body), file, f"transform.{suffix}", output)
+
+
+@router.get("/auth/")
+async def auth_enabled(service: TheService) -> Response:
+    """Whether a token is needed; answered without one, for clients ask this first."""
+    return json_response({"enabled": service.settings.token is not None})
+
+
+@router.post("/auth/token", openapi_extra=form_schema("username", "password"))
+async def auth_token(request: Request, service: TheService) -> Response:
+    """The log-in of MONAI Label's clients: any name, and the token as the password."""
+    async with _form(request) as form:
+        password = form.get("password")
+    token = service.settings.token
+    if token is None or not isinstance(password, str) or not is_token(password.encode(), token):
+        raise unauthorised()
+    return json_response({"access_token": token, "token_type": "bearer"})
+
+
+@router.get("/auth/token/valid")
+async def auth_token_valid() -> Response:
+    """Only asked with the right token: without one, nothing gets here."""
+    return json_response({"valid": True})
+
+
+def _form(request: Request) -> Any:
+    return request.form(max_files=2, max_fields=8, max_part_size=MAX_PARAMS_BYTES)
+
+
+def _model(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "type": "registration",
+        "labels": [],
+        "dimension": 2 if info.kinds == ("picture",) else 3,
+        "description": info.title,
+        "config": {option.name: option.default for option in info.options},
+    }
+
+
+def _session(service: Service, session: str) -> dict[str, Any]:
+    now = int(time.time())
+    expiry = int(service.settings.keep_s)
+    stamps = {"create_ts": now, "last_access_ts": now, "expiry": expiry}
+    return {"name": session, "path": "", "image": session, "meta": {}, **stamps}
+
+
+def _session_image(service: Service, session: str, which: str) -> ImageParcel:
+    address = service.sessions.get(session)
+    if address is None:
+        raise ApiError(404, "unknown-session", f"{which} session does not exist; it has expired.")
+    return service.image(address, f"{which} session's")
+
+
+def _params(form: FormData) -> dict[str, Any]:
+    text = form.get("params") or "{}"
+    params = wire.loads(text) if isinstance(text, str) else None
+    if not isinstance(params, dict):
+        raise InputError("The field params is not a JSON object, which was expected.")
+    return params
+
+
+async def _image(service: Service, session: str, form: FormData, field: str) -> ImageParcel:
+    if session:
+        return _session_image(service, session, "The fixed" if field == "file" else "The moving")
+    return await uploaded_image(service, form, field)
+
+
+def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
+    binary = "application/octet-stream"
+    if output == "image":
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(file, headers=headers, media_type=binary)
+    boundary = secrets.token_hex(16)
+    lines = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n'
+        "Content-Type: application/json\r\n\r\n",
+        f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+        f"Content-Type: {binary}\r\n\r\n",
+        f"\r\n--{boundary}--\r\n",
+    ]
+    first, second, last = (line.encode("ascii") for line in lines)
+    body = first + params + second + file + last
+    return Response(body, media_type=f"multipart/form-data; boundary={boundary}")
