@@ -11,11 +11,14 @@ from torch.nn import functional
 
 from retreg.quality import normalised_mutual_information
 from retreg_server.registration.keypoint_detection import robust_affine
+from retreg_server.registration.keypoint_inputs import normalised
 from retreg_server.registration.keypoint_looks import Look, weights
 from retreg_server.registration.nets.centre_of_mass import Weighting
 
 Likeness = Callable[[np.ndarray, np.ndarray], float]
-"""Of the fixed image and the moving one on its grid, arrays of the same shape: more is better."""
+"""Of the fixed image and the moving one on its grid, arrays of the same shape with values from 0
+to 1: more is better."""
+SHOWN = 0.05
 SMALL = 64  # voxels (or 4 times as many pixels) along a side of the images that are compared
 
 
@@ -65,8 +68,8 @@ def matches(fixed: Look, moving: Look, weighting: Weighting, likeness: Likeness)
 
 
 def mutual_information(fixed: np.ndarray, warped: np.ndarray) -> float:
-    """Normalised mutual information where either shows something; for any two contrasts."""
-    shown = (fixed > 0.05 * fixed.max()) | (warped > 0.05 * warped.max())
+    """Normalised mutual information where either image shows something; for any two contrasts."""
+    shown = (fixed > SHOWN) | (warped > SHOWN)
     value = normalised_mutual_information(fixed[shown][::3], warped[shown][::3])
     return value if np.isfinite(value) else -np.inf
 
@@ -80,5 +83,5 @@ def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
 
 def _small(image: torch.Tensor) -> torch.Tensor:
     if image.ndim == 5:
-        return functional.avg_pool3d(image, image.shape[-1] // SMALL)
-    return functional.avg_pool2d(image, max(1, image.shape[-1] // (4 * SMALL)))
+        return normalised(functional.avg_pool3d(image, max(1, image.shape[-1] // SMALL)))
+    return normalised(functional.avg_pool2d(image, max(1, image.shape[-1] // (4 * SMALL))))
