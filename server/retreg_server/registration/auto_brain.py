@@ -25,6 +25,7 @@ from retreg_server.registration.rotation_search import (
     Jitter,
     angles_deg,
     climb,
+    shifted,
     similarities,
     uniform_rotations,
     well_separated,
@@ -36,6 +37,7 @@ CLIMBERS, COPIES = 24, 32
 FINALISTS = 5
 COARSE_POINTS, FINE_POINTS = 8000, 16000
 SCALE_RANGE = (0.75, 1.33)
+SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
 SAME_PLACE_MM = 5.0
 RIVAL_DEG = 30.0
 COMPARING, ALIGNING = "comparing the best rotations", "aligning precisely"
@@ -76,6 +78,10 @@ def search(scene: Scene, family: str, turned_deg: float) -> Shortlist:
     scales = [1.0] if rigid or abs(np.log(ratio)) < 0.06 else [1.0, ratio]
     linear = np.concatenate([scale * rotations for scale in scales])
     rough = similarities(linear, scene.domain.core, scene.target.core)
+    if scene.unequal:  # the smaller object may be any part of the larger one
+        rough = shifted(rough, SHIFT * scene.target.radius_mm)
+        likely = np.argsort(-probe.thinned(4).scores(rough), kind="stable")[:ROTATIONS]
+        rough = rough[likely]
     best = well_separated(rough, probe.scores(rough), CLIMBERS, 15.0)
     jitter = Jitter(0.2, 0.0 if rigid else 0.06, 8.0, scene.domain.core)
     candidates, scores = climb(probe, rough[best], jitter, range(3), COPIES)

@@ -17,7 +17,6 @@ from retreg_server.registration.spaces import NetInput
 
 BINS = 16
 CHUNK = 2_000_000  # samples taken at a time, to bound the memory
-LEAST_SHARE = 0.25  # of the points must fall into the target for a score above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,10 @@ class Probe:
     target: NetInput
 
     def scores(self, candidates: np.ndarray) -> np.ndarray:
-        """NMI - 1 of every candidate (n, 4, 4); higher is better, 0 is independence."""
+        """NMI - 1 of every candidate (n, 4, 4); higher is better, 0 is independence.
+
+        Points that fall outside the target see its empty surroundings, level 0.
+        """
         per_chunk = max(1, CHUNK // len(self.points))
         parts = [
             self._scores(candidates[start : start + per_chunk])
@@ -41,23 +43,23 @@ class Probe:
         ]
         return np.concatenate(parts)
 
+    def thinned(self, step: int) -> Probe:
+        """The same with every step-th point only: cheaper, but noisier."""
+        return Probe(self.points[::step], self.bins[::step], self.target)
+
     def _scores(self, candidates: np.ndarray) -> np.ndarray:
         norm_from_domain = np.linalg.inv(self.target.world_from_norm) @ candidates
         points = torch.from_numpy(self.points.astype(np.float32))
         matrices = torch.from_numpy(norm_from_domain[:, :3].astype(np.float32))
         grid = points @ matrices[:, :, :3].mT + matrices[:, None, :, 3]
-        inside = (grid.abs() <= 1).all(dim=2)
         values = functional.grid_sample(
             self.target.tensor, grid[None, :, :, None], align_corners=False
         )[0, 0, :, :, 0]
         levels = (values * (BINS - 1) + 0.5).long().clamp_(0, BINS - 1)
         number = torch.arange(len(candidates))[:, None]
         index = (number * BINS + self.bins[None]) * BINS + levels
-        joint = torch.bincount(
-            index.ravel(), inside.ravel().float(), len(candidates) * BINS**2
-        ).reshape(-1, BINS, BINS)
-        share = joint.sum(dim=(1, 2)) / len(points)
-        return torch.where(share > LEAST_SHARE, _nmi(joint), 0.0).double().numpy()
+        joint = torch.bincount(index.ravel(), minlength=len(candidates) * BINS**2)
+        return _nmi(joint.reshape(-1, BINS, BINS)).numpy()
 
 
 def _nmi(joint: torch.Tensor) -> torch.Tensor:
@@ -97,6 +99,17 @@ def similarities(
     return matrices
 
 
+def shifted(candidates: np.ndarray, distance_mm: float) -> np.ndarray:
+    """(13 n, 4, 4): the candidates, and each moved by distance_mm to twelve sides of the target."""
+    golden = (1 + np.sqrt(5)) / 2
+    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]  # a third of an icosahedron
+    sides = np.concatenate([np.roll(corners, turn, axis=1) for turn in range(3)])
+    moves = np.tile(np.eye(4), (13, 1, 1))
+    moves[1:, :3, 3] = distance_mm * sides / np.linalg.norm(sides, axis=1, keepdims=True)
+    moved: np.ndarray = moves[:, None] @ candidates
+    return moved.reshape(-1, 4, 4)
+
+
 def angles_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Angle in degrees of the turn between rotations (..., 3, 3) that may carry a scale."""
     trace = np.einsum("...ij,...ij->...", first, second)
@@ -110,14 +123,12 @@ def well_separated(
 ) -> np.ndarray:
     """Indices of the best candidates, best first, no two within least_deg of each other."""
     kept: list[int] = []
-    for index in np.argsort(-scores, kind="stable"):
-        turned = [
-            angles_deg(candidates[index, :3, :3], candidates[k, :3, :3]) < least_deg for k in kept
-        ]
-        if not any(turned):
-            kept.append(int(index))
-        if len(kept) == count:
-            break
+    left = scores.copy()
+    while len(kept) < count and np.isfinite(left.max()):
+        kept.append(int(left.argmax()))
+        near = angles_deg(candidates[:, :3, :3], candidates[kept[-1], :3, :3]) < least_deg
+        left[near] = -np.inf
+        left[kept[-1]] = -np.inf
     return np.array(kept)
 
 
