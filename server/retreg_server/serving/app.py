@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from retreg_server.serving import images, monailabel, operations, registrations, uploads
 from retreg_server.serving.auth import Doorkeeper
-from retreg_server.serving.errors import LastResort, add_error_handlers
+from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
 from retreg_server.serving.limits import BodyLimit
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.service import MakeExecutor, Service, local_executor
@@ -47,7 +47,12 @@ def create_app(
 
     # The pages of FastAPI for its documentation load scripts from the internet; they stay off.
     app = FastAPI(
-        title="RetReg", version=version("retreg"), lifespan=life, docs_url=None, redoc_url=None
+        title="RetReg",
+        version=version("retreg"),
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        responses=DOCUMENTED,
     )
     app.state.service = service
     for part in (operations, images, registrations, uploads, monailabel):

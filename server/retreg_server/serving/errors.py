@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +25,22 @@ INTERNAL = (
 SLUGS = {401: "unauthorised", 403: "forbidden", 404: "not-found", 405: "method-not-allowed",
          408: "too-slow", 503: "busy",
          413: "too-large", 415: "bad-file"}  # fmt: skip
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error", "message"],
+    "properties": {
+        "error": {"type": "string", "pattern": "^[a-z-]+$", "maxLength": 64},
+        "message": {"type": "string", "description": "a sentence for the user"},
+    },
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "content": {"application/json": {"schema": ERROR_SCHEMA}}}
+    for status, meaning in {
+        400: "not a valid request", 401: "no token", 403: "not from here", 404: "not there",
+        408: "too slow", 409: "not now", 413: "too large", 415: "not this kind of file",
+        422: "cannot be used", 429: "queue full", 500: "failed", 503: "not ready", 504: "too long",
+    }.items()
+}  # fmt: skip
 
 
 class ApiError(Exception):

@@ -24,7 +24,7 @@ from retreg_server.serving.auth import is_token, unauthorised
 from retreg_server.serving.desk import TRANSFORM_SUFFIXES
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.parcels import ImageParcel
-from retreg_server.serving.registrations import result_response
+from retreg_server.serving.registrations import BINARY, content, result_response
 from retreg_server.serving.service import Service, service_of
 from retreg_server.serving.uploads import form_schema, uploaded_image, wait_for_end
 
@@ -77,7 +77,11 @@ async def remove_session(session: SessionId, service: TheService) -> Response:
     return json_response(_session(service, session))
 
 
-@router.post("/infer/{model}", openapi_extra=form_schema("file", "label", "params"))
+@router.post(
+    "/infer/{model}",
+    openapi_extra=form_schema("file", "label", "params"),
+    responses=content("multipart/form-data"),
+)
 async def infer(
     model: ModelName,
     request: Request,
@@ -174,16 +178,15 @@ async def _image(service: Service, session: str, form: FormData, field: str) -> 
 
 
 def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
-    binary = "application/octet-stream"
     if output == "image":
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(file, headers=headers, media_type=binary)
+        return Response(file, headers=headers, media_type=BINARY)
     boundary = secrets.token_hex(16)
     lines = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n'
         "Content-Type: application/json\r\n\r\n",
         f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-        f"Content-Type: {binary}\r\n\r\n",
+        f"Content-Type: {BINARY}\r\n\r\n",
         f"\r\n--{boundary}--\r\n",
     ]
     first, second, last = (line.encode("ascii") for line in lines)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from retreg import wire
 from retreg_server.serving.errors import ApiError, json_response
@@ -32,7 +32,7 @@ async def readiness(service: TheService) -> Response:
     return json_response({"status": "ready"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: TheService) -> Response:
     """The numbers of the server for Prometheus."""
     return Response(service.metrics.text(), media_type=PROMETHEUS)

@@ -18,6 +18,7 @@ from retreg_server.serving.service import Service, service_of
 
 router = APIRouter(prefix="/v1/registrations", tags=["registrations"])
 
+BINARY = "application/octet-stream"
 HEARTBEAT_S = 1.0
 LARGEST = 2**53
 
@@ -47,6 +48,11 @@ class Order(BaseModel):
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
 
 
+def content(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI document says of an answer that is not JSON."""
+    return {200: {"content": {media_type: {}}}}
+
+
 @router.post("", status_code=202)
 async def order_registration(order: Order, service: TheService) -> Response:
     """Queue a registration; the answer holds its id."""
@@ -67,7 +73,7 @@ async def registration_status(job_id: JobId, service: TheService) -> Response:
     return json_response(status_message(job, job.status))
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", responses=content("text/event-stream"))
 async def registration_events(job_id: JobId, service: TheService) -> Response:
     """Server-sent events with the status, at each change and every second, until it has ended.
 
@@ -84,7 +90,7 @@ async def registration_result(job_id: JobId, service: TheService) -> Response:
     return result_response(await service.jobs.get(job_id))
 
 
-@router.get("/{job_id}/transform")
+@router.get("/{job_id}/transform", responses=content(BINARY))
 async def registration_transform(
     job_id: JobId, service: TheService, format: Literal["h5", "tfm", "nii.gz"] = "h5"
 ) -> Response:
@@ -97,7 +103,7 @@ async def registration_transform(
     return _download(await service.transform_file(job, format), f"transform.{format}")
 
 
-@router.get("/{job_id}/warped")
+@router.get("/{job_id}/warped", responses=content(BINARY))
 async def registration_warped(
     job_id: JobId, service: TheService, format: Literal["nrrd", "nii.gz", "png"] = "nrrd"
 ) -> Response:
@@ -145,4 +151,4 @@ async def _events(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
 
 def _download(content: bytes, name: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, headers=headers, media_type="application/octet-stream")
+    return Response(content, headers=headers, media_type=BINARY)
