@@ -28,7 +28,7 @@ FAMILIES = ("quadratic", "rigid", "similarity", "affine", "tps", "deformable")
 
 
 class AutoFundus:
-    """Features on vessel maps, search when they fail, Gauss-Newton, optical flow."""
+    """Features on vessel maps, search when they fail, Gauss-Newton, tracked vessels."""
 
     info = ModelInfo(
         name="auto-fundus",
@@ -40,7 +40,7 @@ class AutoFundus:
             Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
         ),
         citation="Lowe 2004; Barath et al. 2020 (MAGSAC++); Padfield 2012; Baker and Matthews "
-        "2004; Kroeger et al. 2016 (DIS)",
+        "2004; Bouguet 2001; Knutsson and Westin 1993",
     )
 
     def estimate(

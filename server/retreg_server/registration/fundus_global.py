@@ -34,8 +34,9 @@ MOST_FEATURES = 1200
 CONTRAST = 0.02
 RATIO = 0.92
 TOLERANCE = 6.0  # pixels at working size
-STRONG_COUNT = 30
-STRONG_RATIO = 0.15
+STRONG_COUNT = 18  # inliers; two different eyes reach about 8
+STRONG_RATIO = 0.08
+TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
 CANDIDATES = 3  # hypotheses of the search that are refined
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
 FACTORS = (4, 2, 1)
@@ -125,7 +126,9 @@ def _registered(
     matched = _matched(fixed, moving)
     tick(0.5)
     if all(fit is not None and _is_strong(fit) for fit in matched.fits):
-        return _completed(fixed, moving, matched, ([], []), 0.0)
+        found = _completed(fixed, moving, matched, ([], []), 0.0)
+        if found.score >= TRUSTED_SCORE:
+            return found
     return _from_search(fixed, moving, matched, tick)
 
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retreg_server.registration.dense_residual import warped
 from retreg_server.registration.fundus_global import LinearFit, Side
 from retreg_server.registration.parametric_refinement import QuadraticMap, sampled
+from retreg_server.registration.vessel_tracking import tracked
 
 CELLS = 16  # cells per side of the picture; each holds one inlier at most
 FEWEST = 48  # below it, points on vessels join the matched features
 MOST_OUTLIERS = 32
-WINDOW = 31
-FARTHEST = 5.0  # pixels that tracking may move a point
 UNTRACKED = 0.1
 
 
@@ -41,7 +39,8 @@ def keypoint_pairs(fixed: Side, moving: Side, fit: LinearFit, mapped: QuadraticM
     if len(points) < FEWEST:
         points = np.vstack([points, _vessel_points(fixed, moving, mapped)])
     points = _spread(points, max(fixed.vessels.shape) / CELLS)
-    shift, weights = _tracked(points, fixed, moving, mapped)
+    shift, weights = tracked(points, fixed.levels[-1], moving.levels[-1], mapped)
+    weights = np.maximum(weights, UNTRACKED)
     outliers = np.flatnonzero(~fit.inliers)[:MOST_OUTLIERS]
     return PixelPairs(
         np.vstack([points, fit.matches.fixed[outliers]]),
@@ -71,25 +70,3 @@ def _spread(points: np.ndarray, cell: float) -> np.ndarray:
     _, first = np.unique((points // cell).astype(int), axis=0, return_index=True)
     spread: np.ndarray = points[np.sort(first)]
     return spread
-
-
-def _tracked(
-    points: np.ndarray, fixed: Side, moving: Side, mapped: QuadraticMap
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shifts (n, 2) in fixed pixels to where mapped should look instead, and weights (n,)."""
-    if not len(points):
-        return np.zeros((0, 2)), np.zeros(0)
-    height, width = fixed.vessels.shape
-    other, _ = warped(moving.levels[-1], mapped, (height, width))
-    here = fixed.levels[-1].samples[..., 0]
-    first, second = (np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in (here, other))
-    settings = {"winSize": (WINDOW, WINDOW), "maxLevel": 1}
-    start = points.astype(np.float32)[:, None]
-    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, **settings)
-    shift = (there - start)[:, 0].astype(np.float64)
-    mismatch = np.linalg.norm((back - start)[:, 0], axis=1)
-    good = (found & found_back).ravel().astype(bool)
-    good &= (np.linalg.norm(shift, axis=1) < FARTHEST) & (mismatch < 1)
-    shift[~good] = 0
-    return shift, np.where(good, 1 / (1 + mismatch**2), UNTRACKED)

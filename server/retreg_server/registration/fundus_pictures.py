@@ -151,8 +151,8 @@ def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
     low, high = np.percentile(grey, (0.1, 99.9))
     if not high - low > 1e-6 * max(abs(low), abs(high)):
         raise RegistrationError(
-            f"The {role} picture is blank: all its pixels have the same value; give a picture "
-            "that shows retina."
+            f"The {role} picture is blank: nearly all its pixels have the same value; give a "
+            "picture that shows retina."
         )
     normalised: np.ndarray = np.clip((grey - low) / (high - low), 0, 1)
     return normalised.astype(np.float32)

@@ -25,7 +25,7 @@ def bent_transform(mapped: QuadraticMap, fixed: Picture, moving: Picture, grid: 
 
 
 def deformed_transform(mapped: QuadraticMap, fixed: Side, moving: Side, grid: Grid) -> Chain:
-    """The quadratic map and what optical flow adds to it, as a field and an affine part."""
+    """The quadratic map and what tracked vessels add to it, as a field and an affine part."""
     residual = dense_residual(fixed.levels[-1], moving.levels[-1], mapped)
     unbent = _unbent(mapped)
 

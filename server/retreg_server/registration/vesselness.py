@@ -19,6 +19,7 @@ COHERENCE = 1.0  # scales over which the direction of a ridge must persist
 BACKGROUND = 0.03  # of the field of view
 RIM = 12  # pixels next to the rim of the field of view, where edges imitate vessels
 BRIGHT_END = 99.0  # percentile that becomes 1
+FAINTEST = 0.005  # ridges below it, in units of the local deviation, are rounding errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def _coherence(
 def _standardised(ridge: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Square root of the ridge, scaled so that its strongest vessels are 1."""
     top = float(np.percentile(ridge[valid], BRIGHT_END)) if valid.any() else 0.0
-    if top <= 0:
+    if top < FAINTEST:
         return np.zeros_like(ridge)
     root: np.ndarray = cv2.sqrt(np.clip(ridge / top, 0, 1))
     return root
