@@ -15,7 +15,8 @@ from retreg.image import Image
 from retreg_server.serving.settings import Settings
 
 TOKEN = "correct-horse-battery"
-PATHS = ("/readyz", "/v1/info", "/v1/models", "/openapi.json", "/v1/nothing", "/")
+PATHS = ("/readyz", "/metrics", "/v1/info", "/v1/models", "/openapi.json", "/v1/nothing", "/",
+         "/info/", f"/session/{'0' * 32}", "/auth/token/valid", "/auth/token")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

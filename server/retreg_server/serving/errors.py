@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -128,6 +129,8 @@ class LastResort:
 
         try:
             await self._app(scope, receive, noting_send)
+        except ClientDisconnect:
+            return  # nobody is left who could be answered
         except Exception as error:
             if scope["type"] != "http":
                 raise

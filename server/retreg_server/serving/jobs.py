@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -109,7 +110,8 @@ class Jobs:
             record = replace(answered, id=record.id, ended=time.time())
             await self._store.add(record)
             return Job(record, _status(record))
-        if len(self._active) >= self._settings.queue_size + max(1, self._executor.ready):
+        waiting_and_running = self._count("queued") + self._count("running")
+        if waiting_and_running >= self._settings.queue_size + max(1, self._executor.ready):
             raise ApiError(
                 429,
                 "busy",
@@ -118,7 +120,11 @@ class Jobs:
             )
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         self._active[job.id] = job
-        await self._store.add(record)
+        try:
+            await self._store.add(record)
+        except sqlite3.Error:
+            del self._active[job.id]
+            raise
         job.work = asyncio.create_task(self._outcome(job, task, request_id()))
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
@@ -194,8 +200,11 @@ class Jobs:
         )
         self._metrics.ended(model, status.state, seconds)
         job.record = _recorded(job.record, status)
-        await self._store.add(job.record)
-        self._active.pop(job.id, None)
+        try:
+            await self._store.add(job.record)
+            del self._active[job.id]
+        except sqlite3.Error:  # a full disk: the result lives as long as the server
+            logger.error("The end of job %s could not be stored.", job.id, extra=facts)
         job.post(status)
 
     async def _outcome(self, job: Job, task: Task, request: str) -> Status:

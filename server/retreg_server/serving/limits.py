@@ -30,6 +30,7 @@ class BodyLimit:
         self._app = app
         self._settings = settings
         self._in_flight = 0
+        self._gate = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,6 +51,9 @@ class BodyLimit:
 
         async def counting_receive() -> Message:
             message = await body.receive()
+            if body.is_coming:  # quick requests are answered between the parts of large ones
+                async with self._gate:
+                    await asyncio.sleep(0)
             self._in_flight += len(message.get("body", b""))
             if self._in_flight > self._settings.max_upload_bytes:
                 retry = {"Retry-After": BUSY_RETRY_S}

@@ -22,6 +22,7 @@ from retreg.image import Image
 
 Head = dict[str, Any]
 HAS_MEMORY_FILES = hasattr(os, "memfd_create")
+SMALLEST_FILE = 4 << 20  # each file takes a descriptor, and less than this is copied quickly
 
 
 class Parcel:
@@ -30,7 +31,7 @@ class Parcel:
     def __init__(self, nbytes: int, descriptor: int | None = None) -> None:
         """An empty parcel, or the one behind the descriptor of a memory file."""
         is_new = descriptor is None
-        if is_new and HAS_MEMORY_FILES and nbytes:
+        if is_new and HAS_MEMORY_FILES and nbytes >= SMALLEST_FILE:
             descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
             os.ftruncate(descriptor, nbytes)
         self._descriptor = descriptor
