@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from retreg.geometry import Grid
 from retreg.image import Image
@@ -126,3 +127,12 @@ def test_the_world_of_a_volume_may_be_anywhere():
     here = VolumeQuality(pair.fixed, pair.moving).measure(pair.truth)["agreement"]
     assert there > 0.7
     assert abs(there - here) < 0.15
+
+
+def test_a_common_outline_alone_is_no_agreement():
+    pair = make_head_pair(9, spacing_mm=3.0, rotation_deg=0, stripped=True)
+    brain = pair.fixed.array[0] > 0
+    noise = gaussian_filter(np.random.default_rng(1).normal(size=brain.shape), 1.5)
+    stuffed = Image(np.where(brain, 500 + 2000 * noise, 0)[None].astype("f4"), pair.fixed.grid)
+    assert VolumeQuality(pair.fixed, pair.fixed).measure(Affine.identity())["agreement"] > 0.95
+    assert VolumeQuality(pair.fixed, stuffed).measure(Affine.identity())["agreement"] < 0.2

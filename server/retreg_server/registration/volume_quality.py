@@ -15,11 +15,12 @@ from retreg.resample import resample
 from retreg.transforms import Transform
 from retreg_server.registration.foreground import WHOLE, find_foreground
 from retreg_server.registration.mind import mind_ssc
-from retreg_server.registration.spaces import NetInput, canonical, isotropic
+from retreg_server.registration.spaces import canonical, isotropic, sample
 
 SPACING = 3.0  # mm between the voxels in which the quality is measured
 BLOCK = 6  # voxels along a side of a block
 SHIFTS = (-3, 0, 3)  # voxels along each axis by which a block may find itself elsewhere
+DEEP = 8.0  # mm below the surface: two masks may share an outline and nothing else
 VALID = 0.6  # share of a block that must be object in both volumes
 
 
@@ -27,63 +28,49 @@ class VolumeQuality:
     """The two volumes prepared once, then measured under any transform."""
 
     def __init__(self, fixed: Image, moving: Image) -> None:
-        still, self._depth = _prepared(fixed, "fixed")
-        self._moving, self._moving_depth = (_as_image(x) for x in _prepared(moving, "moving"))
-        self._fixed = still
-        self.grid = _grid(still)
-        self._mind = mind_ssc(still.tensor)
+        self._fixed, self._fixed_depth = _prepared(fixed, "fixed")
+        self._moving, self._moving_depth = _prepared(moving, "moving")
+        self.grid = self._fixed.grid
+        self._mind = _descriptors(self._fixed)
 
     @property
     def points(self) -> np.ndarray:
         """LPS mm (n, 3) of every third voxel of the fixed object, along each axis."""
         thin = np.zeros(self.grid.shape, bool)
         thin[::3, ::3, ::3] = True
-        return self.grid.lattice()[(self._inside & thin).ravel()]
-
-    @property
-    def _inside(self) -> np.ndarray:
-        return self._depth.tensor[0, 0].numpy() > 0
+        return self.grid.lattice()[((self._fixed_depth.array[0] > 0) & thin).ravel()]
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, agreement (share of blocks), mind distance and nmi under transform."""
-        warped = resample(self._moving, transform, self.grid).array
-        inside = resample(self._moving_depth, transform, self.grid).array[0] > 0
-        both = inside & self._inside
-        smaller = min(inside.sum(), self._inside.sum())
-        cost = _shifted_costs(self._mind, mind_ssc(torch.from_numpy(warped[None])))
-        agreement, blocks = _agreement(cost, torch.from_numpy(both))
-        fixed_values = self._fixed.tensor[0, 0].numpy()[both]
+        warped = resample(self._moving, transform, self.grid)
+        depth = resample(self._moving_depth, transform, self.grid).array[0]
+        depths = np.minimum(depth, self._fixed_depth.array[0])
+        both = depths > 0
+        smaller = min((depth > 0).sum(), (self._fixed_depth.array[0] > 0).sum())
+        costs = _shifted_costs(self._mind, _descriptors(warped))
+        agreement, blocks = _agreement(costs, torch.from_numpy(depths > DEEP))
+        unshifted = costs[len(costs) // 2].numpy()
         return {
             "overlap": float(both.sum() / max(smaller, 1)),
             "agreement": agreement,
             "blocks": blocks,
-            "mind": float(cost[len(cost) // 2][torch.from_numpy(both)].mean()) if blocks else 1.0,
-            "nmi": normalised_mutual_information(fixed_values, warped[0][both]),
+            "mind": float(unshifted[both].mean()) if both.any() else 1.0,
+            "nmi": normalised_mutual_information(self._fixed.array[0][both], warped.array[0][both]),
         }
 
 
-def _prepared(image: Image, role: str) -> tuple[NetInput, NetInput]:
+def _prepared(image: Image, role: str) -> tuple[Image, Image]:
     """The volume in cubic voxels of SPACING, and the depth below its surface on the same grid."""
     source = canonical(image)
     foreground = find_foreground(source, role)
     working = isotropic(source, SPACING, WHOLE, 1)
-    values = working.tensor[:, :1]
-    depth = _on(foreground.depth_mm, working)
-    return NetInput(values, working.world_from_norm), NetInput(depth, working.world_from_norm)
+    depth = sample(foreground.depth_mm, working, np.eye(4))
+    grid = Grid(working.size, working.world_from_index)
+    return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid)
 
 
-def _on(source: NetInput, target: NetInput) -> torch.Tensor:
-    from retreg_server.registration.spaces import sample
-
-    return sample(source, target, np.eye(4))
-
-
-def _grid(volume: NetInput) -> Grid:
-    return Grid(volume.size, volume.world_from_index)
-
-
-def _as_image(volume: NetInput) -> Image:
-    return Image(volume.tensor[0].numpy(), _grid(volume))
+def _descriptors(volume: Image) -> torch.Tensor:
+    return mind_ssc(torch.from_numpy(volume.array[None]))
 
 
 def _shifted_costs(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
