@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
-from retreg.errors import FileError
 
+from retreg.errors import FileError
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
 from retreg_server.registration.weights import load_keypoint_net
 from retreg_server.training.checkpoints import save_weights
