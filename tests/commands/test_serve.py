@@ -33,7 +33,8 @@ from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.sources import token
 
 
-def test_serve_prints_its_address_when_ready_and_stops_on_ctrl_c():
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_its_address_when_ready_and_stops_in_order(stop):
     command = [sys.executable, "-m", "retreg.cli", "serve", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "RETREG_TOKEN"}
     with subprocess.Popen(
@@ -48,7 +49,7 @@ def test_serve_prints_its_address_when_ready_and_stops_on_ctrl_c():
             assert client.health() == {"status": "ok"}
             assert "auto-brain" in [model.name for model in client.models()]
         begun = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         assert process.wait(30) == 0
         assert time.monotonic() - begun < 20
         assert "Traceback" not in process.stderr.read()

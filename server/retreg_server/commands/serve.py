@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         timeout_graceful_shutdown=round(settings.stop_grace_s),
     )
     _check_certificate(config)
+    # uvicorn stops in order on both signals, and then raises them once more.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
         uvicorn.Server(config).run(sockets=[listener])
     return 0
