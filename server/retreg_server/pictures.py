@@ -97,7 +97,8 @@ def draw_keypoints(panel: np.ndarray, view: Grid, keypoints: Keypoints) -> None:
     canvas = ImageDraw.Draw(picture)
     for (x, y, depth), inlier in zip(view.index(keypoints.points), keypoints.inliers, strict=True):
         if abs(depth) <= 3:
-            canvas.ellipse((x - 3, y - 3, x + 3, y + 3), outline=INLIER if inlier else OUTLIER)
+            colour = INLIER if inlier else OUTLIER
+            canvas.ellipse((x - 3, y - 3, x + 3, y + 3), outline=colour, width=2)
     panel[:] = np.asarray(picture)
 
 
