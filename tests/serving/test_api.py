@@ -87,10 +87,11 @@ def test_models_are_listed_with_their_options(a_server):
 
 
 def test_an_image_is_there_after_put_and_gone_after_delete(a_server, a_volume):
-    header, body = wire.encode_image(a_volume)
+    fresh = Image(a_volume.array + 17, a_volume.grid)
+    header, body = wire.encode_image(fresh)
     path = f"/v1/images/{wire.image_address(header, body)}"
     assert requests.head(a_server.url + path, timeout=5).status_code == 404
-    upload(a_server, a_volume)
+    upload(a_server, fresh)
     assert requests.head(a_server.url + path, timeout=5).status_code == 200
     assert requests.delete(a_server.url + path, timeout=5).status_code == 204
     assert requests.head(a_server.url + path, timeout=5).status_code == 404

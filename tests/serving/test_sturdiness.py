@@ -253,6 +253,20 @@ def test_all_uploads_together_are_bounded(start_server, a_picture):
             assert server.put(path, data=body, headers={wire.IMAGE_HEADER: header}).ok
 
 
+def test_images_of_waiting_jobs_cannot_fill_the_memory(start_server, a_volume):
+    with start_server(Settings(image_store_bytes=2 * a_volume.array.nbytes)) as server:
+        first = order(server, a_volume, steps=100)
+        order(server, Image(a_volume.array + 1, a_volume.grid))
+        third = Image(a_volume.array + 2, a_volume.grid)
+        header, body = wire.encode_image(third)
+        address = wire.image_address(header, body)
+        server.put(f"/v1/images/{address}", data=body, headers={wire.IMAGE_HEADER: header})
+        answer = server.post("/v1/registrations", json={"fixed": address, "moving": address})
+        assert (answer.status_code, answer.json()["error"]) == (429, "busy")
+        server.delete(first)
+        ended(server, first)
+
+
 def test_a_file_that_takes_too_long_to_read_is_refused(start_server):
     with start_server(Settings(file_deadline_s=0.0)) as server:
         files = {"fixed": ("a.png", b"x"), "moving": ("b.png", b"x")}

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if settings.state_dir is None and settings.port:
         settings = replace(settings, state_dir=state_folder(settings.port))
     log_to_standard_error(settings.log_format)
+    raise_limit_of_open_files()
     listener = listening_socket(settings.host, settings.port)
     address = _address(settings, listener.getsockname()[1])
 
@@ -80,6 +81,15 @@ def log_to_standard_error(log_format: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def raise_limit_of_open_files() -> None:
+    """As far as an ordinary user may; each connection and each large image takes one."""
+    with suppress(ImportError, ValueError, OSError):  # not on Windows, and not always on macOS
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _address(settings: Settings, port: int) -> str:

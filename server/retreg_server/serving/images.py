@@ -48,7 +48,8 @@ async def put_image(
                 f"The image body is larger than the {declared.nbytes} bytes that its header "
                 "declares.",
             )
-    image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
+    async with service.unpacking:
+        image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
     service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
 

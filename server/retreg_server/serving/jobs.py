@@ -21,6 +21,7 @@ from retreg_server.serving.children import ChildDied, ChildFailed
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
 from retreg_server.serving.executors import Executor, Task
 from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.parcels import ImageParcel
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.store import Record, Store
 from retreg_server.serving.tracing import request_id
@@ -59,6 +60,7 @@ class Job:
         self.record = record
         self.status = status
         self.watchers = 0
+        self.images: tuple[ImageParcel, ...] = ()
         self.work: asyncio.Task[Status] | None = None
         self.life: asyncio.Task[None] | None = None
         self.is_interrupted = False
@@ -110,15 +112,9 @@ class Jobs:
             record = replace(answered, id=record.id, ended=time.time())
             await self._store.add(record)
             return Job(record, _status(record))
-        waiting_and_running = self._count("queued") + self._count("running")
-        if waiting_and_running >= self._settings.queue_size + max(1, self._executor.ready):
-            raise ApiError(
-                429,
-                "busy",
-                f"{self._settings.queue_size} registrations are waiting already; try again later.",
-                {"Retry-After": str(BUSY_RETRY_S)},
-            )
+        self._refuse_too_much(task)
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
+        job.images = (task.fixed, task.moving)
         self._active[job.id] = job
         try:
             await self._store.add(record)
@@ -178,6 +174,20 @@ class Jobs:
             _interrupt(job)
         await asyncio.gather(*lives, return_exceptions=True)
 
+    def _refuse_too_much(self, task: Task) -> None:
+        """Raise ApiError 429 when the queue, or the memory for the images in it, is full."""
+        waiting = self._count("queued") + self._count("running")
+        images = {each for job in self._active.values() for each in job.images}
+        held = sum(len(each.voxels) for each in images | {task.fixed, task.moving})
+        places = self._settings.queue_size + max(1, self._executor.ready)
+        if waiting >= places or (waiting and held > self._settings.image_store_bytes):
+            raise ApiError(
+                429,
+                "busy",
+                f"{waiting} registrations are waiting already; try again later.",
+                {"Retry-After": str(BUSY_RETRY_S)},
+            )
+
     def _abandon(self, job: Job) -> None:
         if not job.watchers and job.work is not None:
             job.work.cancel()
@@ -200,6 +210,7 @@ class Jobs:
         )
         self._metrics.ended(model, status.state, seconds)
         job.record = _recorded(job.record, status)
+        job.images = ()
         try:
             await self._store.add(job.record)
             del self._active[job.id]

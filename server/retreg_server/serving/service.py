@@ -25,6 +25,7 @@ from retreg_server.serving.shelf import Shelf
 from retreg_server.serving.store import Store
 
 MAX_SESSIONS = 10_000
+UNPACKED_AT_ONCE = 2
 DESK = "retreg_server.serving.desk:Desk"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
 
@@ -42,6 +43,8 @@ class Service:
         self.metrics = Metrics()
         self.store = Store(settings.state_dir, settings.result_store_bytes, settings.keep_s)
         self.images: Shelf[ImageParcel] = Shelf(settings.image_store_bytes, settings.keep_s)
+        # A short body may become a large image.
+        self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: Shelf[str] = Shelf(MAX_SESSIONS, settings.keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
