@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retreg.geometry import Grid
+from retreg.threads import product
 
 MARGIN = 4  # nodes beyond the image that keep the ends of a spline out of it
 
@@ -25,8 +26,8 @@ class Lattice:
     def block(self, planes: slice, rows: slice) -> np.ndarray:
         """(3, k, j, i) values in some planes (k) and rows (j) of the grid, all columns."""
         over_i, over_j, over_k = self.weights
-        layers = np.tensordot(over_k[planes], self.nodes, (1, 1)).swapaxes(0, 1)
-        return np.matmul(over_j[rows] @ layers, over_i.T)
+        layers = product(over_k[planes], self.nodes.swapaxes(1, 2)).swapaxes(1, 2)
+        return product(product(over_j[rows], layers), over_i.T)
 
 
 def linear_weights(grid: Grid, lattice: Grid, axis: int) -> np.ndarray:
@@ -51,7 +52,7 @@ def spline_weights(grid: Grid, lattice: Grid, axis: int) -> np.ndarray:
     for row in (0, 1):
         ends[row, row : row + 7] = ends[3 - row, ::-1][row : row + 7] = [1, -6, 15, -20, 15, -6, 1]
     coefficients = np.linalg.inv(np.vstack([at_nodes, ends]))[:, :count]
-    return _b_spline(np.subtract.outer(position, np.arange(-2, count + 2))) @ coefficients
+    return product(_b_spline(np.subtract.outer(position, np.arange(-2, count + 2))), coefficients)
 
 
 def _b_spline(x: np.ndarray) -> np.ndarray:

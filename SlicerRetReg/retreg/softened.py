@@ -19,38 +19,42 @@ ORDER = 6  # of the Taylor polynomial
 
 @dataclass(frozen=True)
 class Softened:
-    """The kernel with its peak taken off within radius_mm, as a function of t = (r / radius)^2."""
+    """The kernel with its peak taken off within radius_mm.
+
+    Its functions take t = (r / radius)^2 and return values in units of scale.
+    """
 
     kernel: Kernel
     radius_mm: float
 
-    def __call__(self, squared: np.ndarray) -> np.ndarray:
-        """U for squared distances (mm^2) of any shape, which are overwritten."""
-        squared /= self.radius_mm**2
-        near = squared < 1
-        values = self.exact(squared)
-        values[near] = self.smooth(squared[near])
+    @property
+    def scale(self) -> float:
+        """U(r) is this times what the functions return."""
+        return -self.radius_mm if self.kernel == "r" else self.radius_mm**2
+
+    def __call__(self, t: np.ndarray) -> np.ndarray:
+        """The softened kernel, for contiguous t of any shape from 0 upwards."""
+        values = self.exact(t)
+        near = np.flatnonzero(t < 1)
+        values.reshape(-1)[near] = self.smooth(t.reshape(-1)[near])
         return values
 
-    def peak(self, squared: np.ndarray) -> np.ndarray:
+    def peak(self, t: np.ndarray) -> np.ndarray:
         """What was taken off, for t from 0 to 1."""
-        return self.exact(squared) - self.smooth(squared)
+        return self.exact(t) - self.smooth(t)
 
     def exact(self, t: np.ndarray) -> np.ndarray:
         """U itself; see retreg.splines."""
         if self.kernel == "r":
-            return np.sqrt(t) * -self.radius_mm
+            return np.sqrt(t)
         logs = np.log(t * self.radius_mm**2, out=np.zeros_like(t), where=t > 0)
-        return 0.5 * self.radius_mm**2 * t * logs
+        return 0.5 * t * logs
 
     def smooth(self, t: np.ndarray) -> np.ndarray:
         """Its Taylor polynomial about t = 1."""
-        rho = self.radius_mm
         polynomial = _taylor(self.kernel)
-        if self.kernel == "r":
-            polynomial = -rho * polynomial
-        else:
-            polynomial = rho**2 * (polynomial + np.log(rho) * Polynomial([0, 1]))
+        if self.kernel == "r2logr":
+            polynomial = polynomial + np.log(self.radius_mm) * Polynomial([0, 1])
         values = np.full_like(t, polynomial.coef[-1])
         for coefficient in polynomial.coef[-2::-1]:
             values *= t

@@ -16,8 +16,8 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.lattice import Lattice, spline_lattice_grid, spline_weights
 from retreg.lattice_plan import plan_lattice
 from retreg.softened import Softened
-from retreg.splines import CHUNK, Spline, squared_distances
-from retreg.threads import in_threads
+from retreg.splines import CHUNK, Spline, distance_factors
+from retreg.threads import in_threads, product
 
 PLANES = 8  # at a time
 
@@ -26,7 +26,8 @@ PLANES = 8  # at a time
 class Peaks:
     """The parts of the kernels that were taken off; they end at softened.radius_mm.
 
-    indices: (n, 3) their centres in voxel indices of the grid. coefficients: (n, 3).
+    indices: (n, 3) their centres in voxel indices of the grid. coefficients: (n, 3), for values in
+    units of softened.scale.
     """
 
     indices: np.ndarray
@@ -97,7 +98,7 @@ class SplineLattice:
         linear = np.eye(3) if frame is None else frame[:3, :3]
         peaks = None
         if softened is not None:
-            factors = spline.coefficients @ linear.T
+            factors = softened.scale * spline.coefficients @ linear.T
             peaks = Peaks(grid.index(spline.centres), factors, softened, grid)
         return cls(lattice, peaks, plan.steps, plan.bound_mm)
 
@@ -126,12 +127,15 @@ def _without_peaks(spline: Spline, points: np.ndarray, softened: Softened | None
     if softened is None:
         return spline(points)
     out = apply_matrix(spline.affine, points)
+    radius = softened.radius_mm
+    left, right = distance_factors(points / radius, spline.centres / radius)
+    coefficients = softened.scale * spline.coefficients
     rows = max(16, CHUNK // len(spline.centres))
 
     def fill(start: int) -> None:
         part = slice(start, start + rows)
-        squared = np.maximum(squared_distances(points[part], spline.centres), 0)
-        out[part] += softened(squared) @ spline.coefficients
+        squared = product(left[part], right)
+        out[part] += softened(np.maximum(squared, 0, out=squared)) @ coefficients
 
     in_threads(fill, range(0, len(points), rows))
     return out

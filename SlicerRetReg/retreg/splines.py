@@ -21,9 +21,10 @@ import numpy as np
 from retreg.closed_form import PointPairs, affine_matrix
 from retreg.errors import DegeneratePointsError, InputError
 from retreg.geometry import apply_matrix
+from retreg.threads import product
 
 Kernel = Literal["r", "r2logr"]
-CHUNK = 1 << 17  # so many kernel values at a time stay in the cache
+CHUNK = 1 << 16  # so many kernel values at a time stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,17 @@ def squared_distances(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
     Faster than differences; rounding may leave 1e-15 of the squared extent, also below zero.
     """
+    left, right = distance_factors(points, centres)
+    return product(left, right)
+
+
+def distance_factors(points: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices (m, 5) and (5, n) whose product are the squared distances."""
     middle = centres.mean(axis=0)
     points, centres = points - middle, centres - middle
     left = np.column_stack([points, (points**2).sum(axis=1), np.ones(len(points))])
     right = np.column_stack([-2 * centres, np.ones(len(centres)), (centres**2).sum(axis=1)])
-    product: np.ndarray = left @ right.T
-    return product
+    return left, right.T
 
 
 def fit_spline(

@@ -150,8 +150,9 @@ def test_a_softened_kernel_and_its_peak_add_up_and_its_derivative_is_bounded(ker
     u = np.linspace(-20, 20, 4001)
     for offset in (0.0, 1.0, 3.0, 6.0):
         r = np.hypot(u, offset)
-        smooth = softened(r**2)
-        whole = smooth + np.where(r < 7, softened.peak(np.minimum(r / 7, 1) ** 2), 0)
+        smooth = softened.scale * softened((r / 7) ** 2)
+        peak = softened.scale * softened.peak(np.minimum(r / 7, 1) ** 2)
+        whole = smooth + np.where(r < 7, peak, 0)
         exact = -r if kernel == "r" else r**2 * np.log(np.where(r > 0, r, 1))
         np.testing.assert_allclose(whole, exact, atol=1e-9)
         h = 0.25  # sixth differences of every 25th sample
