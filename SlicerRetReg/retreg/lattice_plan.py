@@ -19,7 +19,7 @@ RADII = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # of the peaks that are taken off, in st
 # away from its ends: both from the Peano kernel of lattice.spline_weights. Without ends they would
 # be 61 / 46080 (Tikhomirov; Schoenberg 1973, Cardinal Spline Interpolation) and 1.82.
 PEANO, LEBESGUE = 0.0017, 1.82
-NODE_COST, PEAK_COST = 2.5, 5.0  # nanoseconds per control point and node, or voxel within reach
+NODE_COST, PEAK_COST = 1.5, 5.0  # nanoseconds per control point and node, or voxel within reach
 MAX_BLOCKS = 20_000
 
 
