@@ -18,6 +18,7 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server import outputs
+from retreg_server.demo.server import own_server
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.pictures import overlay, views
@@ -92,6 +93,20 @@ def test_the_overlay_shows_before_and_after(registered):
     assert pixels.shape[1] > 2 * 500
     left, right = np.array_split(pixels[24:500], 2, axis=1)
     assert np.abs(left[:, : right.shape[1]].astype(int) - right).mean() > 5
+
+
+def test_a_server_gives_the_same_result_as_this_process(registered, a_fundus_pair, tmp_path):
+    folder, _ = a_fundus_pair
+    files = [str(folder / "colour.png"), str(folder / "angiogram.png")]
+    with own_server() as url:
+        status = main(
+            ["register", *files, "-o", str(tmp_path), "--transform", "affine", "--server", url]
+        )
+    assert status == 0
+    here, there = (
+        sitk.ReadTransform(str(out / "transform.h5")) for out in (registered[1], tmp_path)
+    )
+    np.testing.assert_allclose(there.GetParameters(), here.GetParameters(), atol=1e-4)
 
 
 def a_result(verdict: str = "check") -> RegistrationResult:

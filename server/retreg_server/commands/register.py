@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from retreg.errors import InputError, OptionError
+from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 
@@ -107,10 +107,11 @@ def _register_on_server(
     report: Callable[[str, float], None],
 ) -> RegistrationResult:
     from retreg.client import Client
+    from retreg_server.serving.sources import token
 
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")
-    with Client(args.server, token=_token(args.token_file)) as client:
+    with Client(args.server, token=token(args.token_file)) as client:
         return client.register(fixed, moving, model=model, progress=report, **options)
 
 
@@ -123,17 +124,6 @@ def _device_option(device: str, model: str) -> dict[str, Scalar]:
     if device == "cuda":
         raise OptionError(f"{model} runs on the CPU; use --device auto or cpu.")
     return {}
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The token file {path.name} cannot be read; check --token-file."
-        ) from error
 
 
 class ProgressBar:
