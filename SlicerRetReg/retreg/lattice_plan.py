@@ -20,7 +20,7 @@ RADII = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # of the peaks that are taken off, in st
 # be 61 / 46080 (Tikhomirov; Schoenberg 1973, Cardinal Spline Interpolation) and 1.82.
 PEANO, LEBESGUE = 0.0017, 1.82
 NODE_COST, PEAK_COST = 1.5, 5.0  # nanoseconds per control point and node, or voxel within reach
-MAX_BLOCKS = 20_000
+MAX_BLOCKS, BATCH = 20_000, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,14 @@ def _largest_sum(
             return np.inf
         half_diagonals = ((corners - 0.5) * side) @ nodes.world_from_index[:3, :3].T
         reach = np.linalg.norm(half_diagonals, axis=1).max()
-        distances = _distances(nodes.world(starts + side / 2), centres)
-        bounds = softened.sixth_derivative(np.maximum(distances - reach, 0)) @ strengths
+        middles = nodes.world(starts + side / 2)
+        bounds = np.concatenate(
+            [
+                softened.sixth_derivative(np.maximum(_distances(part, centres) - reach, 0))
+                @ strengths
+                for part in np.array_split(middles, len(middles) // BATCH + 1)
+            ]
+        )
         settled = max(settled, bounds[bounds <= limit].max(initial=0.0))
         side = side / 2
         starts = (starts[bounds > limit][:, None] + corners * side).reshape(-1, 3)
