@@ -46,20 +46,22 @@ class Peaks:
         for n in np.flatnonzero((low < high).all(axis=1)):
             window = tuple(slice(*ends) for ends in zip(low[n][::-1], high[n][::-1], strict=True))
             bounds = zip(low[n], high[n], first - self.indices[n], strict=True)
-            di, dj, dk = (np.arange(start, end) + offset for start, end, offset in bounds)
-            peak = self.softened.peak(self._squared(di, dj, dk)).astype(block.dtype)
+            di, dj, dk = (
+                (np.arange(start, end) + offset).astype(np.float32) for start, end, offset in bounds
+            )
+            peak = self.softened.peak(self._squared(di, dj, dk))
             for component, factor in zip(block, self.coefficients[n], strict=True):
                 component[window] += block.dtype.type(factor) * peak
 
     def _squared(self, di: np.ndarray, dj: np.ndarray, dk: np.ndarray) -> np.ndarray:
         """(k, j, i) squared distances at index offsets from a centre, in radii, at most 1."""
         steps = self.grid.world_from_index[:3, :3] / self.softened.radius_mm
-        along_i, along_j, along_k = steps.T
+        along_i, along_j, along_k = steps.T.astype(np.float32)
         line = dk[:, None, None] * along_k + dj[:, None] * along_j
         squared = (2 * (line @ along_i))[:, :, None] * di
         squared += (line**2).sum(axis=2)[:, :, None]
         squared += along_i @ along_i * di**2
-        return np.clip(squared, 0, 1).astype(np.float32)
+        return np.clip(squared, 0, 1, out=squared)
 
 
 @dataclass(frozen=True, eq=False)
