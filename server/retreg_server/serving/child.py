@@ -60,6 +60,7 @@ def main(
         while True:
             request = parcels.receive(connection)
             if request.head["kind"] != "cancel":  # one that came too late
+                parcels.send(connection, {"kind": "begun"})
                 answer = _answer(handler, request, connection)
                 parcels.send(connection, answer.head, answer.parcels)
     except (EOFError, OSError):

@@ -23,6 +23,10 @@ class ChildDied(Exception):
     """The process ended, or was killed, before it answered."""
 
 
+class ChildNeverHeard(ChildDied):
+    """The process had ended before the request reached it."""
+
+
 class ChildFailed(Exception):
     """The work stopped with an exception that nobody foresaw; its text holds no data."""
 
@@ -40,7 +44,8 @@ class Role:
 class Child:
     """One process, started once and asked one thing at a time; belongs to the event loop.
 
-    on_end: called on the loop when the process has ended, for whatever reason.
+    on_end: called on the loop when the process has ended, for whatever reason. has_ended: whether
+    it has, or has been killed.
     """
 
     def __init__(self, role: Role, on_end: Callable[[Child], None]) -> None:
@@ -62,24 +67,32 @@ class Child:
     ) -> Message:
         """The answer to a request; report hears of the progress.
 
-        Raises the RetRegError that the child raised, ChildFailed, or ChildDied. When the call is
-        cancelled the child is told to stop, and killed when it does not.
+        Raises the RetRegError that the child raised, ChildFailed, ChildDied, or ChildNeverHeard
+        when that happened before the work began. When the call is cancelled the child is told to
+        stop, and killed when it does not.
         """
         sending = asyncio.ensure_future(asyncio.to_thread(self._send, head, enclosed))
         try:
-            await asyncio.shield(sending)
+            await self._hand_over(sending)
             return await self._answer(report)
-        except OSError:
-            raise ChildDied from None
         except asyncio.CancelledError:
             await self._hush(sending)
             raise
 
     def kill(self) -> None:
         """End the process at once."""
+        self.has_ended = True
         if self._process is not None:
             with suppress(ValueError):
                 self._process.kill()
+
+    async def _hand_over(self, sending: asyncio.Future[None]) -> None:
+        """Return when the child has begun."""
+        try:
+            await asyncio.shield(sending)
+            await self._next()
+        except (OSError, ChildDied):
+            raise ChildNeverHeard from None
 
     async def _answer(self, report: Report) -> Message:
         while True:
@@ -107,7 +120,7 @@ class Child:
             async with asyncio.timeout(CANCEL_GRACE_S):
                 await sending
                 await asyncio.to_thread(self._send, {"kind": "cancel"}, ())
-                while (await self._next()).head["kind"] == "progress":
+                while (await self._next()).head["kind"] in ("begun", "progress"):
                     pass
         except (TimeoutError, OSError, ChildDied, asyncio.CancelledError):
             self.kill()

@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from retreg_server.registration.base import Report, silent
-from retreg_server.serving.children import Child, ChildDied, Role
+from retreg_server.serving.children import Child, ChildDied, ChildNeverHeard, Role
 from retreg_server.serving.parcels import Head, Message, Parcel
 
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 30.0
+ATTEMPTS = 3  # to hand a request to a process, before the work on it has begun
 
 
 def _nothing() -> None:
@@ -61,14 +62,18 @@ class Crew:
         Raises as Child.ask, and TimeoutError when the work takes longer than deadline_s.
         """
         await self.start()
-        child = await self._next_idle()
-        try:
-            report("starting", 0.0)
-            async with asyncio.timeout(deadline_s):
-                return await child.ask(head, enclosed, report)
-        finally:
-            if not child.has_ended:
-                self._idle.put_nowait(child)
+        for _ in range(ATTEMPTS):
+            child = await self._next_idle()
+            try:
+                report("starting", 0.0)
+                async with asyncio.timeout(deadline_s):
+                    return await child.ask(head, enclosed, report)
+            except ChildNeverHeard:
+                child.kill()  # it died in idleness; the next one may have the request
+            finally:
+                if not child.has_ended:
+                    self._idle.put_nowait(child)
+        raise ChildDied
 
     def close(self) -> None:
         """Kill all processes."""

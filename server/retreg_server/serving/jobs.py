@@ -60,6 +60,7 @@ class Job:
         self.record = record
         self.status = status
         self.watchers = 0
+        self.asked_at = time.monotonic()
         self.images: tuple[ImageParcel, ...] = ()
         self.work: asyncio.Task[Status] | None = None
         self.life: asyncio.Task[None] | None = None
@@ -129,6 +130,7 @@ class Jobs:
         """The job of that id. Raises ApiError 404."""
         job = self._active.get(job_id)
         if job is not None:
+            job.asked_at = time.monotonic()
             return job
         record = await self._store.get(job_id)
         if record is None:
@@ -158,9 +160,8 @@ class Jobs:
                 yield status
         finally:
             job.watchers -= 1
-            if not job.watchers and not job.status.has_ended:
-                loop = asyncio.get_running_loop()
-                loop.call_later(self._settings.abandoned_s, self._abandon, job)
+            job.asked_at = time.monotonic()
+            self._abandon(job)
 
     async def close(self) -> None:
         """Give running jobs the time to finish; those that wait are handed back as interrupted."""
@@ -189,7 +190,13 @@ class Jobs:
             )
 
     def _abandon(self, job: Job) -> None:
-        if not job.watchers and job.work is not None:
+        """Cancel a job that nobody watches and nobody has asked for a while."""
+        left_s = job.asked_at + self._settings.abandoned_s - time.monotonic()
+        if job.watchers or job.status.has_ended or job.work is None:
+            return
+        if left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._abandon, job)
+        else:
             job.work.cancel()
 
     def _count(self, state: State) -> int:
