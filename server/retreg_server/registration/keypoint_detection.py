@@ -3,7 +3,7 @@
 The 24 rotations that permute the axes (4 in 2-D) cover all rotations within 63° (45°). The network
 sees the image in each of these views; the view whose keypoints are closest to an affine image of
 the template is right or nearly so. Then the image is turned upright by what the best views found,
-and the network looks once more, so that the error does not depend on the rotation.
+and the network looks twice more, so that the error does not depend on the rotation.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from retreg_server.registration.nets.keypoint_net import KeypointNet
 
 REWEIGHTINGS = 6
 CHUNK = 8
+UPRIGHT_LOOKS = 2  # the second corrects what a poor first look left of the rotation
 LEAST_VARIANCE = 1e-5
 SMALLEST_SCALE = 0.2
 
@@ -65,11 +66,11 @@ def detect(
         for index, rotation in enumerate(part)
     ]
     best = sorted(coarse, key=lambda each: each.residual)[:keep]
-    upright = [_upright(each.image_from_template, recentre) for each in best]
-    seen = torch.cat([normalised(_rendered(cube, pose, pixels)) for pose in upright])
-    found = net(seen)
-    fine = [_mapped_back(found, index, pose, template) for index, pose in enumerate(upright)]
-    return sorted(fine, key=lambda each: each.residual)
+    for _ in range(UPRIGHT_LOOKS):
+        poses = [_upright(each.image_from_template, recentre) for each in best]
+        found = net(torch.cat([normalised(_rendered(cube, pose, pixels)) for pose in poses]))
+        best = [_mapped_back(found, index, pose, template) for index, pose in enumerate(poses)]
+    return sorted(best, key=lambda each: each.residual)
 
 
 def axis_rotations(dimensions: int) -> torch.Tensor:
