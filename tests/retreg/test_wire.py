@@ -380,3 +380,11 @@ def test_an_exception_keeps_its_class_and_sentence_across_http(error):
 )
 def test_other_answers_become_server_or_input_errors(status, message, kind):
     assert type(wire.raised_error(status, message)) is kind
+
+
+@pytest.mark.parametrize("number", [1e308, -1e13, -(2**63)])
+def test_points_of_absurd_size_are_refused_before_arithmetic_overflows(number):
+    points = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, number]]
+    message = {"type": "tps", "fixed_points": points, "moving_points": points, "smoothing": 0.0}
+    with pytest.raises(InputError, match="usual size"):
+        wire.decode_transform(message | {"weights": None, "kernel": "r"})

@@ -11,6 +11,7 @@ from retreg.errors import InputError
 
 MAX_TEXT = 4096
 MAX_INTEGER = 2**53
+MAX_MAGNITUDE = 1e12  # of coordinates in mm; what is larger only makes arithmetic overflow
 
 
 def take(message: Any, name: str) -> Any:
@@ -70,7 +71,7 @@ def is_number(value: Any) -> bool:
 
 
 def array(message: Any, name: str, shape: tuple[int | None, ...], at_most: int) -> np.ndarray:
-    """The field, nested lists of finite numbers, as float64 of the shape; None = any length.
+    """The field, nested lists of numbers up to MAX_MAGNITUDE, as float64; None = any length.
 
     The first axis may have at_most entries.
     """
@@ -84,9 +85,12 @@ def array(message: Any, name: str, shape: tuple[int | None, ...], at_most: int) 
     fits = given.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, given.shape, strict=True)
     )
-    if given.dtype.kind not in "if" or not fits or not np.isfinite(given).all():
+    is_numeric = fits and given.dtype.kind in "if"
+    if not is_numeric or not (np.abs(given.astype(np.float64)) <= MAX_MAGNITUDE).all():
         wanted = " x ".join("n" if n is None else str(n) for n in shape)
-        raise InputError(f"The field {name!r} is not a list of {wanted} finite numbers.")
+        raise InputError(
+            f"The field {name!r} is not a list of {wanted} finite numbers of usual size."
+        )
     return given.astype(np.float64)
 
 

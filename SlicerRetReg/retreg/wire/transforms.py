@@ -93,13 +93,15 @@ def _decode_tps(message: Any) -> ThinPlateSpline:
         raise InputError(f"The kernel {kernel!r} is not known; use {' or '.join(kernels)}.")
     limit = MAX_CONTROL_POINTS
     has_weights = fields.take(message, "weights") is not None
-    return ThinPlateSpline(
-        fields.array(message, "fixed_points", (None, 3), limit),
-        fields.array(message, "moving_points", (None, 3), limit),
-        fields.number(message, "smoothing"),
-        fields.array(message, "weights", (None,), limit) if has_weights else None,
-        kernels[kernel],
-    )
+    points = [
+        fields.array(message, name, (None, 3), limit) for name in ("fixed_points", "moving_points")
+    ]
+    weights = fields.array(message, "weights", (None,), limit) if has_weights else None
+    smoothing = fields.number(message, "smoothing")
+    try:
+        return ThinPlateSpline(points[0], points[1], smoothing, weights, kernels[kernel])
+    except np.linalg.LinAlgError as error:
+        raise InputError("The points of the spline do not determine it.") from error
 
 
 def _encode_field(field: DisplacementField) -> dict[str, Any]:
