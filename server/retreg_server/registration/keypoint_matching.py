@@ -16,10 +16,11 @@ from retreg_server.registration.keypoint_looks import Look, weights
 from retreg_server.registration.nets.centre_of_mass import Weighting
 
 Likeness = Callable[[np.ndarray, np.ndarray], float]
-"""Of the fixed image and the moving one on its grid, arrays of the same shape with values from 0
-to 1: more is better."""
+"""Of the values (n,) from 0 to 1 of the fixed image and of the moving one at the same places: more
+is better."""
 SHOWN = 0.05
-SMALL = 64  # voxels (or 4 times as many pixels) along a side of the images that are compared
+VOXELS, PIXELS = 64, 96  # along a side of the images that are compared
+LEAST_OVERLAP = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +56,26 @@ def matches(fixed: Look, moving: Look, weighting: Weighting, likeness: Likeness)
                 here.points, there.points, torch.from_numpy(pair_weights)
             )
             spread = float(there.points.std(dim=0).norm())
-            value = -np.inf
-            if torch.linalg.det(matrix[:, :-1]) > 0:
-                grid = functional.affine_grid(matrix[None], list(still.shape), align_corners=False)
-                warped = functional.grid_sample(other, grid, align_corners=False)
-                value = likeness(still.numpy(), warped.numpy())
+            value = _alike(still, other, matrix, likeness)
             residual = float(residuals.median()) / max(spread, 1e-6)
             found.append(
                 Match(fixed.world(here), moving.world(there), pair_weights, value, residual)
             )
     return sorted(found, key=lambda match: -match.likeness)
+
+
+def _alike(
+    still: torch.Tensor, other: torch.Tensor, matrix: torch.Tensor, likeness: Likeness
+) -> float:
+    """The likeness where the images overlap under a matrix (d, d + 1); -inf when they do not."""
+    if torch.linalg.det(matrix[:, :-1]) <= 0:
+        return -np.inf
+    grid = functional.affine_grid(matrix[None], list(still.shape), align_corners=False)
+    inside = (grid.abs() <= 1).all(dim=-1)[:, None]
+    if inside.float().mean() < LEAST_OVERLAP:
+        return -np.inf
+    warped = functional.grid_sample(other, grid, align_corners=False)
+    return likeness(still[inside].numpy(), warped[inside].numpy())
 
 
 def mutual_information(fixed: np.ndarray, warped: np.ndarray) -> float:
@@ -78,10 +89,10 @@ def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
     """Of vessel maps."""
     if min(fixed.std(), warped.std()) < 1e-9:
         return -np.inf
-    return float(np.corrcoef(fixed.ravel(), warped.ravel())[0, 1])
+    return float(np.corrcoef(fixed, warped)[0, 1])
 
 
 def _small(image: torch.Tensor) -> torch.Tensor:
     if image.ndim == 5:
-        return normalised(functional.avg_pool3d(image, max(1, image.shape[-1] // SMALL)))
-    return normalised(functional.avg_pool2d(image, max(1, image.shape[-1] // (4 * SMALL))))
+        return normalised(functional.avg_pool3d(image, max(1, image.shape[-1] // VOXELS)))
+    return normalised(functional.avg_pool2d(image, max(1, image.shape[-1] // PIXELS)))
