@@ -106,7 +106,7 @@ def measurements(url: str, pid: int) -> list[tuple[str, str]]:
         rows.append((f"one registration of a {SIDE}³ pair that is there, best of 10", best(runs)))
         again = [timed(lambda: job(url, order, 1), pid) for _ in range(5)]
         rows.append(("  the same, answered before, best of 5", best(again)))
-    rows += latencies(url, order)
+    rows += latencies(url, order, pid)
     return rows
 
 
@@ -183,6 +183,12 @@ def processor_seconds(pid: int | None) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def schedule(pid: int) -> tuple[float, float]:
+    """Seconds that the first thread of a process ran, and waited for a processor."""
+    ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(ran) / 1e9, int(waited) / 1e9
+
+
 def memory(pid: int) -> str:
     """Resident memory of a process and its children."""
     pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in family(pid)]
@@ -212,7 +218,7 @@ def loopback_copy(nbytes: int) -> Callable[[], None]:
     return send
 
 
-def latencies(url: str, order: dict[str, object]) -> list[tuple[str, str]]:
+def latencies(url: str, order: dict[str, object], pid: int) -> list[tuple[str, str]]:
     """Waiting times for the quick routes: alone, and beside a job and clients that upload.
 
     The uploads come from another process, and a process that only echoes is asked meanwhile: what
@@ -224,8 +230,12 @@ def latencies(url: str, order: dict[str, object]) -> list[tuple[str, str]]:
     busy.start()
     time.sleep(2)
     beside = f"beside a job and {CLIENTS} uploads"
+    ran, waited, begun = *schedule(pid), time.perf_counter()
     for path in QUICK:
         rows.append((f"GET {path}, {beside}", percentiles(ask(url, path, 150))))
+    shares = (np.array(schedule(pid)) - (ran, waited)) / (time.perf_counter() - begun)
+    text = f"ran {shares[0]:.0%}, was ready to run but had to wait {shares[1]:.0%} of the time"
+    rows.append(("  the event loop meanwhile", text))
     rows.append((f"  an echo through a bare socket, {beside}", percentiles(echo_waits(150))))
     uploads.terminate()
     uploads.wait()
