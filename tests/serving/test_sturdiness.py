@@ -187,6 +187,8 @@ def test_files_that_a_killed_server_left_are_removed(tmp_path, monkeypatch):
     dead = tmp_path / f"{PREFIX}dead"
     Store(dead, 1000, 60).close()
     (dead / "scratch").mkdir()
+    for folder in (dead, living.scratch.parent):
+        os.utime(folder, (0, 0))
     Store(None, 1000, 60).close()
     assert not dead.exists()
     assert living.scratch.exists()

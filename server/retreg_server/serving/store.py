@@ -21,6 +21,7 @@ from retreg.errors import InputError
 
 FILE, SCRATCH, PREFIX = "registrations.sqlite", "scratch", "retreg-server-"
 SCHEMA_VERSION = 1
+YOUNG_S = 60.0
 INTERRUPTED = "interrupted"
 INTERRUPTION = "The server was stopped before the registration had ended; order it again."
 COLUMNS = "id, key, model, grid, moving, state, status, slug, message, result, ended"
@@ -181,7 +182,8 @@ def _sweep() -> None:
     """Remove the temporary folders of servers that were killed; a living one holds its lock."""
     for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
         try:
-            if folder.is_symlink() or not (folder / FILE).exists():
+            is_young = folder.stat().st_mtime > time.time() - YOUNG_S  # it may be starting
+            if is_young or folder.is_symlink() or not (folder / FILE).exists():
                 continue
             _database(folder / FILE).close()
         except (sqlite3.Error, OSError):
