@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 from retreg.errors import OptionError
 from retreg.image import Image
@@ -15,6 +16,16 @@ FACTORIES: dict[str, str] = {
     "auto-fundus": "auto_fundus:AutoFundus",
     "auto-brain": "auto_brain:AutoBrain",
     "fundus-sift": "fundus_sift:FundusSift",
+}
+LEARNED: dict[str, str] = {
+    "keymorph-fundus": "keymorph:keymorph_fundus",
+    "keymorph-brain": "keymorph:keymorph_brain",
+}
+WEIGHTS = Path(__file__).with_name("weights")
+FACTORIES |= {  # without its weights a model is not offered
+    name: factory
+    for name, factory in LEARNED.items()
+    if (WEIGHTS / name / "configs" / "metadata.json").is_file()
 }
 
 
