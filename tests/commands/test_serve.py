@@ -166,22 +166,22 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for path in tasks for pid in path.read_text().split()]
 
 
-def a_volume(seed: int) -> Image:
-    array = np.random.default_rng(seed).integers(0, 900, (1, 40, 40, 40)).astype(np.int16)
-    return Image(array, Grid((40, 40, 40), np.eye(4)))
+def a_picture(seed: int) -> Image:
+    array = np.random.default_rng(seed).integers(0, 255, (3, 1, 200, 200)).astype(np.uint8)
+    return Image(array, Grid.of_picture(200, 200))
 
 
 def test_a_killed_server_keeps_its_results_and_leaves_neither_images_nor_processes(tmp_path):
     flags = ("--port", "0", "--state-dir", str(tmp_path / "state"))
     scratch = str(tmp_path / "tmp")
     Path(scratch).mkdir()
-    volume = a_volume(0)
+    picture = a_picture(0)
     with serving(*flags, TMPDIR=scratch) as (process, url):
         # Noise may or may not be registered.
         with Client(url) as client, suppress(RegistrationError):
-            client.register(volume, volume, model="auto-brain")
+            client.register(picture, picture, model="fundus-sift")
         path = done_job(tmp_path / "state")
-        begin_upload(url, a_volume(1))
+        begin_upload(url, a_picture(1))
         family = children(process)
         assert family
         process.kill()
