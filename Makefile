@@ -38,6 +38,7 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(PIP) install -c constraints.txt -e ".[test]"
+	$(PIP) install --no-deps monailabel==0.8.5  # its client is tested; its dependencies are not wanted
 	@touch $@
 
 .venv/created:
