@@ -100,20 +100,17 @@ def _task(args: argparse.Namespace) -> Task:
 
 
 def _bundle(args: argparse.Namespace) -> Bundle:
-    import torch
+    from retreg_server.training.export import hardware
 
     names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
     recipe = {name: getattr(args, name) for name in names}
-    hardware = f"{torch.get_num_threads()} thread(s) of a shared processor, no GPU"
-    if args.device != "cpu":
-        hardware = torch.cuda.get_device_name(args.device)
     if args.recipe == "keymorph-fundus":
         from retreg_server.training.keymorph_fundus import fundus_bundle
 
-        return fundus_bundle(args.keypoints, recipe, hardware)
+        return fundus_bundle(args.keypoints, recipe, hardware(args.device))
     from retreg_server.training.keymorph_brain import brain_bundle
 
-    return brain_bundle(args.out, args.keypoints, recipe, hardware)
+    return brain_bundle(args.out, args.keypoints, recipe, hardware(args.device))
 
 
 def _positive(text: str) -> int:

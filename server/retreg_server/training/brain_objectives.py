@@ -1,4 +1,4 @@
-"""KeyMorph's two objectives for pairs of heads (Wang et al. 2023, section 3.3).
+"""KeyMorph's two objectives for pairs of heads (Wang et al. 2023).
 
 They are for tuning a network that already finds keypoints: from random weights the points would
 have nothing to hold on to.

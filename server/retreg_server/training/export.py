@@ -68,6 +68,13 @@ def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
     return home
 
 
+def hardware(device: str) -> str:
+    """The kind of hardware, without the name of a machine."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} thread(s) of a processor, no GPU"
+
+
 def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, Any]:
     d = bundle.architecture.dimensions
     image = {

@@ -34,7 +34,7 @@ class HeatMapPoints:
     def weights(self, weighting: Weighting) -> torch.Tensor:
         """Weights (b, k) of mean 1: all equal, the energy, or one over the variance.
 
-        Source: Wang et al. 2023, section 3.2 (power); Evan et al. 2022 (variance).
+        Source: the weightings of KeyMorph (Wang et al. 2023).
         """
         if weighting == "none":
             return torch.ones_like(self.energy)

@@ -1,6 +1,6 @@
 """Networks that turn an image into the heat-maps of k keypoints, in 2-D and 3-D.
 
-`conv` and `truncated-unet` have the layers of KeyMorph (Wang et al. 2023, figure 2) and of
+`conv` and `truncated-unet` have the layers of KeyMorph (Wang et al. 2023) and of
 BrainMorph (2024); `light` is a small encoder and decoder for the CPU with a stem of stride 2 and
 heat-maps at a quarter of the resolution.
 """
