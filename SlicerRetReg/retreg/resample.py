@@ -23,7 +23,7 @@ def resample(moving: Image, transform: Transform, grid: Grid, nearest: bool = Fa
     transform maps the world of grid to the world of moving (LPS mm). Linear interpolation, or
     nearest neighbour for labels; outside the outer voxel edges of moving the value is 0. Type and
     channels are kept. transform is first sampled on a coarse lattice (see voxel_map), which changes
-    affine transforms by rounding only and curved ones by about 0.01 mm.
+    affine transforms by rounding only and curved ones by about 0.02 mm.
     """
     positions = voxel_map(transform, grid, moving.grid.index_from_world)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)

@@ -135,7 +135,7 @@ class Chain:
         return points
 
 
-FIELD_TOLERANCE_MM = 0.01
+FIELD_TOLERANCE_MM = 0.02
 
 
 def as_field(
