@@ -16,7 +16,7 @@ from retreg_server.registration.vessel_tracking import tracked
 SHRINK = 4  # full-size pixels per node of the residual
 MOST_POINTS = 3000
 LEAST_VESSEL = 0.35  # of the map: weaker ridges are often noise
-WIDTHS = (0.06, 0.025)  # standard deviations of the smoothing over the longer side
+WIDTHS = (0.06, 0.025, 0.012)  # standard deviations of the smoothing over the longer side
 DOUBT = 1.0  # points' worth of "no displacement" in every window
 TOLERANCE = 1.0  # pixels between a point and its neighbours that halve its weight
 ROUNDS = 3

@@ -8,8 +8,8 @@ import numpy as np
 from retreg_server.registration.parametric_refinement import Level, QuadraticMap
 
 WINDOW = 31  # pixels
-FARTHEST = 6.0  # pixels that tracking may move a point
-LEVELS = 2  # of the pyramid, beyond full size
+FARTHEST = 15.0  # pixels that tracking may move a point
+LEVELS = 3  # of the pyramid, beyond full size
 BEND_STEP = 8
 
 
