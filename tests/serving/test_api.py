@@ -165,7 +165,7 @@ def test_a_waiting_job_is_cancelled_without_ever_running(a_server, a_volume):
     first = order(a_server, a_volume, steps=20)
     second = order(a_server, a_volume, shift=77.0)
     requests.delete(f"{a_server.url}/v1/registrations/{second}", timeout=5)
-    assert a_server.get(f"/v1/registrations/{second}").json()["state"] == "cancelled"
+    assert ended(a_server, second)["state"] == "cancelled"
     ended(a_server, first)
     ended(a_server, order(a_server, a_volume))
     assert all(r.options.get("shift") != 77.0 for r in a_server.model.requests)
