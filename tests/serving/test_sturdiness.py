@@ -201,7 +201,7 @@ def test_nobody_watches_any_more_so_the_job_is_cancelled(start_server, a_volume)
         job = order(server, a_volume, steps=500)
         with server.get(f"{job}/events", stream=True) as answer:
             next(answer.iter_lines())
-        time.sleep(0.6)
+        time.sleep(1.5)
         assert server.get(job).json()["state"] == "cancelled"
         unwatched = order(server, a_volume, steps=40)
         assert ended(server, unwatched, 5)["state"] == "done"
