@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationResult, Scalar
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from retreg_server.registration.keymorph import KeyMorph
 
 HELP = "register many images to their mean and write the mean, all transforms and their quality"
-EXIT_FAILED = 3
 FAMILIES = ("affine", "rigid", "similarity", "tps")
 
 

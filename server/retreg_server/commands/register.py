@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
-EXIT_FAILED = 3
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
 
 

@@ -29,9 +29,9 @@ from retreg_server.evaluation.known_truth import axis_rotation, turned_picture, 
 from retreg_server.evaluation.metrics import reference_pixel
 from retreg_server.evaluation.retina import retina_cases
 from retreg_server.registration.base import Stopwatch
-from retreg_server.registration.engine import complete_options
 from retreg_server.registration.keymorph import KeyMorph, size_mm, trusted_weights
 from retreg_server.registration.keypoint_matching import Match
+from retreg_server.registration.options import complete_options
 from retreg_server.registration.robust_fit import Linear
 from retreg_server.training.correspondence import farthest_points
 

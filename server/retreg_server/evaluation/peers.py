@@ -12,7 +12,8 @@ from retreg.transforms import Affine, Transform
 from retreg_server.evaluation.cost import Cost
 from retreg_server.evaluation.elastix import ElastixAffine, elastix_is_installed
 from retreg_server.evaluation.sift import sift_homography
-from retreg_server.registration.engine import complete_options, register
+from retreg_server.registration.engine import register
+from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import FACTORIES, get_model
 
 ELASTIX_MISSING = (

@@ -17,7 +17,7 @@ from retreg_server.registration.base import (
     SweepModel,
     silent,
 )
-from retreg_server.registration.options import complete_options as complete_options
+from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality import assess
 from retreg_server.registration.registry import get_model
 

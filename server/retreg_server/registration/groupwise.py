@@ -21,11 +21,12 @@ from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, 
 from retreg.resample import resample
 from retreg.transforms import Transform
 from retreg_server.registration.base import Estimate, Report, Stopwatch, silent
-from retreg_server.registration.engine import complete_options, judged
+from retreg_server.registration.engine import judged
 from retreg_server.registration.keymorph import KeyMorph, inliers_of, trusted_weights
 from retreg_server.registration.keypoint_looks import Look
 from retreg_server.registration.keypoint_matching import Match, matches
 from retreg_server.registration.nets.centre_of_mass import Weighting
+from retreg_server.registration.options import complete_options
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further
