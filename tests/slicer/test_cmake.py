@@ -1,0 +1,114 @@
+"""The extension as CMake installs it: complete, and usable from where it was installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "SlicerRetReg"
+STAND_IN = Path(__file__).with_name("cmake")
+INSTALLED = Path("lib/qt-scripted-modules")
+NOT_INSTALLED = ("CMakeLists.txt", "Testing/")
+
+
+def listed() -> set[str]:
+    text = (MODULE / "CMakeLists.txt").read_text("utf-8")
+    variables = re.findall(r"set\(MODULE_PYTHON_\w+\n(.*?)\)", text, re.DOTALL)
+    assert len(variables) == 2
+    lines = [line.strip() for block in variables for line in block.splitlines() if line.strip()]
+    assert len(lines) == len(set(lines)), "a file is listed twice"
+    return {line.replace("${MODULE_NAME}", "RetReg") for line in lines}
+
+
+def on_disk() -> set[str]:
+    files = (path for path in MODULE.rglob("*") if path.is_file())
+    names = {path.relative_to(MODULE).as_posix() for path in files}
+    return {n for n in names if not n.startswith(NOT_INSTALLED) and "__pycache__" not in n}
+
+
+def test_every_file_of_the_module_is_listed_and_every_listed_file_exists() -> None:
+    assert listed() == on_disk()
+
+
+def cmake() -> str:
+    beside_python = Path(sys.executable).with_name("cmake")
+    found = str(beside_python) if beside_python.exists() else shutil.which("cmake")
+    if not found:
+        pytest.skip("cmake is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of scripted modules after cmake --install."""
+    folder = tmp_path_factory.mktemp("extension")
+    build, prefix = folder / "build", folder / "installed"
+    source = [f"-DSlicer_DIR={STAND_IN}", "-DBUILD_TESTING=ON", "-S", str(ROOT), "-B", str(build)]
+    for arguments in (source, ["--install", str(build), "--prefix", str(prefix)]):
+        done = subprocess.run([cmake(), *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return prefix / INSTALLED
+
+
+def test_the_installed_extension_holds_the_module_and_its_resources(installed: Path) -> None:
+    files = {p.relative_to(installed).as_posix() for p in installed.rglob("*") if p.is_file()}
+    assert files == listed()
+
+
+def test_the_installed_library_imports_without_the_repository(
+    slicer: Any, installed: Path, tmp_path: Path
+) -> None:
+    scripts = [p.relative_to(installed) for p in installed.rglob("*.py")]
+    names = {".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in scripts}
+    in_panel = {n for n in names if n == "RetReg" or uses_qt(installed / (n.replace(".", "/")))}
+    code = (
+        "import sys, importlib\n"
+        f"sys.path[:] = [{str(installed)!r}] + "
+        "[p for p in sys.path if 'SlicerRetReg' not in p and p]\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
+        f"modules = [importlib.import_module(name) for name in {sorted(names - in_panel)!r}]\n"
+        f"assert all(m.__file__.startswith({str(installed)!r}) for m in modules)\n"
+        "assert 'torch' not in sys.modules and 'requests' not in sys.modules\n"
+    )
+    assert len(names - in_panel) > 40
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def uses_qt(stem: Path) -> bool:
+    """Whether a module imports Qt at file scope, which only the application offers."""
+    path = stem.with_suffix(".py")
+    return path.is_file() and bool(re.search(r"^import (qt|ctk)\b", path.read_text("utf-8"), re.M))
+
+
+def test_the_extensions_index_file_and_the_project_belong_together() -> None:
+    entry = json.loads((ROOT / "RetReg.json").read_text("utf-8"))
+    text = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    assert f"project({(ROOT / 'RetReg.json').stem})" in text
+    assert set(entry) >= {"$schema", "category", "scm_url"}
+    assert entry["category"] == "Registration"
+    repository = entry["scm_url"].rstrip("/").rsplit("/", 1)[1]
+    assert repository.startswith("Slicer")
+    pages = re.search(r'set\(EXTENSION_SCREENSHOTURLS "([^"]+)"\)', text)
+    icon = re.search(r'set\(EXTENSION_ICONURL "([^"]+)"\)', text)
+    assert pages and icon
+    for url in (*pages[1].split(), icon[1]):
+        place = url.split("/main/", 1)[1]
+        assert (ROOT / place).is_file(), f"{place} is promised to the Extensions Manager"
+
+
+def test_no_cpp_source_makes_the_extension_need_a_compiler() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    assert not [n for n in tracked.splitlines() if n.endswith((".cxx", ".cpp", ".h", ".hxx"))]
