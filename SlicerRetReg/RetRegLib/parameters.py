@@ -1,0 +1,89 @@
+"""What the panel is set to, kept in the scene, so that it is saved, loaded and closed with it.
+
+Volumes and outputs are node references, which survive renaming and the new ids of an imported
+scene; everything else is JSON in a parameter of the module's own vtkMRMLScriptedModuleNode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from retreg.messages import Scalar
+
+MODULE = "RetReg"
+REFERENCE = {"reference": True}
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """One registration as it is ordered.
+
+    fixed, moving: volume nodes, or None. transform, warped, fixed_keypoints, moving_keypoints:
+    nodes that take the result; None means that a new one is made. model: its name, "" lets the
+    server choose. family: of the transform, "" is the default of the model. smoothing: of
+    splines, 0 to infinity. options: what else differs from the defaults of the model, by name.
+    """
+
+    fixed: Any = field(default=None, metadata=REFERENCE)
+    moving: Any = field(default=None, metadata=REFERENCE)
+    transform: Any = field(default=None, metadata=REFERENCE)
+    warped: Any = field(default=None, metadata=REFERENCE)
+    fixed_keypoints: Any = field(default=None, metadata=REFERENCE)
+    moving_keypoints: Any = field(default=None, metadata=REFERENCE)
+    model: str = ""
+    family: str = ""
+    smoothing: float = 0.1
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+def parameter_node(scene: Any) -> Any:
+    """The node of the scene that holds the parameters; made when there is none."""
+    import slicer
+
+    node = scene.GetSingletonNode(MODULE, "vtkMRMLScriptedModuleNode")
+    if node is None:
+        node = slicer.vtkMRMLScriptedModuleNode()
+        node.SetSingletonTag(MODULE)
+        node.SetName(MODULE)
+        node = scene.AddNode(node)
+    node.SetModuleName(MODULE)  # closing a scene clears it
+    node.SetAttribute("ModuleName", MODULE)
+    return node
+
+
+def read_parameters(node: Any) -> Parameters:
+    """The parameters in a node; what is missing or damaged has its default."""
+    plain = Parameters()
+    values: dict[str, Any] = {}
+    for each in fields(Parameters):
+        if each.metadata == REFERENCE:
+            values[each.name] = node.GetNodeReference(each.name)
+        else:
+            values[each.name] = _parsed(node.GetParameter(each.name), getattr(plain, each.name))
+    return Parameters(**values)
+
+
+def write_parameters(node: Any, parameters: Parameters) -> None:
+    """Keep the parameters in a node."""
+    before = node.StartModify()
+    for each in fields(Parameters):
+        value = getattr(parameters, each.name)
+        if each.metadata == REFERENCE:
+            node.SetNodeReferenceID(each.name, value.GetID() if value else None)
+        else:
+            node.SetParameter(each.name, json.dumps(value))
+    node.EndModify(before)
+
+
+def _parsed(text: str, default: Any) -> Any:
+    """The value in the text when it is of the type of the default, else the default."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return default
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value if isinstance(value, type(default)) else default
