@@ -12,6 +12,7 @@ from retreg_server.registration.nets.keypoint_net import Architecture
 from retreg_server.training.eyes import (
     CANVAS,
     Retina,
+    clutter_textures,
     lattice,
     phantom_retina,
     phantom_retinas,
@@ -24,6 +25,11 @@ from retreg_server.training.loop import Plan, advance, start
 
 def rng(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def rng_array():
+    return np.random.default_rng(0).normal(size=(192, 200))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,8 @@ def test_a_view_shows_things_where_its_warp_says():
         expected = view.warp.image_of(place)
         if expected.abs().max() > 0.5 or not view.visible(expected):
             continue
-        bright = (view.image[0, 0] > 0.6).float()
+        wide = torch.nn.functional.avg_pool2d(view.image, 7, 1, 3)[0, 0]  # without thin lines
+        bright = (wide > 0.8 * wide.max()).float()
         found = torch.stack([(x * bright).sum(), (y * bright).sum()]) / bright.sum()
         errors.append(float((found - expected[0]).norm()))
     assert len(errors) >= 5
@@ -100,6 +107,37 @@ def test_vessel_masks_are_read_with_the_frames_that_are_known(tmp_path):
     assert known.canvas[0, 1, 10].max() == 0
     with pytest.raises(FileError, match="holds no vessel masks"):
         real_retinas(tmp_path / "none")
+
+
+def test_a_photograph_and_its_mask_share_a_canvas_and_give_clutter(tmp_path, rng_array):
+    vessels = np.zeros((192, 200), np.uint8)
+    cv2.line(vessels, (20, 96), (180, 96), 255, 2)
+    y, x = np.mgrid[:192, :200]
+    shown = (x - 99.5) ** 2 + (y - 95.5) ** 2 < 92**2
+    grey = np.clip(140 + 9 * cv2.GaussianBlur(rng_array, (0, 0), 2) / 0.14 - 0.4 * vessels, 9, 250)
+    cv2.imwrite(str(tmp_path / "CHASE_01L.jpg"), (grey * shown).astype(np.uint8))
+    cv2.imwrite(str(tmp_path / "CHASE_01L_1stHO_vessels.png"), vessels)
+    mask, photo = real_retinas(tmp_path)
+    assert torch.allclose(mask.disc, photo.disc)
+    assert torch.allclose(photo.disc, torch.tensor([2 * 0.52 - 1, (2 * 0.475 - 1) * 0.96]))
+    on, off = (photo.canvas[0, 0][row, 150:360] for row in (256, 226))
+    assert on.mean() > 1.5 * off.mean()
+    (texture,) = clutter_textures([mask, photo])
+    middle = texture.shape[-1] // 2
+    assert texture[..., middle, :].mean() < 0.7 * on.mean()  # the vessel is gone
+    assert texture.mean() > 0.05
+
+
+def test_views_of_one_draw_are_alike_and_clutter_adds_to_them(eyes):
+    texture = torch.rand(1, 1, 64, 64, generator=rng(5))
+    plain, again = (retina_view(eyes[0], 96, 60.0, rng(3)) for _ in "ab")
+    assert torch.equal(plain.image, again.image)
+    added = [
+        (retina_view(eyes[0], 96, 60.0, rng(seed), [texture]).image > 0.3).float().mean()
+        - (retina_view(eyes[0], 96, 60.0, rng(seed)).image > 0.3).float().mean()
+        for seed in range(12)
+    ]
+    assert np.mean(added) > 0.01
 
 
 def test_the_recipe_can_take_a_step_and_validate(eyes, tmp_path):

@@ -109,3 +109,19 @@ def test_a_checkpoint_of_another_network_is_refused(plan):
     other.architecture = Architecture("light", 2, 32, width=4, levels=3)
     with pytest.raises(FileError, match="belongs to another network"):
         load_run(plan.folder, start(other, plan))
+
+
+def test_a_run_can_start_from_weights_of_another(plan):
+    first = train(SpotTask(), replace(plan, steps=3))
+    weights = plan.folder / "best.safetensors"
+    other = replace(plan, folder=plan.folder / "next", weights=weights, seed=8)
+    begun = start(SpotTask(), other)
+    assert begun.step == 0
+    assert same(begun.net, first.average) and same(begun.average, first.average)
+
+
+def test_weights_of_another_network_are_refused_by_a_sentence(plan, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"nothing")
+    with pytest.raises(FileError, match="cannot be used to start from"):
+        start(SpotTask(), replace(plan, weights=file))

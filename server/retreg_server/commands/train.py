@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_positive, default=40_000, help="default: 40000")
     parser.add_argument("--batch", type=_positive, default=2, help="images per step; default: 2")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate; default: 0.002")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="FILE", help="weights (.safetensors) to go on from"
+    )
     parser.add_argument("--keypoints", type=_positive, default=128, help="16 to 512; default: 128")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         mixed_precision=args.mixed_precision,
         minutes_between_checks=args.check_minutes,
+        weights=args.start_from,
     )
     finished = train(_task(args), plan)
     print(f"{finished.step} steps; best validation error {finished.best:.3f}, in {args.out}")

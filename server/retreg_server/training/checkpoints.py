@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import KeypointNet
-
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(eq=False)
-class Run:
+class Run(Generic[N]):
     """A network in training: the average of its weights is what gets evaluated and shipped."""
 
-    net: KeypointNet
-    average: KeypointNet
+    net: N
+    average: N
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
     best: float = float("inf")
 
 
-def save_run(folder: Path, run: Run) -> None:
+def save_run(folder: Path, run: Run[N]) -> None:
     """Write the run so that load_run continues it; an interrupted write leaves the old one."""
     tensors = {f"net.{name}": value for name, value in run.net.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in run.average.state_dict().items()}
@@ -48,7 +48,21 @@ def save_weights(path: Path, net: nn.Module, dtype: torch.dtype = torch.float32)
     _replace(path, lambda part: save_file(copies, part))
 
 
-def load_run(folder: Path, run: Run) -> bool:
+def load_weights(path: Path, net: nn.Module) -> None:
+    """Put the weights that save_weights wrote, of any type, into the network.
+
+    Raises FileError when the file cannot be read or belongs to another network.
+    """
+    try:
+        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise FileError(
+            f"The weights in {path.name} cannot be used to start from; give the .safetensors file "
+            "of a network with the same options."
+        ) from error
+
+
+def load_run(folder: Path, run: Run[N]) -> bool:
     """Continue where the folder's checkpoint stopped; False when there is none.
 
     Raises FileError when the checkpoint belongs to another network.

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
 from retreg.errors import FileError
 from retreg.files import read_image
@@ -30,7 +31,9 @@ CANVAS = 512
 PHANTOM_SIZE, PHANTOM_REACH = 896, 1.45  # pixels, and field-of-view radii that are shown
 MODALITIES: tuple[Modality, ...] = ("colour", "redfree", "angiography")
 LATTICE_CENTRE, LATTICE_RADII = (0.6, 0.0), (1.5, 1.25)
-FRAMES = Path(__file__).with_name("hrf_frames.csv")
+READER = "_1stHO"  # ends the names of the masks of CHASE_DB1 that are used
+TEXTURE_REACH = 0.62  # half side of textures over that of the canvas; lies in the field of view
+FRAMES = Path(__file__).with_name("retina_frames.csv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +45,8 @@ class Retina:
 
     name: str
     canvas: torch.Tensor
-    disc: torch.Tensor | None
-    fovea: torch.Tensor | None
+    disc: torch.Tensor | None = None
+    fovea: torch.Tensor | None = None
 
     def on(self, device: str) -> Retina:
         """The same on another device."""
@@ -131,8 +134,39 @@ def real_retinas(folder: Path) -> list[Retina]:
     frames = _frames()
     found = [_mask_retina(file, frames) for file in masks]
     for file in sorted(folder.glob("*.jpg")):
-        found.append(Retina(file.stem, _canvas_of_picture(read_image(file)), None, None))
+        image = read_image(file)
+        places = _places(frames.get(file.stem), *image.grid.size[:2])
+        found.append(Retina(file.stem, _canvas_of_picture(image), *places))
     return found
+
+
+def clutter_textures(retinas: list[Retina]) -> list[torch.Tensor]:
+    """What vessel maps of photographs show beside the vessels of their masks: (1, 1, n, n) each.
+
+    retinas: those of real_retinas. The texture is cut from the middle of the field of view; where
+    a vessel was, it is continued with texture from elsewhere.
+    """
+    masks = {each.name.removesuffix(READER): each for each in retinas if READER in each.name}
+    low, high = round((1 - TEXTURE_REACH) * CANVAS / 2), round((1 + TEXTURE_REACH) * CANVAS / 2)
+    middle = (..., slice(low, high), slice(low, high))
+    textures = []
+    for photo in retinas:
+        if photo.name not in masks:
+            continue
+        strength, vessels = photo.canvas[:, :1], masks[photo.name].canvas[:, :1]
+        beside = (functional.max_pool2d(vessels, 9, 1, 4) < 0.1).float()
+        texture = (strength * beside)[middle]
+        textures.append(texture + (1 - beside[middle]) * texture.roll((91, 67), (2, 3)))
+    return textures
+
+
+def _places(shares: np.ndarray | None, width: int, height: int) -> tuple[torch.Tensor, ...]:
+    """Disc and fovea on the canvas from shares (2, 2) of the picture's width and height."""
+    if shares is None:
+        return ()
+    side = max(width, height)
+    centred = (shares - 0.5) * (width, height)
+    return tuple(torch.from_numpy(2 * centred / side).float())
 
 
 def _mask_retina(file: Path, frames: dict[str, np.ndarray]) -> Retina:
@@ -145,19 +179,17 @@ def _mask_retina(file: Path, frames: dict[str, np.ndarray]) -> Retina:
     square[top : top + height, left : left + width] = mask
     known[top : top + height, left : left + width] = 1
     name = file.stem.removesuffix("_vessels")
-    disc = fovea = None
-    if name in frames:
-        shares = frames[name] * (width, height) + (left, top)
-        disc, fovea = torch.from_numpy(2 * shares / side - 1).float()
-    return Retina(name, _canvas(square, known), disc, fovea)
+    places = _places(frames.get(name.removesuffix(READER)), width, height)
+    return Retina(name, _canvas(square, known), *places)
 
 
 def _canvas_of_picture(image: Image) -> torch.Tensor:
-    """Vessels of a whole square picture as the fundus models see them."""
-    side = max(image.grid.size[:2])
+    """Vessels of a whole picture, in the middle of the canvas, as the fundus models see them."""
+    size = np.array(image.grid.size[:2])
     picture = retina_picture(image, "fixed", 768)
     maps = vessel_maps(picture.grey, picture.inside)
-    corner = picture.pixels(np.array([[-0.5, -0.5, 0.0], [side - 0.5, side - 0.5, 0.0]]))
+    ends = [(size - 1) / 2 + sign * size.max() / 2 for sign in (-1, 1)]
+    corner = picture.pixels(np.pad(ends, ((0, 0), (0, 1))))
     scale = (corner[1, 0] - corner[0, 0]) / CANVAS
     matrix = np.array([[scale, 0, corner[0, 0] + scale / 2], [0, scale, corner[0, 1] + scale / 2]])
     strength, known = (
@@ -179,7 +211,11 @@ def _canvas(strength: np.ndarray, known: np.ndarray) -> torch.Tensor:
 
 
 def _frames() -> dict[str, np.ndarray]:
-    """Disc and fovea ((2, 2) shares of width and height) of HRF pictures, read off by eye."""
+    """Disc and fovea ((2, 2) shares of width and height) of real pictures, read off by eye.
+
+    The fovea of CHASE_DB1 lies at the rim of the picture and is known to about a tenth of its
+    distance from the disc.
+    """
     with FRAMES.open(encoding="utf-8") as file:
         return {
             row["name"]: np.array(

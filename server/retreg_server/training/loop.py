@@ -18,7 +18,13 @@ import torch
 from tqdm import tqdm
 
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.training.checkpoints import Run, load_run, save_run, save_weights
+from retreg_server.training.checkpoints import (
+    Run,
+    load_run,
+    load_weights,
+    save_run,
+    save_weights,
+)
 from retreg_server.training.journal import Journal
 
 AVERAGING = 0.999
@@ -28,7 +34,10 @@ WARM_UP = 0.03  # share of the steps over which the learning rate rises
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. steps: the learning rate falls to 0 along a cosine that ends there."""
+    """How to train. steps: the learning rate falls to 0 along a cosine that ends there.
+
+    weights: a .safetensors file of the same network to start from instead of fresh weights.
+    """
 
     folder: Path
     steps: int
@@ -38,6 +47,7 @@ class Plan:
     device: str = "cpu"
     mixed_precision: bool = False
     minutes_between_checks: float = 4.0
+    weights: Path | None = None
 
 
 class Task(Protocol):
@@ -86,9 +96,15 @@ def train(task: Task, plan: Plan) -> Run:
 
 
 def start(task: Task, plan: Plan) -> Run:
-    """A run at step 0, with weights that depend on the seed alone."""
+    """A run at step 0, with weights that depend on the seed alone or are those of the plan.
+
+    Raises FileError when the plan's weights are of another network.
+    """
     torch.manual_seed(plan.seed)
-    net = KeypointNet(task.architecture).to(plan.device)
+    net = KeypointNet(task.architecture)
+    if plan.weights is not None:
+        load_weights(plan.weights, net)
+    net = net.to(plan.device)
     net.mixed_precision = plan.mixed_precision
     optimiser = torch.optim.Adam(net.parameters(), lr=plan.rate)
     return Run(net, copy.deepcopy(net), optimiser)
