@@ -1,0 +1,76 @@
+"""The way to a server: its address and token, kept in the settings, and a test of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from retreg.addresses import is_loopback
+from retreg.client import Client
+from retreg.reachability import Step, steps
+
+URL_KEY = "serverUrl"
+TOKEN_KEY = "serverToken"
+
+__all__ = ["Connection", "Step", "load_connection", "save_connection", "test_connection"]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a server is, and the token that it wants."""
+
+    url: str
+    token: str = field(default="", repr=False)
+
+    def client(self) -> Client:
+        """A client for one thread. Raises InputError for an unusable address."""
+        encoding = "identity" if self.is_local else "zlib+shuffle"  # networks are slow
+        return Client(self.url, self.token or None, encoding=encoding)
+
+    @property
+    def host(self) -> str:
+        """Name or address of the machine; empty when the address is unusable."""
+        try:
+            return urlsplit(self.url).hostname or ""
+        except ValueError:
+            return ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is sent stays on this machine."""
+        return is_loopback(self.host)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        return self.url.lower().startswith("https://")
+
+
+def load_connection(settings: MutableMapping[str, str]) -> Connection | None:
+    """The connection in the settings, if there is one."""
+    url = settings.get(URL_KEY, "")
+    return Connection(url, settings.get(TOKEN_KEY, "")) if url else None
+
+
+def save_connection(settings: MutableMapping[str, str], connection: Connection) -> None:
+    """Keep address and token together, so that no server is sent the token of another one."""
+    settings[URL_KEY] = connection.url
+    settings[TOKEN_KEY] = connection.token
+
+
+def test_connection(
+    connection: Connection,
+    tell: Callable[[Step], None] | None = None,  # noqa: PT028 - not a test of pytest
+) -> list[Step]:
+    """The steps to a server (address, resolve, connect, TLS, health, token, models).
+
+    Stops at the first that fails. tell: hears of each as soon as it is known. Takes seconds when
+    nothing answers, so call it in a Job.
+    """
+    taken = []
+    for step in steps(connection.url, connection.token or None):
+        taken.append(step)
+        if tell is not None:
+            tell(step)
+    return taken

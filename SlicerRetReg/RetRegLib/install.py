@@ -1,0 +1,140 @@
+"""Installing the server's packages into a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from retreg.client import Progress
+from retreg.errors import ServerError
+
+REQUIREMENT = "retreg"
+CHECKOUT = Path(__file__).resolve().parents[2]
+SIZES = {
+    "linux": "about 3 GB are downloaded and 7 GB of disk are used, for it includes CUDA",
+    "other": "about 0.6 GB are downloaded and 2 GB of disk are used",
+}
+LONGEST_STAGE = 80
+
+
+@dataclass(frozen=True)
+class InstallPlan:
+    """What an installation does. folder: is replaced. commands: are run one after the other."""
+
+    folder: Path
+    commands: tuple[tuple[str, ...], ...]
+    size: str
+
+    @property
+    def text(self) -> str:
+        """For the user to agree to."""
+        commands = "\n".join(" ".join(command) for command in self.commands)
+        return (
+            f"The server and its packages (PyTorch, MONAI and others) will be installed into\n"
+            f"{self.folder}\nwith\n{commands}\nWhat is there is replaced, Slicer itself is not "
+            f"changed, and deleting the folder undoes it. Roughly: {self.size}. It takes minutes."
+        )
+
+
+def default_folder() -> Path:
+    """Where programs of this user keep what they install."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "retreg" / "slicer-server"
+
+
+def plan_of(folder: Path, python: str) -> InstallPlan:
+    """How pip installs the server into a folder; from the checkout when this file is in one.
+
+    pip's --target needs no virtual environment, which Slicer's interpreter cannot make: its
+    launcher sets PYTHONHOME.
+    """
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install")
+    source: tuple[str, ...] = (REQUIREMENT,)
+    if (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "constraints.txt").is_file():
+        source = ("-c", str(CHECKOUT / "constraints.txt"), str(CHECKOUT))
+    size = SIZES["linux" if sys.platform == "linux" else "other"]
+    return InstallPlan(folder, ((*pip, "--target", str(folder), *source),), size)
+
+
+def install(plan: InstallPlan, environment: Mapping[str, str], tell: Progress | None) -> None:
+    """Run the commands of a plan; on failure and when tell raises, nothing is left."""
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    plan.folder.mkdir(parents=True)
+    try:
+        for command in plan.commands:
+            _run(command, plan.folder, environment, tell)
+    except BaseException:
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        raise
+
+
+def _run(
+    command: tuple[str, ...], folder: Path, environment: Mapping[str, str], tell: Progress | None
+) -> None:
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=dict(environment),
+            text=True,
+            errors="replace",
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise ServerError(
+            f"{command[0]} cannot be run ({error.strerror}); choose another Python."
+        ) from error
+    with process:
+        try:
+            words = _follow(process, tell)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise ServerError(
+            "The server could not be installed; check the network and the free disk space. pip "
+            f"said: {words}"
+        )
+
+
+def _follow(process: subprocess.Popen[str], tell: Progress | None) -> str:
+    """Tell every line; returns the last one, or the last that speaks of an error."""
+    assert process.stdout is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_copy_lines, args=(process.stdout, lines), daemon=True).start()
+    said, complaint = "nothing.", ""
+    line: str | None = ""
+    while line is not None:
+        with suppress(queue.Empty):
+            line = lines.get(timeout=0.2)
+        if line:
+            said = line.strip()[:LONGEST_STAGE]
+            complaint = said if "error" in said.lower() else complaint
+        if tell is not None:
+            tell(said, 0.0)
+    process.wait()
+    return complaint or said
+
+
+def _copy_lines(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        if line.strip():
+            lines.put(line)
+    lines.put(None)

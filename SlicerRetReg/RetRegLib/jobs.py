@@ -1,0 +1,145 @@
+"""Work on a thread of its own, whose news the main thread fetches.
+
+Nothing but work and abort runs on another thread, so neither may touch the scene or a widget.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from retreg.client import Progress
+from retreg.errors import Cancelled, RetRegError
+
+T = TypeVar("T")
+OnError = Callable[[RetRegError], None]
+
+
+@dataclass(frozen=True)
+class _Told:
+    stage: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class _Done(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: RetRegError
+
+
+class Job(Generic[T]):
+    """One call of work, with its news delivered by poll on the main thread.
+
+    work: is given a function to report (stage, fraction from 0 to 1) with, which raises Cancelled
+    once the job is cancelled. abort: wakes work that waits for something when the job is
+    cancelled; runs on a third thread and may block.
+    on_progress(stage, fraction), and exactly one of on_done(value), on_error(RetRegError) and
+    on_cancelled(). Without on_error, poll raises the error.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Progress], T],
+        on_progress: Progress | None = None,
+        on_done: Callable[[T], None] | None = None,
+        on_error: OnError | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+        abort: Callable[[], None] | None = None,
+    ) -> None:
+        self._work = work
+        self._on_progress = on_progress
+        self._on_done = on_done
+        self._on_error = on_error
+        self._on_cancelled = on_cancelled
+        self._abort = abort
+        self._news: queue.SimpleQueue[_Told | _Done[T] | _Failed] = queue.SimpleQueue()
+        self._unwanted = threading.Event()
+        self.ended = False
+
+    def start(self) -> None:
+        """Begin the work."""
+        threading.Thread(target=self._run, name="RetReg job", daemon=True).start()
+
+    def poll(self) -> None:
+        """Deliver what is new; called on the main thread, often. Only the last progress counts."""
+        told = None
+        while not self.ended:
+            try:
+                news = self._news.get_nowait()
+            except queue.Empty:
+                break
+            if isinstance(news, _Told):
+                told = news
+            else:
+                self._end(news)
+        if told is not None and not self.ended and self._on_progress is not None:
+            self._on_progress(told.stage, told.fraction)
+
+    def cancel(self) -> None:
+        """End the job now, on the main thread; work that hangs is left behind and ends when it can.
+
+        Does nothing when the job has ended.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self._unwanted.set()
+        if self._abort is not None:
+            threading.Thread(target=self._wake, name="RetReg abort", daemon=True).start()
+        if self._on_cancelled is not None:
+            self._on_cancelled()
+
+    def _end(self, news: _Done[T] | _Failed) -> None:
+        self.ended = True
+        if isinstance(news, _Done):
+            if self._on_done is not None:
+                self._on_done(news.value)
+        elif self._on_error is None:
+            raise news.error
+        else:
+            self._on_error(news.error)
+
+    def _run(self) -> None:
+        try:
+            self._news.put(_Done(self._work(self._tell)))
+        except Exception as error:
+            self._news.put(_Failed(in_a_sentence(error)))
+
+    def _tell(self, stage: str, fraction: float) -> None:
+        if self._unwanted.is_set():
+            raise Cancelled("The work was cancelled.")
+        self._news.put(_Told(stage, fraction))
+
+    def _wake(self) -> None:
+        assert self._abort is not None
+        with suppress(RetRegError):  # nobody waits for what it would tell
+            self._abort()
+
+
+def in_a_sentence(error: Exception) -> RetRegError:
+    """The error itself when it was raised on purpose, else one that tells its kind and place.
+
+    Its text is left out, for it may hold data of a patient.
+    """
+    if isinstance(error, RetRegError):
+        return error
+    if isinstance(error, MemoryError):
+        return RetRegError("There is not enough memory; close other programs or crop the volumes.")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    told = RetRegError(
+        f"Something went wrong that nobody foresaw ({type(error).__name__}{place}); please report "
+        "it with what you did."
+    )
+    told.__cause__ = error
+    return told
