@@ -19,7 +19,7 @@ from retreg_server.registration.keypoint_matching import (
     mutual_information,
 )
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.registration.weights import KeypointMetadata
+from retreg_server.registration.weights import NetMetadata
 
 KEYPOINTS, PIXELS = 16, 32
 
@@ -30,7 +30,7 @@ def a_looker(dimensions: int):
     spacing = 7.0 if dimensions == 3 else None
     template = torch.rand(KEYPOINTS, dimensions) - 0.5
     looker = BrainLooker() if dimensions == 3 else FundusLooker()
-    looker.__dict__["_loaded"] = (net, KeypointMetadata("", PIXELS, spacing, template, "", {}))
+    looker.__dict__["_loaded"] = (net, NetMetadata("", PIXELS, spacing, template, "", {}))
     return looker
 
 

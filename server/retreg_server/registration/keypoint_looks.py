@@ -25,7 +25,7 @@ from retreg_server.registration.keypoint_inputs import head_cube, vessel_square
 from retreg_server.registration.nets.centre_of_mass import HeatMapPoints, Weighting
 from retreg_server.registration.nets.keypoint_net import KeypointNet
 from retreg_server.registration.spaces import NetInput, canonical, isotropic, sample
-from retreg_server.registration.weights import KeypointMetadata, load_keypoint_net
+from retreg_server.registration.weights import NetMetadata, load_keypoint_net
 
 VIEWS_KEPT = 3
 OVERSAMPLED = 2
@@ -81,7 +81,7 @@ class BrainLooker:
         return Look(cube.tensor, cube.world_from_norm, found)
 
     @cached_property
-    def _loaded(self) -> tuple[KeypointNet, KeypointMetadata]:
+    def _loaded(self) -> tuple[KeypointNet, NetMetadata]:
         return load_keypoint_net(self.name)
 
 
@@ -107,7 +107,7 @@ class FundusLooker:
         return Look(square, world_from_norm, _detected(net, metadata, square, device))
 
     @cached_property
-    def _loaded(self) -> tuple[KeypointNet, KeypointMetadata]:
+    def _loaded(self) -> tuple[KeypointNet, NetMetadata]:
         return load_keypoint_net(self.name)
 
 
@@ -128,7 +128,7 @@ def _odd_turn(dimensions: int) -> np.ndarray:
 
 
 def _detected(
-    net: KeypointNet, metadata: KeypointMetadata, image: torch.Tensor, device: str
+    net: KeypointNet, metadata: NetMetadata, image: torch.Tensor, device: str
 ) -> list[Detection]:
     """The best detections, computed on the device and handed back on the CPU."""
     chosen = chosen_device(device)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from retreg.errors import FileError
+
 TENSORS, STATE = "checkpoint.safetensors", "checkpoint.json"
 N = TypeVar("N", bound=nn.Module)
 

@@ -12,12 +12,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
 from retreg_server.training.checkpoints import (
     Run,
     load_run,
@@ -30,6 +30,8 @@ from retreg_server.training.journal import Journal
 AVERAGING = 0.999
 LONGEST_GRADIENT = 1.0
 WARM_UP = 0.03  # share of the steps over which the learning rate rises
+N = TypeVar("N", bound=nn.Module)
+Built = TypeVar("Built", bound=nn.Module, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,34 @@ class Plan:
     weights: Path | None = None
 
 
-class Task(Protocol):
-    """What is trained: samples, an objective, and a validation set."""
+class Blueprint(Protocol[Built]):
+    """What a network is built from."""
 
-    architecture: Architecture
+    def build(self) -> Built:
+        """A network with fresh weights that has a switch mixed_precision."""
+        ...
+
+
+class Task(Protocol[N]):
+    """What is trained: a network, samples, an objective, and a validation set."""
+
+    @property
+    def architecture(self) -> Blueprint[N]:
+        """Builds the network."""
+        ...
 
     def loss(
-        self, net: KeypointNet, batch: int, progress: float, generator: torch.Generator
+        self, net: N, batch: int, progress: float, generator: torch.Generator
     ) -> torch.Tensor:
         """The loss on fresh samples; progress runs from 0 to 1 over the training."""
         ...
 
-    def validation(self, net: KeypointNet) -> dict[str, float]:
+    def validation(self, net: N) -> dict[str, float]:
         """Numbers to log; "error" is the one that chooses the best weights."""
         ...
 
 
-def train(task: Task, plan: Plan) -> Run:
+def train(task: Task[N], plan: Plan) -> Run[N]:
     """Train until plan.steps, or continue; checkpoints and the journal go to plan.folder.
 
     Interrupting saves a checkpoint. Raises FileError when the folder holds another network.
@@ -95,22 +108,22 @@ def train(task: Task, plan: Plan) -> Run:
     return run
 
 
-def start(task: Task, plan: Plan) -> Run:
+def start(task: Task[N], plan: Plan) -> Run[N]:
     """A run at step 0, with weights that depend on the seed alone or are those of the plan.
 
     Raises FileError when the plan's weights are of another network.
     """
     torch.manual_seed(plan.seed)
-    net = KeypointNet(task.architecture)
+    net = task.architecture.build()
     if plan.weights is not None:
         load_weights(plan.weights, net)
     net = net.to(plan.device)
-    net.mixed_precision = plan.mixed_precision
+    net.mixed_precision = plan.mixed_precision  # type: ignore[assignment]
     optimiser = torch.optim.Adam(net.parameters(), lr=plan.rate)
     return Run(net, copy.deepcopy(net), optimiser)
 
 
-def advance(task: Task, plan: Plan, run: Run) -> float:
+def advance(task: Task[N], plan: Plan, run: Run[N]) -> float:
     """One step of Adam; returns the loss."""
     for group in run.optimiser.param_groups:
         group["lr"] = plan.rate * _schedule(run.step, plan.steps)
@@ -132,7 +145,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _average(run: Run) -> None:
+def _average(run: Run[N]) -> None:
     """Exponential average of the weights, short at the start."""
     keep = min(AVERAGING, (run.step + 1) / (run.step + 10))
     for mean, new in zip(run.average.parameters(), run.net.parameters(), strict=True):
@@ -140,7 +153,7 @@ def _average(run: Run) -> None:
 
 
 @torch.no_grad()
-def _check(task: Task, plan: Plan, run: Run, journal: Journal) -> None:
+def _check(task: Task[N], plan: Plan, run: Run[N], journal: Journal) -> None:
     """Validate the averaged weights, log, and keep them when they are the best so far."""
     numbers = task.validation(run.average)
     journal.check(run.step, run.seconds, numbers)
@@ -150,7 +163,7 @@ def _check(task: Task, plan: Plan, run: Run, journal: Journal) -> None:
     save_run(plan.folder, run)
 
 
-def _keep_best(folder: Path, run: Run, numbers: dict[str, float]) -> None:
+def _keep_best(folder: Path, run: Run[N], numbers: dict[str, float]) -> None:
     save_weights(folder / "best.safetensors", run.average)
     state = {"step": run.step, "seconds": run.seconds, **numbers}
     (folder / "best.json").write_text(json.dumps(state))

@@ -69,6 +69,10 @@ class Architecture:
         """The values by name, as stored in metadata."""
         return asdict(self)
 
+    def build(self) -> KeypointNet:
+        """A network with fresh weights."""
+        return KeypointNet(self)
+
 
 class KeypointNet(nn.Module):
     """Image (b, 1, [z,] y, x) to HeatMapPoints of k keypoints.
