@@ -22,6 +22,7 @@ from retreg_server.serving import parcels
 from retreg_server.serving.errors import describe
 from retreg_server.serving.parcels import Head, Message
 
+NICENESS = 5  # whoever waits for an answer goes before whoever computes, where cores are scarce
 SMALLEST_STEP = 0.01  # progress below this is not worth a message
 CANCELLED = "The registration was cancelled on request."
 
@@ -49,6 +50,8 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(environment)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     module, name = entry.split(":")
     handler: Handler = getattr(import_module(module), name)(**arguments)

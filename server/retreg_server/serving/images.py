@@ -11,11 +11,12 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.parcels import ImageParcel, Parcel
 from retreg_server.serving.service import Service, service_of
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
+PIECE_BYTES = 1 << 16
 ADDRESS_PATTERN = "^[0-9a-f]{64}$"
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
 TheService = Annotated[Service, Depends(service_of)]
@@ -38,10 +39,15 @@ async def put_image(
     """Keep an image for later registrations."""
     declared = wire.decode_header(header, service.settings.max_image_bytes)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
-    body = bytearray()
+    pieces = [bytearray()]
+    arrived = 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > largest:
+        # One growing buffer would be moved again and again, by the thread that answers everybody.
+        if len(pieces[-1]) >= PIECE_BYTES:
+            pieces.append(bytearray())
+        pieces[-1] += chunk
+        arrived += len(chunk)
+        if arrived > largest:
             raise ApiError(
                 413,
                 "too-large",
@@ -49,7 +55,7 @@ async def put_image(
                 "declares.",
             )
     async with service.unpacking:
-        image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
+        image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
     service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
 
@@ -63,11 +69,12 @@ async def delete_image(sha256: Address, service: TheService) -> Response:
 
 
 def _verified_image(
-    sha256: str, header: str, declared: wire.ImageHeader, body: bytearray
+    sha256: str, header: str, declared: wire.ImageHeader, pieces: list[bytearray]
 ) -> ImageParcel:
-    if wire.image_address(header, body) != sha256:
+    body = Parcel.joined(pieces)
+    if wire.image_address(header, body.view) != sha256:
         raise InputError(
             "The image does not have the SHA-256 under which it was sent; it was damaged on the "
             "way or the sum was not taken over header, line feed and body."
         )
-    return ImageParcel.of(wire.decode_image(declared, body), sha256)
+    return ImageParcel.sent(declared, body, sha256)

@@ -98,11 +98,11 @@ class _Body:
         """The next part. Raises HTTPException, which FastAPI lets pass while it parses a body."""
         if not self.is_coming:
             return await self._receive()  # waits for the client to go away
-        settings = self._settings
+        now, settings = asyncio.get_running_loop().time(), self._settings
+        too_late = min(now + settings.upload_idle_s, self._begun + settings.upload_total_s)
         try:
-            async with asyncio.timeout(settings.upload_idle_s):
-                async with asyncio.timeout_at(self._begun + settings.upload_total_s):
-                    message = await self._receive()
+            async with asyncio.timeout_at(too_late):
+                message = await self._receive()
         except TimeoutError:
             raise HTTPException(408, "The body of the request came too slowly") from None
         self.is_coming = message["type"] == "http.request" and message.get("more_body", False)

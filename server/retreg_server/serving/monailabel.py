@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -43,7 +42,7 @@ Output = Annotated[Literal["", "json", "image", "all"], Query()]
 async def info(service: TheService) -> Response:
     """The models in the form that MONAI Label's clients expect."""
     models = {each.name: _model(each) for each in await service.models()}
-    message = {"name": "RetReg", "description": "Image registration", "version": version("retreg")}
+    message = {"name": "RetReg", "description": "Image registration", "version": service.version}
     nothing = ("trainers", "strategies", "scoring", "train_stats", "datastore")
     absent: dict[str, Any] = {name: {} for name in nothing}
     return json_response({**message, **absent, "labels": [], "models": models})

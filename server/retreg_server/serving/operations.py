@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -44,7 +43,7 @@ async def info(service: TheService) -> Response:
     return json_response(
         {
             "name": "RetReg",
-            "version": version("retreg"),
+            "version": service.version,
             "encodings": list(wire.ENCODINGS),
             "dtypes": list(wire.DTYPES),
             "max_image_bytes": service.settings.max_image_bytes,

@@ -48,6 +48,15 @@ class Parcel:
         parcel.view[:] = data
         return parcel
 
+    @classmethod
+    def joined(cls, pieces: Sequence[bytearray]) -> Parcel:
+        """A parcel with copies of the pieces, one after the other."""
+        parcel, begun = cls(sum(map(len, pieces))), 0
+        for piece in pieces:
+            parcel.view[begun : begun + len(piece)] = piece
+            begun += len(piece)
+        return parcel
+
     def __len__(self) -> int:
         return len(self.view)
 
@@ -96,6 +105,14 @@ class ImageParcel:
         header, parcel = wire.image_header(image), Parcel(array.nbytes)
         np.frombuffer(parcel.view, array.dtype)[:] = array.reshape(-1)
         return cls.received(header, parcel, address or wire.image_address(header, parcel.view))
+
+    @classmethod
+    def sent(cls, declared: wire.ImageHeader, body: Parcel, address: str) -> ImageParcel:
+        """The image that a client has sent; without compression its body is not copied."""
+        image = wire.decode_image(declared, body.view)
+        if declared.encoding != "identity":
+            return cls.of(image, address)
+        return cls(wire.image_header(image), body, image, address)
 
     @classmethod
     def received(cls, header: str, voxels: Parcel, address: str = "") -> ImageParcel:

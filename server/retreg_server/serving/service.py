@@ -40,6 +40,7 @@ class Service:
 
     def __init__(self, settings: Settings, make_executor: MakeExecutor) -> None:
         self.settings = settings
+        self.version = version("retreg")  # asked for once, since it is looked up on the disk
         self.metrics = Metrics()
         self.store = Store(settings.state_dir, settings.result_store_bytes, settings.keep_s)
         self.images: Shelf[ImageParcel] = Shelf(settings.image_store_bytes, settings.keep_s)
@@ -101,7 +102,7 @@ class Service:
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
         task = Task(fixed, moving, model.name, complete_options(model, options))
-        return await self.jobs.submit(task, f"{version('retreg')} {model.weights_sha256}")
+        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
     async def read(self, content: Parcel, name: str) -> ImageParcel:
         """The image in a file of the given content, read in the process for files.
@@ -154,8 +155,11 @@ class Service:
             ) from None
 
 
-def service_of(request: Request) -> Service:
-    """The service behind a request, for use with Depends."""
+async def service_of(request: Request) -> Service:
+    """The service behind a request, for use with Depends.
+
+    Awaits nothing; but FastAPI would run a plain function on a thread, which costs a millisecond.
+    """
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
