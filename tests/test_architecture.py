@@ -21,7 +21,7 @@ EVALUATION = "server/retreg_server/evaluation/"
 SERVING = "server/retreg_server/serving/"
 DICOM = "server/retreg_server/dicom/"
 FILES = "SlicerRetReg/retreg/files/"
-SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/")
+SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/", "SlicerRetReg/Testing/")
 
 ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
