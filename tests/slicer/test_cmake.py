@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -63,8 +62,9 @@ def test_the_installed_extension_holds_the_module_and_its_resources(installed: P
     assert files == listed()
 
 
+@pytest.mark.usefixtures("slicer")
 def test_the_installed_library_imports_without_the_repository(
-    slicer: Any, installed: Path, tmp_path: Path
+    installed: Path, tmp_path: Path
 ) -> None:
     scripts = [p.relative_to(installed) for p in installed.rglob("*.py")]
     names = {".".join(p.with_suffix("").parts).removesuffix(".__init__") for p in scripts}
@@ -101,7 +101,8 @@ def test_the_extensions_index_file_and_the_project_belong_together() -> None:
     assert repository.startswith("Slicer")
     pages = re.search(r'set\(EXTENSION_SCREENSHOTURLS "([^"]+)"\)', text)
     icon = re.search(r'set\(EXTENSION_ICONURL "([^"]+)"\)', text)
-    assert pages and icon
+    assert pages is not None
+    assert icon is not None
     for url in (*pages[1].split(), icon[1]):
         place = url.split("/main/", 1)[1]
         assert (ROOT / place).is_file(), f"{place} is promised to the Extensions Manager"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import unittest
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 SELF_TEST = Path(__file__).parents[2] / "SlicerRetReg/Testing/Python/RetRegTransformsTest.py"
 
 
-def test_the_test_of_transforms_that_runs_inside_slicer_passes(scene: Any) -> None:
+@pytest.mark.usefixtures("scene")
+def test_the_test_of_transforms_that_runs_inside_slicer_passes() -> None:
     spec = importlib.util.spec_from_file_location(SELF_TEST.stem, SELF_TEST)
-    assert spec and spec.loader and scene is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     suite = unittest.defaultTestLoader.loadTestsFromModule(module)

@@ -31,7 +31,7 @@ class RetRegTransformsTest(unittest.TestCase):
     def check(self, transform: Transform, node_class: str) -> None:
         """The node's transform from parent, the library, and the node read back agree."""
         node = transform_node(transform, "RetReg test", slicer.mrmlScene)
-        self.assertEqual(node.GetClassName(), node_class)
+        assert node.GetClassName() == node_class
         from_parent = node.GetTransformFromParent()
         by_node = np.array([from_parent.TransformPoint(point) for point in flipped(self.fixed)])
         np.testing.assert_allclose(flipped(by_node), transform(self.fixed), atol=1e-6)
