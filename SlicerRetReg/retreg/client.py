@@ -26,12 +26,15 @@ Progress = Callable[[str, float], None]
 """Called with the stage and the fraction done (0 to 1); what it raises cancels the job."""
 
 RECONNECTS = 5
+PIECE_BYTES = 2**19
 UNKNOWN_IMAGE = "unknown-image"
 BYTES = "application/octet-stream"
 
 
 class Client:
     """A connection to one server; usable as a context manager, by one thread at a time.
+
+    Only cancel may be called by another thread.
 
     url: such as "http://127.0.0.1:8600". token: what the server was started with, if anything.
     encoding: how voxels travel; "zlib+shuffle" pays off below about 300 Mbit/s.
@@ -63,6 +66,8 @@ class Client:
         self._encoding = encoding
         self._timeouts = (connect_timeout_s, read_timeout_s)
         self._busy_timeout_s = busy_timeout_s
+        self._token = token
+        self._job = ""  # path of the registration that is under way
         self._session = requests.Session()
         self._session.trust_env = not is_loopback(parts.hostname)  # no proxy leads back here
         self._session.auth = _bearer(token)
@@ -111,13 +116,29 @@ class Client:
         tell = progress or _nobody
         job = self._submit(fixed, moving, model, options, tell)
         try:
+            self._job = job
             self._follow(job, tell)
             result = wire.decode_result(self._json("GET", f"{job}/result"))
         except BaseException:
             self._cancel(job)
             raise
+        finally:
+            self._job = ""
         tell("done", 1.0)
         return result
+
+    def cancel(self) -> None:
+        """End the registration that another thread waits for, on the server too.
+
+        That thread hears of it as soon as the server tells it; one that still sends images ends
+        when its progress raises. Raises ServerError when the server cannot be reached.
+        """
+        if job := self._job:
+            connect_s, read_s = self._timeouts
+            with Client(
+                self._url, self._token, connect_timeout_s=connect_s, read_timeout_s=read_s
+            ) as other:
+                other._request("DELETE", job)
 
     def _submit(
         self,
@@ -152,11 +173,13 @@ class Client:
     ) -> requests.Response:
         """The answer to the order, or to the first image that the server refuses."""
         for role, image in images.items():
-            tell(f"sending the {role} image", 0.0)
+            stage = f"sending the {role} image"
+            tell(stage, 0.0)
             path = f"/v1/images/{image.address}"
             if self._request("HEAD", path).status_code != 200:
                 header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
-                answer = self._request("PUT", path, data=image.body, headers=header)
+                pieces = _Pieces(image.body, lambda done, stage=stage: tell(stage, done))
+                answer = self._request("PUT", path, data=pieces, headers=header)
                 if answer.status_code >= 300:
                     return answer
         return self._request("POST", "/v1/registrations", data=wire.dumps(order), json=True)
@@ -212,7 +235,7 @@ class Client:
         method: str,
         path: str,
         *,
-        data: bytes | None = None,
+        data: bytes | _Pieces | None = None,
         headers: Mapping[str, str] | None = None,
         json: bool = False,
         stream: bool = False,
@@ -262,6 +285,26 @@ class _Upload:
     def __init__(self, image: Image, encoding: wire.Encoding) -> None:
         self.header, self.body = wire.encode_image(image, encoding)
         self.address = wire.image_address(self.header, self.body)
+
+
+class _Pieces:
+    """A body that is sent piece by piece: each gets the whole timeout, and can be the last one.
+
+    tell: called with the fraction that is sent; what it raises ends the sending.
+    """
+
+    def __init__(self, body: bytes, tell: Callable[[float], None]) -> None:
+        self._body = body
+        self._tell = tell
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        whole = memoryview(self._body)
+        for start in range(0, len(whole), PIECE_BYTES):
+            self._tell(start / len(whole))
+            yield whole[start : start + PIECE_BYTES]
 
 
 def _nobody(_stage: str, _fraction: float) -> None:

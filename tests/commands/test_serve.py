@@ -121,8 +121,8 @@ def last_step(url: str) -> tuple[str, bool]:
     [
         ("nonsense", "address"),
         ("http://127.0.0.1:99999", "address"),
-        ("http://no-such-host.invalid", "DNS"),
-        ("http://127.0.0.1:9", "TCP"),
+        ("http://no-such-host.invalid", "resolve"),
+        ("http://127.0.0.1:9", "connect"),
     ],
 )
 def test_doctor_names_the_step_that_fails(url, step):

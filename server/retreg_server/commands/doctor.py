@@ -5,28 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
 
-from retreg.errors import InputError, RetRegError
+from retreg.errors import RetRegError
+from retreg.reachability import steps
 from retreg_server.serving.sources import token
 
 HELP = "check the installation, the device and a server"
 
 PACKAGES = ("retreg", "numpy", "scipy", "torch", "monai", "scikit-image", "opencv-python-headless",
             "SimpleITK", "pydicom", "fastapi", "uvicorn", "requests")  # fmt: skip
-TIMEOUT_S = 10.0
-ADVICE = {
-    "DNS": "; no machine has this name: check its spelling and the network",
-    "TCP": "; nothing answers there: check that the server runs, its port and the firewall",
-    "TLS": "; check the name in the certificate and install that of its authority",
-}
 
 
 @dataclass(frozen=True)
@@ -70,37 +62,18 @@ def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
 
 def server_findings(url: str, token_file: Path | None) -> Iterator[Finding]:
     """The steps to a server, up to and including the first that fails."""
-    for step, check in server_steps(url, token_file):
-        finding = _checked(f"server: {step}", check, ADVICE.get(step, ""))
-        yield finding
-        if not finding.ok:
-            return
+    for step in steps(url, token(token_file)):
+        yield Finding(step.ok, f"server: {step.name}", step.sentence)
 
 
-def server_steps(url: str, token_file: Path | None) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and check of each step; a check returns what it found or raises."""
-    from retreg.client import Client
-
-    parts = urlsplit(url)
-    yield "address", lambda: _address(parts)
-    yield "DNS", lambda: _resolve(parts)
-    yield "TCP", lambda: _connect(parts)
-    if parts.scheme == "https":
-        yield "TLS", lambda: _handshake(parts)
-    with Client(url, token(token_file)) as client:
-        yield "HTTP", lambda: f"{url} answers {client.health().get('status')}"
-        yield "token", lambda: f"accepted; version {client.info().get('version')}"
-        yield "models", lambda: ", ".join(model.name for model in client.models())
-
-
-def _checked(subject: str, check: Callable[[], str], advice: str = "") -> Finding:
+def _checked(subject: str, check: Callable[[], str]) -> Finding:
     """What a check finds; its exception becomes a failure in words."""
     try:
         return Finding(True, subject, check())
     except RetRegError as error:
         return Finding(False, subject, str(error))
-    except (OSError, ImportError, UnicodeError) as error:
-        return Finding(False, subject, f"{error or type(error).__name__}{advice}")
+    except (OSError, ImportError) as error:
+        return Finding(False, subject, f"{error or type(error).__name__}")
 
 
 def _installed(package: str) -> Finding:
@@ -138,35 +111,3 @@ def _models() -> Iterator[Finding]:
         yield Finding(True, f"model {model.name}", "loads")
     for name, reason in catalogue.failures.items():
         yield Finding(False, f"model {name}", f"does not load: {reason}")
-
-
-def _address(parts: SplitResult) -> str:
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("The address is not usable; write it like http://127.0.0.1:8600.")
-    return f"host {parts.hostname}, port {_port(parts)}"
-
-
-def _port(parts: SplitResult) -> int:
-    try:
-        return parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        raise InputError("The port in the address is not a number up to 65535.") from None
-
-
-def _resolve(parts: SplitResult) -> str:
-    found = socket.getaddrinfo(parts.hostname, _port(parts), type=socket.SOCK_STREAM)
-    return ", ".join(sorted({str(entry[4][0]) for entry in found}))
-
-
-def _connect(parts: SplitResult) -> str:
-    with socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S):
-        return "a connection was accepted"
-
-
-def _handshake(parts: SplitResult) -> str:
-    context = ssl.create_default_context()
-    with (
-        socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S) as plain,
-        context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
-    ):
-        return f"{secure.version()}, the certificate is valid"

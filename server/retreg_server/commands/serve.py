@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,11 @@ HELP = "start the server"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     sources.add_arguments(parser)
+    parser.add_argument(
+        "--stop-with-parent",
+        action="store_true",
+        help="stop when standard input ends, as it does when the program that started this ends",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
     _check_certificate(config)
     # uvicorn stops in order on both signals, and then raises them once more.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    server = uvicorn.Server(config)
+    if args.stop_with_parent:
+        threading.Thread(target=_stop_with_input, args=(server,), daemon=True).start()
     with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     return 0
 
 
@@ -90,6 +99,13 @@ def raise_limit_of_open_files() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _stop_with_input(server: uvicorn.Server) -> None:
+    # Not through sys.stdin, whose lock a thread must not hold when Python ends.
+    while os.read(0, 4096):
+        pass
+    server.should_exit = True
 
 
 def _address(settings: Settings, port: int) -> str:
