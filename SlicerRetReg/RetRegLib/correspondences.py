@@ -1,0 +1,68 @@
+"""The point pairs as a model: a line for each, from the fixed point to the moving one.
+
+A point list has one colour for all of its points, so the weights are told by this model: it is
+coloured by them, and carries the residuals as another array to colour by.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import vtk
+from vtk.util import numpy_support
+
+from retreg.transforms import Transform
+from RetRegLib.nodes import Node, vtk_points
+
+_COLOURS = "vtkMRMLColorTableNodeRainbow"
+
+
+def correspondences_node(name: str, scene: Node) -> Node:
+    """A new, empty model that shows pairs once fill_correspondences gave it some."""
+    node = scene.AddNewNodeByClass("vtkMRMLModelNode", name)
+    node.SetAndObserveMesh(vtk.vtkPolyData())
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetActiveScalarName("weight")
+    display.SetScalarVisibility(True)
+    display.SetScalarRangeFlag(display.UseManualScalarRange)
+    display.SetScalarRange(0.0, 1.0)
+    display.SetAndObserveColorNodeID(_COLOURS)
+    display.SetLineWidth(2)
+    display.SetPointSize(6)
+    display.SetSliceDisplayMode(display.SliceDisplayProjection)
+    return node
+
+
+def fill_correspondences(
+    node: Node,
+    fixed_points: np.ndarray,
+    moving_points: np.ndarray,
+    weights: np.ndarray,
+    residuals_mm: np.ndarray,
+) -> None:
+    """Set the pairs: points (n, 3) LPS mm, weights (n,), residuals_mm (n,)."""
+    count = len(fixed_points)
+    mesh = vtk.vtkPolyData()
+    mesh.SetPoints(vtk_points(np.vstack([fixed_points, moving_points])))
+    lines, dots = vtk.vtkCellArray(), vtk.vtkCellArray()
+    for n in range(count):
+        dots.InsertNextCell(1, [n])
+        lines.InsertNextCell(2, [n, n + count])
+    mesh.SetVerts(dots)
+    mesh.SetLines(lines)
+    for title, values in (("weight", weights), ("residual_mm", residuals_mm)):
+        array = numpy_support.numpy_to_vtk(np.tile(values, 2).astype(np.float64), deep=True)
+        array.SetName(title)
+        mesh.GetPointData().AddArray(array)
+    mesh.GetPointData().SetActiveScalars("weight")
+    node.SetAndObserveMesh(mesh)
+    display = node.GetDisplayNode()
+    if display is not None and count:
+        display.SetScalarRange(0.0, max(float(weights.max()), 1e-12))
+
+
+def residuals(
+    transform: Transform, fixed_points: np.ndarray, moving_points: np.ndarray
+) -> np.ndarray:
+    """(n,) mm between where the transform puts the fixed points and their moving partners."""
+    return np.linalg.norm(transform(fixed_points) - moving_points, axis=1)

@@ -1,0 +1,281 @@
+"""One registration in the scene: nodes for all that came back, in one folder.
+
+The moving volume and its keypoints lie under the transform, so both follow when it changes; the
+coordinates of the moving keypoints are those of the moving image as it was registered. Removing
+the folder, or the transform alone, puts the moving volume back where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import partial
+
+import slicer
+import vtk
+
+from retreg.errors import InputError
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg.messages import RegistrationResult
+from retreg.resample import resample
+from RetRegLib.compare import Views, show_overlay
+from RetRegLib.correspondences import correspondences_node, fill_correspondences, residuals
+from RetRegLib.markups import MOVING_COLOUR, fill_markups, markups_from_keypoints
+from RetRegLib.nodes import Node
+from RetRegLib.placement import Caretaker, Placement, place_under
+from RetRegLib.reports import fill_metrics, fill_provenance, provenance_of
+from RetRegLib.transform_nodes import transform_node, update_transform_node
+from RetRegLib.undo import Undo, all_or_nothing
+from RetRegLib.volumes import (
+    fill_volume,
+    grid_of_volume,
+    is_label,
+    volume_class,
+    volume_from_image,
+    voxels_of_volume,
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Nodes to be filled with the result; a new one is made for each that is None."""
+
+    transform: Node | None = None
+    warped: Node | None = None
+    fixed_keypoints: Node | None = None
+    moving_keypoints: Node | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A result and the nodes that show it. folder: its item in the subject hierarchy."""
+
+    result: RegistrationResult
+    folder: int
+    transform: Node
+    fixed_keypoints: Node
+    moving_keypoints: Node
+    lines: Node
+    warped: Node
+    metrics: Node
+    provenance: Node
+    fixed: Node
+    moving: Node
+
+    @property
+    def made(self) -> tuple[Node, ...]:
+        """The nodes of the result, without the images that were registered."""
+        return (
+            self.transform,
+            self.fixed_keypoints,
+            self.moving_keypoints,
+            self.lines,
+            self.warped,
+            self.metrics,
+            self.provenance,
+        )
+
+    @property
+    def fixed_grid(self) -> Grid:
+        """Where the voxels of the fixed image lie in the world."""
+        return grid_of_volume(self.fixed)
+
+
+def show_outcome(
+    result: RegistrationResult, fixed: Node, moving: Node, wanted: Wanted | None = None
+) -> Outcome:
+    """Put a result into the scene of the fixed volume: all of it or, when it fails, nothing.
+
+    fixed, moving: the volume nodes that were registered. When the moving volume already lies under
+    wanted.transform, that one is replaced, and the result refers to what lies below it.
+    Raises InputError when the nodes cannot be used.
+    """
+    wanted = wanted or Wanted()
+    _check(wanted, fixed, moving)
+    scene = fixed.GetScene()
+    with all_or_nothing(scene) as undo:
+        undo.later(Views.of(scene).restore)
+        builder = _Builder(result, fixed, moving, wanted, undo)
+        outcome, placement = builder.build()
+        show_overlay(fixed, moving)
+        Caretaker(scene, outcome.transform, placement, outcome.made)
+    return outcome
+
+
+def remove_outcome(outcome: Outcome) -> None:
+    """Remove all nodes of a result; the moving volume returns to where it was."""
+    scene = outcome.fixed.GetScene() or outcome.transform.GetScene()
+    if scene is None:
+        return
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    if items.IsId(outcome.folder) >= 0:
+        hierarchy.RemoveItem(outcome.folder, True, True)
+    for node in outcome.made:  # what people have moved to another folder
+        if node.GetScene() is not None:
+            scene.RemoveNode(node)
+
+
+class _Builder:
+    """Makes or fills the nodes of one outcome."""
+
+    def __init__(
+        self, result: RegistrationResult, fixed: Node, moving: Node, wanted: Wanted, undo: Undo
+    ) -> None:
+        self.result, self.fixed, self.moving = result, fixed, moving
+        self.wanted, self.undo = wanted, undo
+        self.scene = fixed.GetScene()
+        self.grid = grid_of_volume(fixed)
+        self.title = f"{moving.GetName()} to {fixed.GetName()}"
+
+    def build(self) -> tuple[Outcome, Placement]:
+        """All nodes, with the moving volume under the transform."""
+        warped = self._warped()
+        transform = self._transform()
+        placement = place_under(transform, self.moving, self.fixed, self.undo)
+        fixed_points, moving_points = self._points(transform)
+        made = {
+            "transform": transform,
+            "fixed_keypoints": fixed_points,
+            "moving_keypoints": moving_points,
+            "lines": self._lines(),
+            "warped": warped,
+            "metrics": self._metrics(),
+            "provenance": self._provenance(),
+        }
+        folder = self._folder([*made.values(), placement.own])
+        return Outcome(self.result, folder, fixed=self.fixed, moving=self.moving, **made), placement
+
+    def _name(self, what: str) -> str:
+        return str(self.scene.GenerateUniqueName(f"{self.title} {what}"))
+
+    def _transform(self) -> Node:
+        node = self.wanted.transform
+        if node is None:
+            node = transform_node(
+                self.result.transform, self._name("transform"), self.scene, self.grid
+            )
+        else:
+            self.undo.content_of(node)
+            self.undo.parent_of(node)
+            node.SetAndObserveTransformNodeID(None)
+            update_transform_node(node, self.result.transform, self.grid)
+        kind = slicer.vtkMRMLTransformNode
+        for role, image in (
+            (kind.GetFixedNodeReferenceRole(), self.fixed),
+            (kind.GetMovingNodeReferenceRole(), self.moving),
+        ):
+            former = node.GetNodeReferenceID(role)
+            self.undo.later(partial(node.SetNodeReferenceID, role, former))
+            node.SetNodeReferenceID(role, image.GetID())
+        return node
+
+    def _points(self, transform: Node) -> tuple[Node, Node]:
+        fixed = self._list(self.wanted.fixed_keypoints, "fixed keypoints", fixed=True)
+        moving = self._list(self.wanted.moving_keypoints, "moving keypoints", fixed=False)
+        for node, parent in ((fixed, None), (moving, transform.GetID())):
+            self.undo.parent_of(node)
+            node.SetAndObserveTransformNodeID(parent)
+        return fixed, moving
+
+    def _list(self, node: Node | None, what: str, fixed: bool) -> Node:
+        keypoints = self.result.fixed_keypoints if fixed else self.result.moving_keypoints
+        if node is not None:
+            self.undo.content_of(node)
+            fill_markups(node, keypoints)
+            return node
+        if fixed:
+            return markups_from_keypoints(keypoints, self._name(what), self.scene)
+        return markups_from_keypoints(keypoints, self._name(what), self.scene, MOVING_COLOUR)
+
+    def _lines(self) -> Node:
+        fixed, moving = self.result.fixed_keypoints, self.result.moving_keypoints
+        node = correspondences_node(self._name("correspondences"), self.scene)
+        left = residuals(self.result.transform, fixed.points, moving.points)
+        fill_correspondences(node, fixed.points, moving.points, fixed.weights, left)
+        return node
+
+    def _warped(self) -> Node:
+        """The moving image on the grid of the fixed one, beside it under the same parent."""
+        image = voxels_of_volume(self.moving, self.wanted.transform)
+        label = is_label(self.moving)
+        values = resample(image, self.result.transform, self.grid, nearest=label).array
+        parent = self.fixed.GetParentTransformNode()
+        lattice = Image(values, grid_of_volume(self.fixed, parent))
+        node = self.wanted.warped
+        if node is None:
+            node = volume_from_image(lattice, self._name("warped"), self.scene, label)
+            _look_alike(node, self.moving)
+        else:
+            self.undo.content_of(node)
+            fill_volume(node, lattice)
+            if node.GetDisplayNode() is None:
+                node.CreateDefaultDisplayNodes()
+        self.undo.parent_of(node)
+        node.SetAndObserveTransformNodeID(parent.GetID() if parent is not None else None)
+        return node
+
+    def _metrics(self) -> Node:
+        node = self.scene.AddNewNodeByClass("vtkMRMLTableNode", self._name("metrics"))
+        fill_metrics(node, self.result.quality)
+        return node
+
+    def _provenance(self) -> Node:
+        node = self.scene.AddNewNodeByClass("vtkMRMLTextNode", self._name("provenance"))
+        fill_provenance(node, provenance_of(self.result, self.fixed, self.moving))
+        return node
+
+    def _folder(self, made: list[Node | None]) -> int:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(self.scene)
+        title = hierarchy.GenerateUniqueItemName(f"RetReg: {self.title}")
+        folder = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title))
+        self.undo.later(partial(hierarchy.RemoveItem, folder, False, False))
+        for node in made:
+            if node is None:
+                continue
+            item = hierarchy.GetItemByDataNode(node)
+            if not item:  # outside the application, nobody has made one
+                item = hierarchy.CreateItem(folder, node)
+                self.undo.later(partial(hierarchy.RemoveItem, item, False, False))
+                continue
+            former = hierarchy.GetItemParent(item)
+            self.undo.later(partial(hierarchy.SetItemParent, item, former))
+            hierarchy.SetItemParent(item, folder)
+        return folder
+
+
+def _look_alike(node: Node, original: Node) -> None:
+    """Show a volume with the colours, window and level of another one."""
+    display, other = node.GetDisplayNode(), original.GetDisplayNode()
+    if display is not None and other is not None and display.GetClassName() == other.GetClassName():
+        display.CopyContent(other)
+        if other.GetColorNodeID():
+            display.SetAndObserveColorNodeID(other.GetColorNodeID())
+
+
+def _check(wanted: Wanted, fixed: Node, moving: Node) -> None:
+    """Raise InputError unless the nodes can take the result."""
+    grid_of_volume(fixed)
+    channels = len(voxels_of_volume(moving, wanted.transform).array)
+    if fixed is moving:
+        raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
+    expected = {
+        "transform": "vtkMRMLTransformNode",
+        "warped": volume_class(channels, is_label(moving)),
+        "fixed_keypoints": "vtkMRMLMarkupsFiducialNode",
+        "moving_keypoints": "vtkMRMLMarkupsFiducialNode",
+    }
+    chosen = [getattr(wanted, field.name) for field in fields(wanted)]
+    for name, kind in expected.items():
+        node = getattr(wanted, name)
+        if node is None:
+            continue
+        exact = name == "warped"
+        if not (node.GetClassName() == kind if exact else node.IsA(kind)):
+            raise InputError(
+                f"{node.GetName()} cannot hold the {name.replace('_', ' ')}: it is a "
+                f"{node.GetClassName()}, but a {kind} is needed; choose another one or none."
+            )
+        if node in (fixed, moving) or chosen.count(node) > 1:
+            raise InputError(f"{node.GetName()} is used twice; choose another one or none.")

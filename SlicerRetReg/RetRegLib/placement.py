@@ -1,0 +1,127 @@
+"""Where the result goes above the moving image, and what happens when it is removed.
+
+The result maps world to world, so it belongs on top of the transforms that place the moving image:
+above the topmost one, not instead of it. Where the fixed image shares that one, it would be moved
+too; then the moving image gets a transform of its own that places it as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import slicer
+
+from retreg.errors import InputError
+from RetRegLib.nodes import Node, flipped_map, parents, vtk_matrix, world_from_node
+from RetRegLib.undo import Undo
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The node that was put under the result, and the parent that it had."""
+
+    node: Node
+    former_parent: Any
+    own: Any = None  # the transform made for it alone
+
+    def restore(self) -> None:
+        """Give the node its former parent back, as far as both are still there."""
+        former = self.former_parent
+        if self.node.GetScene() is not None:
+            there = former is not None and former.GetScene() is not None
+            self.node.SetAndObserveTransformNodeID(former.GetID() if there else None)
+
+
+def place_under(transform: Node, moving: Node, fixed: Node, undo: Undo) -> Placement:
+    """Put the moving volume, with the transforms that place it, under the result.
+
+    Raises InputError when the result would move the fixed image.
+    """
+    if transform in parents(fixed):
+        raise InputError(
+            f"{fixed.GetName()} lies under {transform.GetName()}, which would move it along; "
+            "choose another transform for the result."
+        )
+    above = parents(moving, transform)
+    if above and above[-1] in parents(fixed):
+        return _placed(moving, transform, undo, _own_transform(moving, transform))
+    return _placed(above[-1] if above else moving, transform, undo)
+
+
+def _own_transform(moving: Node, transform: Node) -> Node:
+    name = f"{moving.GetName()} as it was placed"
+    own = moving.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    to_world = flipped_map(world_from_node(moving, transform))
+    own.SetMatrixTransformToParent(vtk_matrix(to_world))
+    return own
+
+
+def _placed(node: Node, transform: Node, undo: Undo, own: Node | None = None) -> Placement:
+    former = node.GetParentTransformNode()
+    undo.parent_of(node)
+    if own is not None:
+        own.SetAndObserveTransformNodeID(transform.GetID())
+    node.SetAndObserveTransformNodeID((own or transform).GetID())
+    return Placement(node, None if former is transform else former, own)
+
+
+class Caretaker:
+    """Tidies up when nodes of a result are removed, by whom and how ever.
+
+    The moving image returns to its former place when the transform goes, and display nodes leave
+    with the nodes that they show. The scene keeps the caretaker alive, until nothing is left.
+    """
+
+    def __init__(
+        self, scene: Node, transform: Node, placement: Placement, made: Sequence[Node]
+    ) -> None:
+        self._scene, self._transform, self._placement = scene, transform, placement
+        self._made = [node for node in (*made, placement.own) if node is not None]
+        self._observer = scene.AddObserver(
+            slicer.vtkMRMLScene.NodeRemovedEvent, partial(_on_removed, self)
+        )
+
+    def tidy(self) -> None:
+        """See what has been removed, and remove what belonged to it."""
+        gone = [node for node in self._made if node.GetScene() is None]
+        if not gone:
+            return
+        self._made = [node for node in self._made if node.GetScene() is not None]
+        if self._scene.IsClosing():
+            self.retire()
+            return
+        if self._transform in gone:
+            self._placement.restore()
+            if self._placement.own is not None:
+                self._remove(self._placement.own)
+        for node in gone:
+            for shown in _displays(node, self._scene):
+                self._remove(shown)
+        if not self._made:
+            self.retire()
+
+    def retire(self) -> None:
+        """Watch no longer."""
+        self._scene.RemoveObserver(self._observer)
+
+    def _remove(self, node: Node) -> None:
+        if node.GetScene() is not None:
+            self._scene.RemoveNode(node)
+
+
+def _on_removed(caretaker: Caretaker, _scene: Any, _event: str) -> None:
+    caretaker.tidy()
+
+
+def _displays(node: Node, scene: Node) -> list[Node]:
+    """The display and storage nodes of a node that has just left the scene."""
+    if not node.IsA("vtkMRMLStorableNode"):
+        return []
+    ids = [node.GetNthStorageNodeID(n) for n in range(node.GetNumberOfStorageNodes())]
+    if node.IsA("vtkMRMLDisplayableNode"):
+        ids += [node.GetNthDisplayNodeID(n) for n in range(node.GetNumberOfDisplayNodes())]
+    found = [scene.GetNodeByID(identity) for identity in ids if identity]
+    return [other for other in found if other is not None]
