@@ -28,6 +28,7 @@ from retreg_server.registration.keypoint_matching import (
     matches,
     mutual_information,
 )
+from retreg_server.registration.keypoint_memory import RememberingLooker
 from retreg_server.registration.nets.centre_of_mass import Weighting
 from retreg_server.registration.robust_fit import Linear, robust_weights
 from retreg_server.registration.weights import load_metadata
@@ -177,14 +178,14 @@ def _rival(found: list[Match]) -> float:
 def keymorph_brain() -> KeyMorph:
     """The model for brain and head volumes of any contrast and rotation."""
     info = _info("keymorph-brain", "Brain, KeyMorph keypoints", "volume")
-    return KeyMorph(info, BrainLooker(), mutual_information)
+    return KeyMorph(info, RememberingLooker(BrainLooker()), mutual_information)
 
 
 @cache
 def keymorph_fundus() -> KeyMorph:
     """The model for pictures of the retina of any kind and rotation."""
     info = _info("keymorph-fundus", "Retina, KeyMorph keypoints", "picture")
-    return KeyMorph(info, FundusLooker(), correlation)
+    return KeyMorph(info, RememberingLooker(FundusLooker()), correlation)
 
 
 def _info(name: str, title: str, kind: ImageKind) -> ModelInfo:
