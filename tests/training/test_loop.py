@@ -117,7 +117,8 @@ def test_a_run_can_start_from_weights_of_another(plan):
     other = replace(plan, folder=plan.folder / "next", weights=weights, seed=8)
     begun = start(SpotTask(), other)
     assert begun.step == 0
-    assert same(begun.net, first.average) and same(begun.average, first.average)
+    assert same(begun.net, first.average)
+    assert same(begun.average, first.average)
 
 
 def test_weights_of_another_network_are_refused_by_a_sentence(plan, tmp_path):

@@ -1,14 +1,16 @@
-"""Brain volumes of any contrast and any rotation, without training.
+"""Brain volumes of any contrast and any rotation.
 
 All rotations are searched by normalised mutual information on a small grid; the best ones are
 improved, and finished by Gauss-Newton on MIND-SSC descriptors. Both directions are searched on
-their own, each then also tries what the other one found.
+their own; where they leave doubt, each also tries what the other one and KeyMorph found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -20,7 +22,9 @@ from retreg.transforms import Affine
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.gauss_newton import Aligner, generators
+from retreg_server.registration.keymorph_suggestions import Suggest, suggestions
 from retreg_server.registration.landmarks import find_landmarks
+from retreg_server.registration.robust_fit import Linear
 from retreg_server.registration.rotation_search import (
     Jitter,
     angles_deg,
@@ -39,6 +43,7 @@ COARSE_POINTS, FINE_POINTS = 8000, 16000
 SCALE_RANGE = (0.75, 1.33)
 SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
 SAME_PLACE_MM = 5.0
+CLEAR_MARGIN = 0.1
 RIVAL_DEG = 30.0
 COMPARING, ALIGNING = "comparing the best rotations", "aligning precisely"
 
@@ -108,19 +113,30 @@ def settle(scene: Scene, family: str, candidates: np.ndarray) -> Found:
 
 
 def settle_both(
-    scene: Scene, family: str, ahead: Shortlist, back: Shortlist, watch: Stopwatch
+    scene: Scene,
+    family: str,
+    ahead: Shortlist,
+    back: Shortlist,
+    watch: Stopwatch,
+    suggest: Suggest,
 ) -> tuple[Found, Found, float]:
     """The best of either direction, and how far apart in mm they were found.
 
-    When they disagree, each direction also tries what the other one found.
+    When they disagree, or a clearly different rotation is nearly as good, each direction also
+    tries what the other one found, and what is suggested.
     """
     forward = settle(scene, family, ahead.candidates)
     watch.tick(COMPARING, 0.5)
     backward = settle(scene.swapped, family, back.candidates)
     gap = gap_mm(scene, forward.matrix, backward.matrix)
-    if gap > SAME_PLACE_MM:
-        other_forward = settle(scene, family, np.linalg.inv(backward.matrix)[None])
-        other_backward = settle(scene.swapped, family, np.linalg.inv(forward.matrix)[None])
+    if gap > SAME_PLACE_MM or min(ahead.margin, back.margin) < CLEAR_MARGIN:
+        further = suggest()
+        starts = [
+            np.stack([np.linalg.inv(other.matrix), *suggested])
+            for other, suggested in zip((backward, forward), further, strict=True)
+        ]
+        other_forward = settle(scene, family, starts[0])
+        other_backward = settle(scene.swapped, family, starts[1])
         forward = min(forward, other_forward, key=lambda found: found.mind)
         backward = min(backward, other_backward, key=lambda found: found.mind)
     return forward, backward, gap
@@ -169,7 +185,8 @@ class AutoBrain:
         with watch.stage("searching the other direction", 0.25):
             back = search(scene.swapped, family, 7.0)
         with watch.stage(COMPARING, 0.4):
-            forward, backward, gap = settle_both(scene, family, ahead, back, watch)
+            suggest = partial(suggestions, fixed, moving, cast(Linear, family))
+            forward, backward, gap = settle_both(scene, family, ahead, back, watch, suggest)
         with watch.stage(ALIGNING, 0.6):
             matrix, mind = finish(scene, family, forward)
             watch.tick(ALIGNING, 0.72)

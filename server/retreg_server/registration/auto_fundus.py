@@ -2,12 +2,14 @@
 
 Vessels are made to look alike in colour, red-free, infrared and angiography. Local features on
 them, or a search over rotations and scales where features fail, give a linear map that is made
-sub-pixel, bent, and deformed as far as the pictures support it. No training is involved.
+sub-pixel, bent, and deformed as far as the pictures support it. Where the search leaves doubt,
+the maps of KeyMorph are tried as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, cast
 
 import numpy as np
@@ -21,6 +23,7 @@ from retreg_server.registration.fundus_global import GlobalFit, LinearFit, Side,
 from retreg_server.registration.fundus_keypoints import PixelPairs, keypoint_pairs
 from retreg_server.registration.fundus_pictures import retina_picture, world_matrix
 from retreg_server.registration.fundus_transforms import bent_transform, deformed_transform
+from retreg_server.registration.keymorph_suggestions import suggestions
 from retreg_server.registration.parametric_refinement import QuadraticMap, refined_quadratic
 
 DIAMETER = 768
@@ -55,6 +58,7 @@ class AutoFundus:
                 fixed_picture,
                 moving_picture,
                 lambda done: watch.tick("vessels and features", 0.05 + 0.5 * done),
+                partial(suggestions, fixed, moving),
             )
         with watch.stage("refinement", 0.6):
             forward = _Direction(found.fixed, found.moving, found.forward)

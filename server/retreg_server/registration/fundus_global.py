@@ -18,7 +18,8 @@ from retreg_server.registration.fundus_matching import (
     robust_affine,
     sift_features,
 )
-from retreg_server.registration.fundus_pictures import Picture
+from retreg_server.registration.fundus_pictures import Picture, pixel_matrix
+from retreg_server.registration.keymorph_suggestions import Suggest
 from retreg_server.registration.masked_search import (
     Hypothesis,
     SmallMap,
@@ -96,16 +97,24 @@ class GlobalFit:
         return self.lead > 0
 
 
-def global_fit(fixed: Picture, moving: Picture, tick: Callable[[float], None]) -> GlobalFit:
+def global_fit(
+    fixed: Picture,
+    moving: Picture,
+    tick: Callable[[float], None],
+    suggest: Suggest,
+) -> GlobalFit:
     """Register two pictures linearly; tick is called with the fraction that is done.
+
+    suggest is asked when neither features nor search settle the map; of all candidates the one
+    that aligns the vessels best wins.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
     """
     fixed_side, moving_side = _side(fixed, "fixed"), _side(moving, "moving")
-    found = _registered(fixed_side, moving_side, tick)
+    found = _registered(fixed_side, moving_side, tick, suggest)
     if fixed.is_mirrored != moving.is_mirrored:
-        other = _registered(fixed_side, _side(moving.mirrored, "moving"), tick)
+        other = _registered(fixed_side, _side(moving.mirrored, "moving"), tick, suggest)
         found = max(found, other, key=lambda fit: fit.score)
     return found
 
@@ -120,7 +129,7 @@ def _side(picture: Picture, role: str) -> Side:
 
 
 def _registered(
-    fixed: Side, moving: Side, tick: Callable[[float], None]
+    fixed: Side, moving: Side, tick: Callable[[float], None], suggest: Suggest
 ) -> GlobalFit:
     tick(0.2)
     matched = _matched(fixed, moving)
@@ -129,7 +138,7 @@ def _registered(
         found = _completed(fixed, moving, matched, ([], []), 0.0)
         if found.score >= TRUSTED_SCORE:
             return found
-    return _from_search(fixed, moving, matched, tick)
+    return _from_search(fixed, moving, matched, tick, suggest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +160,11 @@ def _is_strong(fit: RobustFit) -> bool:
 
 
 def _from_search(
-    fixed: Side, moving: Side, matched: _Matched, tick: Callable[[float], None]
+    fixed: Side,
+    moving: Side,
+    matched: _Matched,
+    tick: Callable[[float], None],
+    suggest: Suggest,
 ) -> GlobalFit:
     """Search with the stronger ridges, and with the others as long as no winner stands out."""
     pairs = (
@@ -170,7 +183,15 @@ def _from_search(
     opposite = searched(moving.small, fixed.small, _part(tick, len(pairs)), CANDIDATES)
     if best is not pairs[0]:
         matched = _matched(fixed, moving)
-    return _completed(fixed, moving, matched, (hypotheses, opposite), lead)
+    starts = (
+        [start.moving_from_fixed for start in hypotheses],
+        [start.moving_from_fixed for start in opposite],
+    )
+    if lead <= CLEAR_LEAD:
+        ahead, back = suggest()
+        starts[0].extend(pixel_matrix(world, fixed.picture, moving.picture) for world in ahead)
+        starts[1].extend(pixel_matrix(world, moving.picture, fixed.picture) for world in back)
+    return _completed(fixed, moving, matched, starts, lead)
 
 
 def _part(tick: Callable[[float], None], number: int) -> Callable[[float], None]:
@@ -186,13 +207,11 @@ def _completed(
     fixed: Side,
     moving: Side,
     matched: _Matched,
-    hypotheses: tuple[list[Hypothesis], list[Hypothesis]],
+    starts: tuple[list[np.ndarray], list[np.ndarray]],
     lead: float,
 ) -> GlobalFit:
-    starts = [
-        [start.moving_from_fixed for start in (*found, fit) if start is not None]
-        for found, fit in zip(hypotheses, matched.fits, strict=True)
-    ]
+    for found, fit in zip(starts, matched.fits, strict=True):
+        found += [fit.moving_from_fixed] if fit is not None else []
     forward = _best_refined(starts[0], fixed, moving, matched.matches[0])
     backward = _best_refined(starts[1], moving, fixed, matched.matches[1])
     score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)

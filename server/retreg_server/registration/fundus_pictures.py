@@ -64,6 +64,12 @@ def world_matrix(moving_from_fixed: np.ndarray, fixed: Picture, moving: Picture)
     return matrix
 
 
+def pixel_matrix(world: np.ndarray, fixed: Picture, moving: Picture) -> np.ndarray:
+    """The (3, 3) pixel matrix of a (4, 4) world matrix: the inverse of world_matrix."""
+    lifted = np.linalg.inv(moving.world_from_pixel) @ world @ fixed.world_from_pixel
+    return lifted[np.ix_((0, 1, 3), (0, 1, 3))]
+
+
 def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
     """All of the picture, with at most longer_side pixels on its longer side.
 
