@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
@@ -48,6 +49,8 @@ class PythonQtStyle:
         if not name.startswith("_"):
             if name == "name":
                 return self.objectName
+            if name in ("connect", "className"):  # PySide6 would give its own, of another kind
+                return PythonQtStyle.__dict__[name].__get__(self)
             if name in properties(type(self)):
                 return QtCore.QObject.property(self, name)
         return super().__getattribute__(name)
@@ -57,15 +60,16 @@ class PythonQtStyle:
             name = "objectName"
         if name in properties(type(self)):
             QtCore.QObject.setProperty(self, name, value)
-        elif name.startswith("_"):
-            object.__setattr__(self, name, value)
+        elif name.startswith("_") or isinstance(value, QtCore.QObject):  # QUiLoader sets children
+            super().__setattr__(name, value)
         else:
             raise AttributeError(f"{type(self).__name__} has no property {name!r}")
 
     def connect(self, signature: str, slot: Callable[..., Any]) -> None:
         """Call slot with as many values as the signature names."""
         name, _, arguments = signature.rstrip(")").partition("(")
-        known = self.metaObject().indexOfSignal(QtCore.QMetaObject.normalizedSignature(signature))
+        spelled = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+        known = self.metaObject().indexOfSignal(spelled)
         own = name in getattr(type(self), "OWN_SIGNALS", ())
         if known < 0 and not own:
             raise ValueError(f"{type(self).__name__} has no signal {signature!r}")
@@ -97,6 +101,23 @@ class UiLoader(QtUiTools.QUiLoader):
         widget.setObjectName(object_name)
         self._built.append(widget)  # else Python would forget its side of the widget
         return widget
+
+    def load(self, file: QtCore.QFile) -> Any:
+        """The widgets of a file, with the connections that it asks for."""
+        tree = ElementTree.fromstring(bytes(file.readAll()))
+        connections = tree.find("connections")
+        tree.remove(connections)  # PySide6 does not know the types of the arguments
+        buffer = QtCore.QBuffer()
+        buffer.setData(ElementTree.tostring(tree))
+        buffer.open(QtCore.QIODevice.ReadOnly)
+        top = super().load(buffer)
+        found = {each.objectName: each for each in self._built}
+        for connection in connections:
+            sender, signal, receiver, slot = (
+                connection.findtext(part) for part in ("sender", "signal", "receiver", "slot")
+            )
+            found[sender].connect(signal, getattr(found[receiver], slot.partition("(")[0]))
+        return top
 
 
 def qt_module(own_widgets: dict[str, type]) -> ModuleType:

@@ -30,9 +30,7 @@ class qMRMLWidget(PythonQtStyle, QtWidgets.QWidget):
     mrmlSceneChanged = QtCore.Signal(object)
 
     def setMRMLScene(self, scene: Any) -> None:
-        """Passed on as the connections in the .ui file say, which PySide6 cannot make."""
-        for child in self.findChildren(qMRMLNodeComboBox):
-            child.setMRMLScene(scene)
+        """Passed on along the connections that the .ui file asks for."""
         self.mrmlSceneChanged.emit(scene)
 
 
@@ -119,6 +117,9 @@ class ctkSliderWidget(PythonQtStyle, QtWidgets.QWidget):
             self.valueChanged.emit(value)
 
     value = QtCore.Property(float, _get, _set)
+
+    def setValue(self, value: float) -> None:
+        self._set(value)
 
     def _slid(self, steps: int) -> None:
         self._set(self.__dict__["_min"] + steps * self.__dict__["_step"])

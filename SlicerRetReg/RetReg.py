@@ -1,0 +1,109 @@
+"""RetReg: registration of fundus pictures and brain volumes, as Slicer's loader wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from RetRegLib.logic import Registration
+from RetRegLib.settings import Settings
+
+
+class RetReg(ScriptedLoadableModule):
+    """What the list of modules shows."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("RetReg")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
+        parent.dependencies = []
+        parent.contributors = ["The SlicerRetReg developers"]
+        parent.helpText = _(
+            "Registers fundus pictures and brain volumes turned by any angle and of different "
+            "modality through keypoints, which can be dragged while the transform follows. The "
+            "work is done by a server, on this computer or another one; see the section Server. "
+            "Not for clinical use."
+        )
+        parent.acknowledgementText = _("Licensed under Apache-2.0.")
+        slicer.app.connect("startupCompleted()", self.register_sample_data)
+
+    def register_sample_data(self) -> None:
+        """Offer the demo pairs in the module Sample Data."""
+        from RetRegLib.sample_data import register_sample_data
+
+        register_sample_data(Path(__file__).parent / "Resources")
+
+
+class RetRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The shell around RetRegLib.panel.Panel."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+
+    def setup(self) -> None:
+        from RetRegLib.dialogs import ask
+        from RetRegLib.panel import Panel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        top = slicer.util.loadUI(self.resourcePath("UI/RetReg.ui"))
+        self.layout.addWidget(top)
+        self.ui = slicer.util.childWidgetVariables(top)
+        top.setMRMLScene(slicer.mrmlScene)
+        self.logic = RetRegLogic()
+        self.panel = Panel(self.ui, self.logic, slicer.mrmlScene, ask)
+        scene, kinds = slicer.mrmlScene, slicer.vtkMRMLScene
+        self.addObserver(scene, kinds.StartCloseEvent, lambda *_: self.panel.scene_closes())
+        self.addObserver(scene, kinds.EndCloseEvent, lambda *_: self.panel.scene_opened())
+        self.addObserver(scene, kinds.EndImportEvent, lambda *_: self.panel.scene_opened())
+        self.addObserver(scene, kinds.NodeRemovedEvent, lambda *_: self.panel.node_removed())
+
+    def enter(self) -> None:
+        self.panel.enter()
+
+    def exit(self) -> None:
+        self.panel.exit()
+
+    def cleanup(self) -> None:
+        self.removeObservers()
+        self.panel.close()
+
+
+class RetRegLogic(Registration, ScriptedLoadableModuleLogic):
+    """slicer.util.getModuleLogic("RetReg").register(fixed, moving): see RetRegLib.logic."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        Registration.__init__(self, Settings(slicer.app.userSettings()))
+        slicer.app.connect("aboutToQuit()", self.local_server.stop)
+
+
+class RetRegTest(ScriptedLoadableModuleTest):
+    """Runs inside Slicer without a server and without a network: see RetRegLib.self_test."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_a_registration_without_a_server()
+
+    def test_a_registration_without_a_server(self) -> None:
+        from RetRegLib.self_test import register_without_a_server
+
+        logic = RetRegLogic()
+        self.delayDisplay(_("Registering a pair whose truth is known"))
+        error_mm = register_without_a_server(logic, slicer.mrmlScene)
+        assert error_mm < 1e-3
+        self.delayDisplay(_("The moving image lies on the fixed one"))

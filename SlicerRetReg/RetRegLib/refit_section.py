@@ -1,0 +1,175 @@
+"""The part of the panel that shows how the keypoints fit, and fits the transform to them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import qt
+from slicer.i18n import tr as _
+
+from retreg.fitting import Family
+from retreg.quality import Quality
+from RetRegLib.live_refit import LiveRefit, Refit
+from RetRegLib.markups import keypoints_by_label
+from RetRegLib.message_line import MessageLine
+from RetRegLib.order_section import family_title, quietly, refill
+from RetRegLib.outcome import Outcome
+from RetRegLib.smoothing_scale import position_of, smoothing_at, smoothing_text
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
+FEWEST_POINTS = 4
+WORST = 12  # rows of the table; a person looks at no more
+
+
+class RefitSection:
+    """Fits the transform of an outcome to its keypoints whenever these change.
+
+    on_quality(quality) is called after each fit with the verdict on what can be judged here.
+    """
+
+    def __init__(self, ui: Any, line: MessageLine, on_quality: Callable[[Quality], None]) -> None:
+        self._ui, self._line, self._on_quality = ui, line, on_quality
+        self._outcome: Outcome | None = None
+        self._live: LiveRefit | None = None
+        self._labels: list[str] = []
+        guarded = line.guarded
+        ui.followCheckBox.connect("clicked()", guarded(self._follow_or_not))
+        ui.refitFamilySelector.connect("currentIndexChanged(int)", guarded(self._family_chosen))
+        ui.refitSmoothingSlider.connect("valueChanged(double)", guarded(self._smoothing_moved))
+        ui.resetButton.connect("clicked()", guarded(self._reset))
+        ui.residualTable.connect("cellClicked(int,int)", guarded(self._go_to))
+        ui.residualTable.setColumnCount(2)
+        ui.residualTable.setHorizontalHeaderLabels([_("Keypoint"), _("Residual (mm)")])
+        ui.residualTable.horizontalHeader().setStretchLastSection(True)
+        ui.residualTable.verticalHeader().setVisible(False)
+        refill(ui.refitFamilySelector, [family_title(family) for family in FAMILIES], -1)
+        self.close()
+
+    def show(self, outcome: Outcome, smoothing: float) -> None:
+        """Take up an outcome; it is fitted anew only when something is changed."""
+        self.close()
+        asked = str(outcome.result.provenance.get("options", {}).get("transform", ""))
+        family: Family = next((each for each in FAMILIES if each == asked), "affine")
+        enough = len(outcome.result.fixed_keypoints) >= FEWEST_POINTS
+        self._outcome = outcome if enough else None
+        self._ui.refitButton.enabled = enough
+        refill(
+            self._ui.refitFamilySelector,
+            [family_title(each) for each in FAMILIES],
+            FAMILIES.index(family),
+        )
+        slider = self._ui.refitSmoothingSlider
+        quietly(slider, slider.setValue, position_of(smoothing))
+        self._show_smoothing()
+        if not enough:
+            self._ui.refitSummary.text = _("The model found too few keypoints to fit to.")
+        elif self._ui.followCheckBox.checked:
+            self._begin()
+
+    def close(self) -> None:
+        """Let go of the outcome."""
+        self._end()
+        self._outcome = None
+        self._ui.refitButton.enabled = False
+        self._ui.refitSummary.text = ""
+        self._ui.residualTable.setRowCount(0)
+        self._show_smoothing()
+
+    @property
+    def _family(self) -> Family:
+        return FAMILIES[max(self._ui.refitFamilySelector.currentIndex, 0)]
+
+    @property
+    def _smoothing(self) -> float:
+        return smoothing_at(self._ui.refitSmoothingSlider.value)
+
+    def _begin(self) -> LiveRefit:
+        assert self._outcome is not None
+        if self._live is None:
+            self._live = LiveRefit(self._outcome, self._family, self._smoothing, self._refitted)
+            self._show_refit(self._live.refit)
+        return self._live
+
+    def _end(self) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+    def _follow_or_not(self) -> None:
+        if self._outcome is None:
+            return
+        if self._ui.followCheckBox.checked:
+            self._begin()
+        else:
+            self._end()
+
+    def _family_chosen(self, _index: int) -> None:
+        self._show_smoothing()
+        if self._outcome is not None:
+            self._begin().set_family(self._family)
+
+    def _smoothing_moved(self, _position: float) -> None:
+        self._show_smoothing()
+        if self._outcome is not None:
+            self._begin().set_smoothing(self._smoothing)
+
+    def _reset(self) -> None:
+        if self._outcome is not None:
+            self._begin().reset()
+            self._line.say(_("The keypoints are those of the network again."))
+
+    def _show_smoothing(self) -> None:
+        bends = self._family == "tps"
+        self._ui.refitSmoothingLabel.text = smoothing_text(self._smoothing)
+        self._ui.refitSmoothingSlider.enabled = bends
+        self._ui.refitSmoothingLabel.enabled = bends
+
+    def _refitted(self, refit: Refit) -> None:
+        self._show_refit(refit)
+        self._on_quality(refit.verdict)
+
+    def _show_refit(self, refit: Refit) -> None:
+        residuals = np.asarray(refit.residuals_mm)
+        assert self._outcome is not None
+        labels = list(keypoints_by_label(self._outcome.fixed_keypoints))
+        used = np.isfinite(residuals)
+        self._ui.refitSummary.text = summary(residuals[used], refit.seconds)
+        worst = np.argsort(-np.where(used, residuals, -1.0), kind="stable")[:WORST]
+        rows = [(labels[n], residuals[n]) for n in worst.tolist() if used[n] and n < len(labels)]
+        self._labels = [label for label, _residual in rows]
+        table = self._ui.residualTable
+        table.setRowCount(len(rows))
+        for row, (label, residual) in enumerate(rows):
+            table.setItem(row, 0, qt.QTableWidgetItem(label))
+            table.setItem(row, 1, qt.QTableWidgetItem(f"{residual:.2f}"))
+
+    def _go_to(self, row: int, _column: int) -> None:
+        """Show the keypoint of a row of the table in all slice views."""
+        import slicer
+
+        if self._outcome is None or row >= len(self._labels):
+            return
+        points = self._outcome.fixed_keypoints
+        index = keypoints_by_label(points)[self._labels[row]]
+        place = [0.0, 0.0, 0.0]
+        points.GetNthControlPointPositionWorld(index, place)
+        slicer.vtkMRMLSliceNode.JumpAllSlices(points.GetScene(), *place)
+
+
+def summary(residuals_mm: np.ndarray, seconds: float) -> str:
+    """How well the keypoints fit, in one line."""
+    if not len(residuals_mm):
+        return str(_("No keypoints are used."))
+    return str(
+        _(
+            "{count} keypoints are used: half lie within {median:.2f} mm, all within "
+            "{worst:.2f} mm ({ms:.0f} ms)."
+        ).format(
+            count=len(residuals_mm),
+            median=float(np.median(residuals_mm)),
+            worst=float(residuals_mm.max()),
+            ms=1000 * seconds,
+        )
+    )

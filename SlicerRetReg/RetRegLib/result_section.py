@@ -1,0 +1,105 @@
+"""The part of the panel that says how good a result is, and shows it in the slice views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from retreg.quality import Quality, Verdict
+from RetRegLib import compare
+from RetRegLib.message_line import MessageLine, Tone, paint
+from RetRegLib.order_section import family_title
+from RetRegLib.outcome import Outcome, remove_outcome
+
+TONES: dict[Verdict, Tone] = {"accept": "good", "check": "doubtful", "fail": "bad"}
+
+
+class ResultSection:
+    """Shows one outcome. on_undone() is called after the user had it removed."""
+
+    def __init__(self, ui: Any, line: MessageLine, on_undone: Callable[[], None]) -> None:
+        self._ui, self._on_undone = ui, on_undone
+        self._outcome: Outcome | None = None
+        guarded = line.guarded
+        ui.fadeButton.connect("clicked()", guarded(self._fade))
+        ui.checkerboardButton.connect("clicked()", guarded(self._checkerboard))
+        ui.sideBySideButton.connect("clicked()", guarded(self._side_by_side))
+        ui.fadeSlider.connect("valueChanged(double)", guarded(self._faded))
+        ui.gridCheckBox.connect("clicked()", guarded(self._deformation))
+        ui.glyphCheckBox.connect("clicked()", guarded(self._deformation))
+        ui.keypointsCheckBox.connect("clicked()", guarded(self._keypoints))
+        ui.undoButton.connect("clicked()", guarded(self._undo))
+        self.clear()
+
+    def show(self, outcome: Outcome) -> None:
+        """Show an outcome: its verdict, and both images one over the other."""
+        self._outcome = outcome
+        self._ui.resultButton.enabled, self._ui.resultButton.collapsed = True, False
+        self.show_quality(outcome.result.quality)
+        self._ui.gridCheckBox.checked = self._ui.glyphCheckBox.checked = False
+        self._ui.keypointsCheckBox.checked = True
+        self._fade()
+
+    def show_quality(self, quality: Quality) -> None:
+        """Show a verdict in colour and in words, and why."""
+        words = {"accept": _("Accepted"), "check": _("Check"), "fail": _("Failed")}
+        how = escape(_how(self._outcome)) if self._outcome else ""
+        text = f"<b>{words[quality.verdict]}.</b> {escape(quality.reason)}<br><small>{how}</small>"
+        paint(self._ui.verdictLabel, text, TONES[quality.verdict])
+
+    def clear(self) -> None:
+        """There is no result."""
+        self._outcome = None
+        paint(self._ui.verdictLabel, _("There is no result yet."), "plain")
+        self._ui.resultButton.enabled, self._ui.resultButton.collapsed = False, True
+
+    def _fade(self) -> None:
+        self._press(self._ui.fadeButton)
+        if self._outcome:
+            compare.view_faded(self._outcome, self._ui.fadeSlider.value)
+
+    def _faded(self, _fraction: float) -> None:
+        self._fade()
+
+    def _checkerboard(self) -> None:
+        self._press(self._ui.checkerboardButton)
+        if self._outcome:
+            compare.view_checkerboard(self._outcome)
+
+    def _side_by_side(self) -> None:
+        self._press(self._ui.sideBySideButton)
+        if self._outcome:
+            compare.view_side_by_side(self._outcome)
+
+    def _press(self, pressed: Any) -> None:
+        ui = self._ui
+        for button in (ui.fadeButton, ui.checkerboardButton, ui.sideBySideButton):
+            button.checked = button is pressed
+        ui.fadeSlider.enabled = pressed is ui.fadeButton
+
+    def _deformation(self) -> None:
+        if self._outcome:
+            compare.show_grid(self._outcome, self._ui.gridCheckBox.checked)
+            compare.show_glyphs(self._outcome, self._ui.glyphCheckBox.checked)
+
+    def _keypoints(self) -> None:
+        if self._outcome:
+            compare.show_keypoints(self._outcome, self._ui.keypointsCheckBox.checked)
+
+    def _undo(self) -> None:
+        if self._outcome:
+            remove_outcome(self._outcome)
+            self._on_undone()
+
+
+def _how(outcome: Outcome) -> str:
+    """Which model made it, with which transform, in how many seconds."""
+    made = outcome.result.provenance
+    seconds = made.get("seconds", {})
+    total = sum(seconds.values()) if isinstance(seconds, dict) else 0.0
+    family = family_title(str(made.get("options", {}).get("transform", "")))
+    parts = (str(made.get("model", "")), family, f"{total:.1f} s" if total else "")
+    return " · ".join(part for part in parts if part)
