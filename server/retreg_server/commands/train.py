@@ -1,4 +1,4 @@
-"""`retreg train`: train the networks of the keypoint models."""
+"""`retreg train`: train the networks of the models that have one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from retreg_server.training.export import Bundle
     from retreg_server.training.loop import Task
 
-HELP = "train the network of a keypoint model on made-up images; continues where it stopped"
-RECIPES = ("keymorph-brain", "keymorph-fundus")
+HELP = "train the network of a model on made-up images; continues where it stopped"
+FIELD_RECIPES = ("smoothproper-fundus", "smoothproper-brain", "voxelmorph-brain")
+RECIPES = ("keymorph-brain", "keymorph-fundus", *FIELD_RECIPES)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe")
     parser.add_argument("--check-minutes", type=float, default=4.0, help="between validations")
+    parser.add_argument(
+        "--layer-steps",
+        type=int,
+        metavar="N",
+        help="for smoothproper-fundus: steps of the smoothing layer, 0 trains without it",
+    )
     parser.add_argument(
         "--objective",
         choices=("keypoints", "unsupervised", "supervised"),
@@ -89,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _task(args: argparse.Namespace) -> Task:
+def _task(args: argparse.Namespace) -> Task[Any]:
+    if args.recipe in FIELD_RECIPES:
+        return _field_task(args)
     if args.recipe == "keymorph-fundus":
         from retreg_server.training.keymorph_fundus import fundus_task
 
@@ -103,11 +114,24 @@ def _task(args: argparse.Namespace) -> Task:
     )
 
 
+def _field_task(args: argparse.Namespace) -> Task[Any]:
+    from retreg_server.training.field_recipes import brain_field_task, fundus_field_task
+
+    if args.recipe == "smoothproper-fundus":
+        return fundus_field_task(args.data, args.out, args.seed, args.device, args.layer_steps)
+    return brain_field_task(args.recipe, args.data, args.device)
+
+
 def _bundle(args: argparse.Namespace) -> Bundle:
     from retreg_server.training.export import hardware
 
     names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
     recipe = {name: getattr(args, name) for name in names}
+    if args.recipe in FIELD_RECIPES:
+        from retreg_server.training.field_recipes import field_bundle
+
+        del recipe["keypoints"]
+        return field_bundle(args.recipe, recipe, hardware(args.device))
     if args.recipe == "keymorph-fundus":
         from retreg_server.training.keymorph_fundus import fundus_bundle
 

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.registration.nets.field_net import FieldArchitecture
+from retreg_server.registration.nets.keypoint_net import Architecture
 from retreg_server.registration.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
 
@@ -27,20 +28,21 @@ from retreg_server.training.checkpoints import save_weights
 class Bundle:
     """What the card of a model says besides what the run itself knows.
 
-    template: (k, d). recipe: options of the training by name. trained_on: one sentence each.
+    template: (k, d) of networks that find keypoints. recipe: options of the training by name.
+    trained_on: one sentence each.
     """
 
     name: str
     title: str
-    architecture: Architecture
+    architecture: Architecture | FieldArchitecture
     pixels: int
     spacing_mm: float | None
-    template: torch.Tensor
     input_rule: str
     error_unit: str
     recipe: dict[str, Any]
     trained_on: tuple[str, ...]
     hardware: str
+    template: torch.Tensor | None = None
 
 
 def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
@@ -54,7 +56,7 @@ def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
             f"The run in {run.name} has no validated weights yet; let it train until its first "
             "validation."
         )
-    net = KeypointNet(bundle.architecture)
+    net = bundle.architecture.build()
     net.load_state_dict(load_file(best))
     home = folder / bundle.name
     for part in ("configs", "models", "docs"):
@@ -87,27 +89,18 @@ def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, 
         "is_patch_data": False,
         "channel_def": {"0": "image"},
     }
-    points = {
-        "type": "tuples",
-        "format": "keypoints",
-        "num_channels": bundle.architecture.keypoints,
-        "spatial_shape": [d],
-        "dtype": "float32",
-        "value_range": [-1, 1],
-    }
     return {
         "version": version("retreg"),
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "name": bundle.name,
         "task": bundle.title,
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"points": points}},
+        "network_data_format": {"inputs": {"image": image}, "outputs": _outputs(bundle)},
         "retreg": {
             "architecture": bundle.architecture.as_dict(),
             "pixels": bundle.pixels,
             "spacing_mm": bundle.spacing_mm,
             "intensity_rule": bundle.input_rule,
-            "coordinates": "normalised, -1 to 1 from edge to edge, order x, y(, z)",
             "sha256": sha256,
             "recipe": bundle.recipe,
             "trained_on": list(bundle.trained_on),
@@ -115,8 +108,29 @@ def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, 
             "hardware": bundle.hardware,
             "measured": {key: round(value, 4) for key, value in measured.items()},
             "measured_unit": bundle.error_unit,
-            "template": [[round(x, 5) for x in row] for row in bundle.template.tolist()],
+            **_keypoint_rows(bundle),
         },
+    }
+
+
+def _outputs(bundle: Bundle) -> dict[str, Any]:
+    """The outputs of the network, as MONAI's bundles describe them."""
+    d = bundle.architecture.dimensions
+    if isinstance(bundle.architecture, Architecture):
+        shape, kind = [d], {"type": "tuples", "format": "keypoints", "value_range": [-1, 1]}
+        channels, name = bundle.architecture.keypoints, "points"
+    else:
+        shape, kind = [bundle.pixels // 2] * d, {"type": "image", "format": "displacement field"}
+        channels, name = d, "field"
+    return {name: {**kind, "num_channels": channels, "spatial_shape": shape, "dtype": "float32"}}
+
+
+def _keypoint_rows(bundle: Bundle) -> dict[str, Any]:
+    if bundle.template is None:
+        return {"coordinates": "displacements in pixels of the input, order x, y(, z)"}
+    return {
+        "coordinates": "normalised, -1 to 1 from edge to edge, order x, y(, z)",
+        "template": [[round(x, 5) for x in row] for row in bundle.template.tolist()],
     }
 
 

@@ -61,7 +61,7 @@ def retina_view(
     points = warp.anatomy_at_pixels((pixels, pixels))
     seen = functional.grid_sample(retina.canvas, points, align_corners=False)
     shown = (seen[:, 1:] > 0.5) & _field_of_view(pixels, generator)
-    return RetinaView(_imperfect(seen[:, :1], shown, generator, textures), shown, warp)
+    return RetinaView(imperfect(seen[:, :1], shown, generator, textures), shown, warp)
 
 
 def _zoom(retina: Retina, generator: torch.Generator) -> float:
@@ -87,7 +87,7 @@ def _field_of_view(pixels: int, generator: torch.Generator) -> torch.Tensor:
     return shown
 
 
-def _imperfect(
+def imperfect(
     vessels: torch.Tensor,
     shown: torch.Tensor,
     generator: torch.Generator,
