@@ -32,7 +32,7 @@ PHANTOM_SHARE = 0.5
 UNSEEN_HEADS = 2
 OTHER_PERSON = 0.4  # share of the head pairs that show two people
 VALIDATION_SEED = 20_000_003
-VALIDATION_BATCHES, VALIDATION_BATCH = 6, 4
+VALIDATION_BATCHES, VALIDATION_BATCH = 8, 3
 ARCHITECTURES = {
     "smoothproper-fundus": FieldArchitecture("smoothproper", 2, width=16, depth=4, radii=(4, 2)),
     "smoothproper-brain": FieldArchitecture(

@@ -35,18 +35,18 @@ class FieldTask:
 
     @torch.no_grad()
     def validation(self, net: FieldNet) -> dict[str, float]:
-        """Mean endpoint error on unseen pairs, before and after; folding; Dice where known."""
+        """Mean endpoint error on unseen pairs, before and after; folding; Dice of two people."""
         net.eval()
         errors, before, folding, dice, dice_before = [], [], [], [], []
         for each in self.unseen:
             pairs = each.on(self.device)
             field = net(pairs.images, partners(pairs.images))[-1]
             still = torch.zeros_like(field)
+            folding.append((jacobian_determinants(field / 2) <= 0).float().mean())
             if pairs.seen.any():
                 errors.append(endpoint_error(field, pairs.fields, pairs.seen))
                 before.append(endpoint_error(still, pairs.fields, pairs.seen))
-            folding.append((jacobian_determinants(field / 2) <= 0).float().mean())
-            if pairs.tissues is not None:
+            elif pairs.tissues is not None:
                 dice.append(1 - misfit(pairs.tissues, field))
                 dice_before.append(1 - misfit(pairs.tissues, still))
         net.train()
