@@ -21,6 +21,7 @@ from RetRegLib.smoothing_scale import position_of, smoothing_at, smoothing_text
 FAMILIES: tuple[Family, ...] = get_args(Family)
 FEWEST_POINTS = 4
 WORST = 12  # rows of the table; a person looks at no more
+PAUSE_MS = 300
 
 
 class RefitSection:
@@ -34,14 +35,17 @@ class RefitSection:
         self._outcome: Outcome | None = None
         self._live: LiveRefit | None = None
         self._labels: list[str] = []
+        self._pause = qt.QTimer()  # after which the slider counts as let go
+        self._pause.setSingleShot(True)
+        self._pause.setInterval(PAUSE_MS)
         guarded = line.guarded
+        self._pause.connect("timeout()", guarded(self._settle))
         ui.followCheckBox.connect("clicked()", guarded(self._follow_or_not))
         ui.refitFamilySelector.connect("currentIndexChanged(int)", guarded(self._family_chosen))
         ui.refitSmoothingSlider.connect("valueChanged(double)", guarded(self._smoothing_moved))
         ui.resetButton.connect("clicked()", guarded(self._reset))
         ui.residualTable.connect("cellClicked(int,int)", guarded(self._go_to))
         ui.residualTable.setColumnCount(2)
-        ui.residualTable.setHorizontalHeaderLabels([_("Keypoint"), _("Residual (mm)")])
         ui.residualTable.horizontalHeader().setStretchLastSection(True)
         ui.residualTable.verticalHeader().setVisible(False)
         refill(ui.refitFamilySelector, [family_title(family) for family in FAMILIES], -1)
@@ -51,18 +55,10 @@ class RefitSection:
         """Take up an outcome; it is fitted anew only when something is changed."""
         self.close()
         asked = str(outcome.result.provenance.get("options", {}).get("transform", ""))
-        family: Family = next((each for each in FAMILIES if each == asked), "affine")
         enough = len(outcome.result.fixed_keypoints) >= FEWEST_POINTS
         self._outcome = outcome if enough else None
         self._ui.refitButton.enabled = enough
-        refill(
-            self._ui.refitFamilySelector,
-            [family_title(each) for each in FAMILIES],
-            FAMILIES.index(family),
-        )
-        slider = self._ui.refitSmoothingSlider
-        quietly(slider, slider.setValue, position_of(smoothing))
-        self._show_smoothing()
+        self._show_fit(asked if asked in FAMILIES else "affine", smoothing)
         if not enough:
             self._ui.refitSummary.text = _("The model found too few keypoints to fit to.")
         elif self._ui.followCheckBox.checked:
@@ -88,11 +84,13 @@ class RefitSection:
     def _begin(self) -> LiveRefit:
         assert self._outcome is not None
         if self._live is None:
-            self._live = LiveRefit(self._outcome, self._family, self._smoothing, self._refitted)
+            hear = self._line.guarded(self._refitted)
+            self._live = LiveRefit(self._outcome, self._family, self._smoothing, hear)
             self._show_refit(self._live.refit)
         return self._live
 
     def _end(self) -> None:
+        self._pause.stop()
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -114,11 +112,25 @@ class RefitSection:
         self._show_smoothing()
         if self._outcome is not None:
             self._begin().set_smoothing(self._smoothing)
+            self._pause.start()
+
+    def _settle(self) -> None:
+        if self._live is not None:
+            self._live.settle()
 
     def _reset(self) -> None:
         if self._outcome is not None:
-            self._begin().reset()
-            self._line.say(_("The keypoints are those of the network again."))
+            live = self._begin()
+            live.reset()
+            self._show_fit(live.family, live.smoothing)
+            self._line.say(_("Keypoints and transform are those of the registration again."))
+
+    def _show_fit(self, family: str, smoothing: float) -> None:
+        """Show which transform is fitted, without fitting it."""
+        selector, slider = self._ui.refitFamilySelector, self._ui.refitSmoothingSlider
+        quietly(selector, selector.setCurrentIndex, FAMILIES.index(family))
+        quietly(slider, slider.setValue, position_of(smoothing))
+        self._show_smoothing()
 
     def _show_smoothing(self) -> None:
         bends = self._family == "tps"
@@ -129,21 +141,25 @@ class RefitSection:
     def _refitted(self, refit: Refit) -> None:
         self._show_refit(refit)
         self._on_quality(refit.verdict)
+        self._line.say(refit.problem, "doubtful")
 
     def _show_refit(self, refit: Refit) -> None:
-        residuals = np.asarray(refit.residuals_mm)
         assert self._outcome is not None
-        labels = list(keypoints_by_label(self._outcome.fixed_keypoints))
-        used = np.isfinite(residuals)
-        self._ui.refitSummary.text = summary(residuals[used], refit.seconds)
-        worst = np.argsort(-np.where(used, residuals, -1.0), kind="stable")[:WORST]
-        rows = [(labels[n], residuals[n]) for n in worst.tolist() if used[n] and n < len(labels)]
-        self._labels = [label for label, _residual in rows]
+        unit = "px" if self._outcome.fixed_grid.is_unscaled_picture else "mm"
+        points = self._outcome.fixed_keypoints
+        index = keypoints_by_label(points)
+        selected = [points.GetNthControlPointSelected(index[label]) for label in refit.labels]
+        used = np.array(selected, dtype=bool)
+        self._ui.refitSummary.text = summary(refit.residuals_mm[used], unit, refit.seconds)
+        worst = np.argsort(-refit.residuals_mm, kind="stable")[:WORST].tolist()
+        self._labels = [refit.labels[n] for n in worst]
         table = self._ui.residualTable
-        table.setRowCount(len(rows))
-        for row, (label, residual) in enumerate(rows):
+        table.setHorizontalHeaderLabels([_("Keypoint"), _("Off by ({unit})").format(unit=unit)])
+        table.setRowCount(len(worst))
+        for row, n in enumerate(worst):
+            label = refit.labels[n] if used[n] else _("{} (not used)").format(refit.labels[n])
             table.setItem(row, 0, qt.QTableWidgetItem(label))
-            table.setItem(row, 1, qt.QTableWidgetItem(f"{residual:.2f}"))
+            table.setItem(row, 1, qt.QTableWidgetItem(f"{refit.residuals_mm[n]:.2f}"))
 
     def _go_to(self, row: int, _column: int) -> None:
         """Show the keypoint of a row of the table in all slice views."""
@@ -158,18 +174,17 @@ class RefitSection:
         slicer.vtkMRMLSliceNode.JumpAllSlices(points.GetScene(), *place)
 
 
-def summary(residuals_mm: np.ndarray, seconds: float) -> str:
-    """How well the keypoints fit, in one line."""
-    if not len(residuals_mm):
+def summary(residuals: np.ndarray, unit: str, seconds: float) -> str:
+    """How well the keypoints that are used fit, in one line."""
+    if not len(residuals):
         return str(_("No keypoints are used."))
+    text = _(
+        "{count} keypoints are used: half lie within {median:.2f} {unit}, all within "
+        "{worst:.2f} {unit} ({ms:.0f} ms)."
+    )
+    median, worst = float(np.median(residuals)), float(residuals.max())
     return str(
-        _(
-            "{count} keypoints are used: half lie within {median:.2f} mm, all within "
-            "{worst:.2f} mm ({ms:.0f} ms)."
-        ).format(
-            count=len(residuals_mm),
-            median=float(np.median(residuals_mm)),
-            worst=float(residuals_mm.max()),
-            ms=1000 * seconds,
+        text.format(
+            count=len(residuals), median=median, worst=worst, unit=unit, ms=1000 * seconds
         )
     )

@@ -1,0 +1,175 @@
+"""The result in the panel: verdict, views, live refit, undo."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def done(ready):
+    ready.server.gate.set()
+    ready.ui.familySelector.setCurrentIndex(2)
+    ready.register()
+    assert ready.panel.outcome is not None, ready.message
+    return ready
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word", "colour"),
+    [
+        ("accept", "Accepted", "#d8f0dc"),
+        ("check", "Check", "#ffedbd"),
+        ("fail", "Failed", "#fbdcd9"),
+    ],
+)
+def test_the_verdict_is_a_word_on_a_colour_with_its_reason(ready, verdict, word, colour):
+    ready.server.verdict = verdict
+    ready.server.gate.set()
+    ready.register()
+    label = ready.ui.verdictLabel
+    assert f"<b>{word}.</b> Because &lt;it&gt; fits." in label.text
+    assert "volume-model · Affine" in label.text
+    assert "1.2 s" in label.text
+    assert colour in label.styleSheet
+    assert ready.ui.resultButton.enabled
+    assert not ready.ui.resultButton.collapsed
+
+
+def test_chosen_outputs_take_the_result_and_others_are_made(ready, scene):
+    chosen = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Mine")
+    ready.ui.fixedKeypointsSelector.setCurrentNode(chosen)
+    ready.server.gate.set()
+    ready.register()
+    assert ready.panel.outcome.fixed_keypoints is chosen
+    assert chosen.GetNumberOfControlPoints() == 8
+    assert ready.panel.outcome.moving_keypoints is not chosen
+    assert ready.panel.outcome.warped.GetScene() is scene
+
+
+def test_exactly_one_way_of_comparing_is_pressed(done):
+    names = ("fadeButton", "checkerboardButton", "sideBySideButton")
+    assert done.ui.fadeButton.checked
+    for name in names:
+        done.press(name)
+        assert [n for n in names if getattr(done.ui, n).checked] == [name]
+        assert done.ui.fadeSlider.enabled == (name == "fadeButton")
+        assert "wrong" not in done.message
+
+
+def test_the_slider_mixes_the_images_in_the_slice_views(done, slicer, scene):
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    done.ui.fadeSlider.value = 0.25
+    assert view.GetForegroundOpacity() == pytest.approx(0.25)
+    assert view.GetBackgroundVolumeID() == done.panel.outcome.fixed.GetID()
+
+
+def test_grid_and_arrows_are_one_press_away(done):
+    def shown():
+        display = done.panel.outcome.transform.GetDisplayNode()
+        return display is not None and bool(display.GetVisibility2D())
+
+    assert not shown()
+    done.press("gridCheckBox")
+    assert shown()
+    done.press("gridCheckBox")
+    assert not shown()
+    done.press("glyphCheckBox")
+    assert shown()
+
+
+def test_keypoints_can_be_hidden(done):
+    points = done.panel.outcome.fixed_keypoints
+    done.press("keypointsCheckBox")
+    assert not points.GetDisplayVisibility()
+    done.press("keypointsCheckBox")
+    assert points.GetDisplayVisibility()
+
+
+def test_undo_removes_the_result_and_puts_the_image_back(done, volumes):
+    transform = done.panel.outcome.transform
+    assert volumes[1].GetParentTransformNode() is transform
+    done.press("undoButton")
+    assert volumes[1].GetParentTransformNode() is None
+    assert transform.GetScene() is None
+    assert done.panel.outcome is None
+    assert not done.ui.resultButton.enabled
+    assert not done.ui.refitButton.enabled
+    assert "was removed" in done.message
+
+
+def test_a_result_deleted_elsewhere_is_forgotten(done, scene):
+    scene.RemoveNode(done.panel.outcome.transform)
+    assert done.panel.outcome is None
+    assert not done.ui.undoButton.enabled
+
+
+def test_a_second_result_takes_the_place_of_the_first_in_the_panel(done):
+    first = done.panel.outcome
+    done.register()
+    assert done.panel.outcome is not first
+    assert done.panel.outcome.transform.GetScene() is not None
+
+
+def test_the_keypoints_that_fit_worst_lead_the_table(done):
+    done.ui.refitFamilySelector.setCurrentIndex(0)
+    table = done.ui.residualTable
+    assert table.rowCount == 8
+    assert table.item(0, 0).text() == "1 (not used)"
+    shown = [float(table.item(row, 1).text()) for row in range(8)]
+    assert shown == sorted(shown, reverse=True)
+    assert shown[0] == pytest.approx(0.4, abs=0.01)
+    assert done.ui.refitSummary.text.startswith("7 keypoints are used")
+
+
+def test_another_family_refits_without_the_server(done, slicer):
+    orders = len(done.server.orders)
+    transform = done.panel.outcome.transform
+    assert not transform.IsLinear()
+    done.ui.refitFamilySelector.setCurrentIndex(0)
+    found = done.panel.refit._live.refit.transform
+    assert np.allclose(found(np.zeros((1, 3))), [[2.0, -1.0, 0.5]], atol=1e-6)
+    assert len(done.server.orders) == orders
+
+
+def test_dragging_a_keypoint_moves_the_transform_and_the_verdict_follows(done):
+    points = done.panel.outcome.fixed_keypoints
+    before = done.ui.refitSummary.text
+    points.SetNthControlPointPosition(3, -4.0, -4.0, 4.0)
+    assert done.ui.refitSummary.text != before
+    assert "<b>Check.</b>" in done.ui.verdictLabel.text
+
+
+def test_reset_takes_every_edit_back(done):
+    points = done.panel.outcome.fixed_keypoints
+    here = np.array(points.GetNthControlPointPosition(3))
+    points.SetNthControlPointPosition(3, 0.0, 0.0, 0.0)
+    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.press("resetButton")
+    assert np.allclose(points.GetNthControlPointPosition(3), here)
+    assert done.ui.refitFamilySelector.currentText.startswith("Thin-plate")
+    assert "<b>Accepted.</b>" in done.ui.verdictLabel.text
+
+
+def test_keypoints_can_be_moved_without_the_transform_following(done):
+    done.press("followCheckBox")
+    points, before = done.panel.outcome.fixed_keypoints, done.ui.refitSummary.text
+    points.SetNthControlPointPosition(3, 0.0, 0.0, 0.0)
+    assert done.ui.refitSummary.text == before
+
+
+def test_points_that_determine_nothing_leave_a_sentence(done):
+    points = done.panel.outcome.fixed_keypoints
+    for _ in range(6):
+        points.RemoveNthControlPoint(points.GetNumberOfControlPoints() - 1)
+    assert done.message.endswith(".")
+    assert "point" in done.message
+
+
+def test_a_row_of_the_table_leads_to_its_keypoint(done, slicer, scene):
+    view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    done.ui.residualTable.cellClicked.emit(0, 0)
+    place = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+    label = done.ui.residualTable.item(0, 0).text().split()[0]
+    expected = done.panel.outcome.fixed_keypoints.GetNthControlPointPosition(int(label) - 1)
+    assert np.allclose(place, expected, atol=1e-6)
