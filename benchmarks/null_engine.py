@@ -42,6 +42,10 @@ class NullEngine:
         """None."""
         return 0
 
+    def device_count(self) -> int:
+        """None."""
+        return 0
+
 
 def worker() -> DeviceWorker:
     """What the worker process of the benchmark runs."""

@@ -36,16 +36,17 @@ def fake_models() -> tuple[ModelInfo, ...]:
     )
 
 
-def fake_worker(folder: str) -> DeviceWorker:
+def fake_worker(folder: str, devices: str = "0") -> DeviceWorker:
     """What the worker process of the tests runs."""
-    return DeviceWorker(FakeEngine(Path(folder)))
+    return DeviceWorker(FakeEngine(Path(folder), int(devices)))
 
 
 class FakeEngine:
     """Shifts along x, fails, dies or takes its time, as the options say."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, devices: int = 0) -> None:
         self.folder = folder
+        self.devices = devices
 
     def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
         return fake_models(), {}
@@ -55,6 +56,9 @@ class FakeEngine:
 
     def device_memory(self) -> int:
         return 0
+
+    def device_count(self) -> int:
+        return self.devices
 
     def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
         remember(self.folder, request)
@@ -94,6 +98,7 @@ def fake_result(request: RegistrationRequest) -> RegistrationResult:
         "model": request.model,
         "options": dict(request.options),
         "seconds": {"working": 0.01},
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
     return RegistrationResult(transform, *keypoints, quality, provenance)
 

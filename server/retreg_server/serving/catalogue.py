@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from retreg.messages import ModelInfo
 from retreg_server.registration.registry import FACTORIES, get_model
+from retreg_server.registration.warm_up import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +20,19 @@ class Catalogue:
     failures: dict[str, str]
 
 
-def load_catalogue() -> Catalogue:
-    """Load every registered model; one that cannot be loaded does not take the others away."""
+def load_catalogue(is_warm: bool = False) -> Catalogue:
+    """Load every registered model; one that cannot be loaded does not take the others away.
+
+    is_warm: also let each network make its first pass.
+    """
     models: list[ModelInfo] = []
     failures: dict[str, str] = {}
     for name in FACTORIES:
         try:
-            models.append(get_model(name).info)
+            model = get_model(name)
+            if is_warm:
+                warm_up(model)
+            models.append(model.info)
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
     return Catalogue(tuple(models), failures)

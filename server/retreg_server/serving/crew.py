@@ -50,6 +50,11 @@ class Crew:
             self._starting = asyncio.gather(*(self._staff(role) for role in self._roles))
         return await asyncio.shield(self._starting)
 
+    def grow(self, roles: Sequence[Role]) -> None:
+        """Start further processes; each takes its share of the work when it is warm."""
+        for role in roles:
+            self._spawn(self._staff(role))
+
     async def ask(
         self,
         head: Head,

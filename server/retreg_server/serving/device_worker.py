@@ -43,15 +43,19 @@ class Engine(Protocol):
         """Bytes of device memory in use; 0 on the CPU."""
         ...
 
+    def device_count(self) -> int:
+        """How many CUDA devices this process could use; 0 on the CPU."""
+        ...
+
 
 class LocalEngine:
     """The registration engine of this installation."""
 
     def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
-        """Load every model."""
+        """Load every model and let its network make a first pass."""
         from retreg_server.serving.catalogue import load_catalogue
 
-        catalogue = load_catalogue()
+        catalogue = load_catalogue(is_warm=True)
         return catalogue.models, catalogue.failures
 
     def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
@@ -72,6 +76,12 @@ class LocalEngine:
 
         return memory_in_use()
 
+    def device_count(self) -> int:
+        """As torch counts them, which respects CUDA_VISIBLE_DEVICES."""
+        from retreg_server.registration.devices import cuda_devices
+
+        return len(cuda_devices())
+
 
 class DeviceWorker:
     """The handler of a device's process: see child.Handler."""
@@ -82,7 +92,11 @@ class DeviceWorker:
     def hello(self) -> Head:
         """Load the models, and name them."""
         models, failures = self._engine.models()
-        return {"models": wire.encode_models(models), "failures": dict(failures)}
+        return {
+            "models": wire.encode_models(models),
+            "failures": dict(failures),
+            "devices": self._engine.device_count(),
+        }
 
     def answer(self, request: Message, report: Report) -> Message:
         """Register: the JSON text of the result, and its keypoints' provenance for the metrics."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from retreg_server.serving.parcels import ImageParcel
 
 logger = logging.getLogger(__name__)
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 DEVICE_WORKER = "retreg_server.serving.device_worker:DeviceWorker"
 
 
@@ -66,8 +68,9 @@ class Executor(Protocol):
 class LocalExecutor:
     """One process for each device of this machine.
 
-    devices: "auto", "cpu", or the numbers of CUDA devices. worker: what the processes run, as
-    module:callable, and its arguments. on_restart: called when a process died.
+    devices: "cpu" or the numbers of CUDA devices; "auto" is one process for each CUDA device, or
+    one on the CPU. Its first process counts them, and is enough to begin with. worker: what the
+    processes run, as module:callable, and its arguments. on_restart: called when a process died.
     """
 
     def __init__(
@@ -77,12 +80,15 @@ class LocalExecutor:
         worker: str = DEVICE_WORKER,
         arguments: Mapping[str, str] | None = None,
     ) -> None:
-        roles = [Role(worker, arguments or {}, _visible(device)) for device in devices]
-        self._crew = Crew("device worker", roles, on_restart)
+        self._worker, self._arguments = worker, arguments or {}
+        self._is_automatic = "auto" in devices
+        self._crew = Crew("device worker", [self._role(each) for each in devices], on_restart)
 
     async def start(self) -> tuple[ModelInfo, ...]:
         """Load the models in each process."""
         hello = (await self._crew.start())[0]
+        if self._is_automatic:
+            self._crew.grow([self._role(str(number)) for number in range(1, hello["devices"])])
         for name, reason in hello["failures"].items():
             logger.error("The model %s cannot be used: %s.", name, reason)
         return wire.decode_models(hello["models"])
@@ -109,9 +115,16 @@ class LocalExecutor:
         """Kill the processes."""
         self._crew.close()
 
+    def _role(self, device: str) -> Role:
+        return Role(self._worker, self._arguments, _visible(device, os.environ.get(VISIBLE)))
 
-def _visible(device: str) -> dict[str, str]:
-    """The environment in which a process sees its device only."""
+
+def _visible(device: str, allowed: str | None) -> dict[str, str]:
+    """The environment in which a process sees its device only, one of those that are allowed."""
     if device == "auto":
         return {}
-    return {"CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device}
+    if device == "cpu":
+        return {VISIBLE: ""}
+    names = allowed.split(",") if allowed else []
+    number = int(device)
+    return {VISIBLE: names[number] if number < len(names) else device}

@@ -34,9 +34,9 @@ class Settings:
     state_dir: Annotated[
         Path | None, "folder for results that outlive a restart; by default one for each port"
     ] = None
-    devices: Annotated[Names, "one worker for each: auto, cpu, or numbers of CUDA devices"] = (
-        "auto",
-    )
+    devices: Annotated[
+        Names, "one worker for each: cpu, or numbers of CUDA devices; auto: every CUDA device, or cpu"
+    ] = ("auto",)
     queue_size: Annotated[int, "registrations that may wait; more are refused with 429"] = 16
     job_deadline_s: Annotated[float, "seconds that a registration may run"] = 600.0
     abandoned_s: Annotated[

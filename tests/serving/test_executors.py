@@ -1,0 +1,93 @@
+"""The processes of the devices: one for each, each with its own, ready when they are warm."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from retreg import wire
+from retreg.errors import FileError
+from retreg_server.registration.base import Model, silent
+from retreg_server.registration.keymorph import keymorph_brain, keymorph_fundus
+from retreg_server.registration.keypoint_detection import CHUNK
+from retreg_server.registration.nets.keypoint_net import KeypointNet
+from retreg_server.registration.registry import LEARNED, get_model
+from retreg_server.registration.weights import is_shipped
+from retreg_server.serving.device_worker import LocalEngine
+from retreg_server.serving.executors import LocalExecutor, Task
+from retreg_server.serving.parcels import ImageParcel
+
+
+def nothing() -> None:
+    """Nobody counts restarts."""
+
+
+async def devices_seen(executor: LocalExecutor, image: ImageParcel, count: int) -> list[str]:
+    """What so many registrations at a time say of CUDA_VISIBLE_DEVICES."""
+    await executor.start()
+    until = time.monotonic() + 60
+    while executor.ready < count:
+        assert time.monotonic() < until, f"{executor.ready} of {count} processes are warm"
+        await asyncio.sleep(0.05)
+    task = Task(image, image, "auto-brain", {"steps": 25})
+    outcomes = await asyncio.gather(*(executor.run(task, silent, 60) for _ in range(count)))
+    results = [wire.decode_result(wire.loads(each.result)) for each in outcomes]
+    return sorted(str(result.provenance["visible"]) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("devices", "found", "allowed", "expected"),
+    [
+        (("auto",), 0, None, ["None"]),
+        (("auto",), 1, None, ["None"]),
+        (("auto",), 3, None, ["1", "2", "None"]),
+        (("auto",), 2, "4,7", ["4,7", "7"]),
+        (("1", "cpu"), 2, "4,7", ["", "7"]),
+    ],
+)
+def test_each_device_gets_a_process_that_uses_no_other(
+    devices, found, allowed, expected, a_volume, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+
+    async def run() -> list[str]:
+        arguments = {"folder": str(tmp_path), "devices": str(found)}
+        executor = LocalExecutor(devices, nothing, "fake_engine:fake_worker", arguments)
+        try:
+            return await devices_seen(executor, ImageParcel.of(a_volume), len(expected))
+        finally:
+            executor.close()
+
+    assert asyncio.run(run()) == expected
+
+
+@pytest.mark.skipif(not all(map(is_shipped, LEARNED)), reason="needs the trained weights")
+def test_a_worker_is_warm_when_each_network_has_made_a_pass(monkeypatch):
+    passes, forward = [], KeypointNet.forward
+    monkeypatch.setattr(
+        KeypointNet, "forward",
+        lambda self, views: passes.append((views.ndim, len(views))) or forward(self, views),
+    )  # fmt: skip
+    get_model.cache_clear()
+    for make in (keymorph_brain, keymorph_fundus):
+        make.cache_clear()
+    models, failures = LocalEngine().models()
+    assert {dimensions for dimensions, _ in passes} == {4, 5}  # both networks
+    assert (5, CHUNK) in passes  # as many views at a time as in a registration
+    assert not failures
+    assert set(LEARNED) <= {model.name for model in models}
+
+
+def test_weights_that_cannot_be_used_take_their_model_away_at_the_start(monkeypatch):
+    def unusable(model: Model) -> None:
+        if model.info.name == "auto-brain":
+            raise FileError("The weights are damaged.")
+
+    monkeypatch.setattr("retreg_server.serving.catalogue.warm_up", unusable)
+    models, failures = LocalEngine().models()
+    assert "auto-brain" not in {model.name for model in models}
+    assert "damaged" in failures["auto-brain"]
