@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from RetRegLib.nodes import Node
+from RetRegLib.volumes import grid_of_volume
+
+Deformation = Literal["grid", "glyph", "contour"]
 
 _LAYERS = ("Background", "Foreground", "Label")
+_LINES = 24  # of the grid, along the longest side of the image
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,52 @@ def show_overlay(fixed: Node, moving: Node, opacity: float = 0.5) -> None:
         view.SetForegroundOpacity(opacity)
 
 
+def show_side_by_side(fixed: Node, moving: Node) -> None:
+    """The fixed volume in the left one of two equal views, the moving one in the other."""
+    scene = fixed.GetScene()
+    for layout in _all(scene, "vtkMRMLLayoutNode"):
+        layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
+    for view in _views(scene):
+        left = view.GetLayoutName() == "Red"
+        view.SetBackgroundVolumeID(fixed.GetID() if left else moving.GetID())
+        view.SetForegroundVolumeID(None)
+    for plane in _all(scene, "vtkMRMLSliceNode"):
+        plane.RotateToVolumePlane(fixed)
+
+
+def show_alone(volume: Node) -> None:
+    """One volume in every slice view."""
+    for view in _views(volume.GetScene()):
+        view.SetBackgroundVolumeID(volume.GetID())
+        view.SetForegroundVolumeID(None)
+
+
+def show_deformation(transform: Node, fixed: Node, how: Deformation | None) -> None:
+    """Draw what the transform does, as far as the fixed volume reaches; None: no longer."""
+    if transform.GetDisplayNode() is None:
+        transform.CreateDefaultDisplayNodes()
+    display = transform.GetDisplayNode()
+    display.SetVisibility(how is not None)
+    display.SetVisibility2D(how is not None)
+    if how is None:
+        return
+    modes = {
+        "grid": display.VIS_MODE_GRID,
+        "glyph": display.VIS_MODE_GLYPH,
+        "contour": display.VIS_MODE_CONTOUR,
+    }
+    display.SetVisualizationMode(modes[how])
+    display.SetAndObserveRegionNode(fixed)
+    grid = grid_of_volume(fixed)
+    step = float((grid.spacing * grid.size).max()) / _LINES
+    display.SetGridSpacingMm(step)
+    display.SetGlyphSpacingMm(step)
+    display.SetGridResolutionMm(step / 4)
+
+
 def _views(scene: Node) -> list[Node]:
-    kind = "vtkMRMLSliceCompositeNode"
+    return _all(scene, "vtkMRMLSliceCompositeNode")
+
+
+def _all(scene: Node, kind: str) -> list[Node]:
     return [scene.GetNthNodeByClass(n, kind) for n in range(scene.GetNumberOfNodesByClass(kind))]

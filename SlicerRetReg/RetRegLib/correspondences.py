@@ -6,6 +6,8 @@ coloured by them, and carries the residuals as another array to colour by.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import vtk
 from vtk.util import numpy_support
@@ -44,12 +46,9 @@ def fill_correspondences(
     count = len(fixed_points)
     mesh = vtk.vtkPolyData()
     mesh.SetPoints(vtk_points(np.vstack([fixed_points, moving_points])))
-    lines, dots = vtk.vtkCellArray(), vtk.vtkCellArray()
-    for n in range(count):
-        dots.InsertNextCell(1, [n])
-        lines.InsertNextCell(2, [n, n + count])
-    mesh.SetVerts(dots)
-    mesh.SetLines(lines)
+    first = np.arange(count)
+    mesh.SetVerts(_cells(first[:, None]))
+    mesh.SetLines(_cells(np.stack([first, first + count], axis=1)))
     for title, values in (("weight", weights), ("residual_mm", residuals_mm)):
         array = numpy_support.numpy_to_vtk(np.tile(values, 2).astype(np.float64), deep=True)
         array.SetName(title)
@@ -66,3 +65,12 @@ def residuals(
 ) -> np.ndarray:
     """(n,) mm between where the transform puts the fixed points and their moving partners."""
     return np.linalg.norm(transform(fixed_points) - moving_points, axis=1)
+
+
+def _cells(members: np.ndarray) -> Any:
+    """Cells of the points whose indices stand in the rows of members (cells, points)."""
+    count, size = members.shape
+    arrays = [np.arange(count + 1) * size, members.ravel()]
+    cells = vtk.vtkCellArray()
+    cells.SetData(*(numpy_support.numpy_to_vtkIdTypeArray(a, deep=True) for a in arrays))
+    return cells

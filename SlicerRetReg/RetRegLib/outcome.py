@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import slicer
 import vtk
@@ -18,13 +19,14 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
+from retreg.transforms import Transform
 from RetRegLib.compare import Views, show_overlay
 from RetRegLib.correspondences import correspondences_node, fill_correspondences, residuals
 from RetRegLib.markups import MOVING_COLOUR, fill_markups, markups_from_keypoints
 from RetRegLib.nodes import Node
-from RetRegLib.placement import Caretaker, Placement, place_under
+from RetRegLib.placement import Caretaker, place_under
 from RetRegLib.reports import fill_metrics, fill_provenance, provenance_of
-from RetRegLib.transform_nodes import transform_node, update_transform_node
+from RetRegLib.transform_nodes import transform_node, transform_of, update_transform_node
 from RetRegLib.undo import Undo, all_or_nothing
 from RetRegLib.volumes import (
     fill_volume,
@@ -48,7 +50,11 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A result and the nodes that show it. folder: its item in the subject hierarchy."""
+    """A result and the nodes that show it.
+
+    folder: its item in the subject hierarchy. carrier: what the transform node holds for it.
+    caretaker: tidies up when nodes are removed.
+    """
 
     result: RegistrationResult
     folder: int
@@ -61,6 +67,8 @@ class Outcome:
     provenance: Node
     fixed: Node
     moving: Node
+    carrier: Any = None
+    caretaker: Caretaker | None = None
 
     @property
     def made(self) -> tuple[Node, ...]:
@@ -80,6 +88,21 @@ class Outcome:
         """Where the voxels of the fixed image lie in the world."""
         return grid_of_volume(self.fixed)
 
+    @property
+    def is_edited(self) -> bool:
+        """Whether the transform is no longer the one of the result."""
+        return self.transform.GetTransformFromParent() is not self.carrier
+
+    def restore_transform(self) -> None:
+        """Set the transform of the result again."""
+        self.transform.SetAndObserveTransformFromParent(self.carrier)
+
+    def adopt(self, node: Node) -> None:
+        """Let another node, made later, live and go with this outcome."""
+        file_node(_hierarchy(node.GetScene()), self.folder, node, Undo(node.GetScene()))
+        if self.caretaker is not None:
+            self.caretaker.watch(node)
+
 
 def show_outcome(
     result: RegistrationResult, fixed: Node, moving: Node, wanted: Wanted | None = None
@@ -96,9 +119,8 @@ def show_outcome(
     with all_or_nothing(scene) as undo:
         undo.later(Views.of(scene).restore)
         builder = _Builder(result, fixed, moving, wanted, undo)
-        outcome, placement = builder.build()
+        outcome = builder.build()
         show_overlay(fixed, moving)
-        Caretaker(scene, outcome.transform, placement, outcome.made)
     return outcome
 
 
@@ -107,7 +129,7 @@ def remove_outcome(outcome: Outcome) -> None:
     scene = outcome.fixed.GetScene() or outcome.transform.GetScene()
     if scene is None:
         return
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+    hierarchy = _hierarchy(scene)
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
     if items.IsId(outcome.folder) >= 0:
@@ -115,6 +137,23 @@ def remove_outcome(outcome: Outcome) -> None:
     for node in outcome.made:  # what people have moved to another folder
         if node.GetScene() is not None:
             scene.RemoveNode(node)
+
+
+def warp_again(outcome: Outcome) -> None:
+    """Resample the moving volume with the transform as it is now, after it was edited."""
+    transform = transform_of(outcome.transform) if outcome.is_edited else outcome.result.transform
+    image = warped_image(outcome.fixed, outcome.moving, transform, outcome.transform)
+    fill_volume(outcome.warped, image)
+
+
+def warped_image(fixed: Node, moving: Node, transform: Transform, below: Node | None) -> Image:
+    """The moving volume, as placed below the transform node, on the voxels of the fixed one.
+
+    The grid is that of the fixed node itself, without its parents. Labels stay labels.
+    """
+    image = voxels_of_volume(moving, below)
+    values = resample(image, transform, grid_of_volume(fixed), nearest=is_label(moving)).array
+    return Image(values, grid_of_volume(fixed, fixed.GetParentTransformNode()))
 
 
 class _Builder:
@@ -129,7 +168,7 @@ class _Builder:
         self.grid = grid_of_volume(fixed)
         self.title = f"{moving.GetName()} to {fixed.GetName()}"
 
-    def build(self) -> tuple[Outcome, Placement]:
+    def build(self) -> Outcome:
         """All nodes, with the moving volume under the transform."""
         warped = self._warped()
         transform = self._transform()
@@ -144,8 +183,12 @@ class _Builder:
             "metrics": self._metrics(),
             "provenance": self._provenance(),
         }
+        caretaker = Caretaker(self.scene, transform, placement, tuple(made.values()))
+        self.undo.later(caretaker.retire)
         folder = self._folder([*made.values(), placement.own])
-        return Outcome(self.result, folder, fixed=self.fixed, moving=self.moving, **made), placement
+        carrier = transform.GetTransformFromParent()
+        images = {"fixed": self.fixed, "moving": self.moving}
+        return Outcome(self.result, folder, **images, **made, carrier=carrier, caretaker=caretaker)
 
     def _name(self, what: str) -> str:
         return str(self.scene.GenerateUniqueName(f"{self.title} {what}"))
@@ -198,13 +241,13 @@ class _Builder:
 
     def _warped(self) -> Node:
         """The moving image on the grid of the fixed one, beside it under the same parent."""
-        image = voxels_of_volume(self.moving, self.wanted.transform)
-        label = is_label(self.moving)
-        values = resample(image, self.result.transform, self.grid, nearest=label).array
         parent = self.fixed.GetParentTransformNode()
-        lattice = Image(values, grid_of_volume(self.fixed, parent))
+        lattice = warped_image(
+            self.fixed, self.moving, self.result.transform, self.wanted.transform
+        )
         node = self.wanted.warped
         if node is None:
+            label = is_label(self.moving)
             node = volume_from_image(lattice, self._name("warped"), self.scene, label)
             _look_alike(node, self.moving)
         else:
@@ -227,22 +270,29 @@ class _Builder:
         return node
 
     def _folder(self, made: list[Node | None]) -> int:
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(self.scene)
+        hierarchy = _hierarchy(self.scene)
         title = hierarchy.GenerateUniqueItemName(f"RetReg: {self.title}")
         folder = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title))
         self.undo.later(partial(hierarchy.RemoveItem, folder, False, False))
         for node in made:
-            if node is None:
-                continue
-            item = hierarchy.GetItemByDataNode(node)
-            if not item:  # outside the application, nobody has made one
-                item = hierarchy.CreateItem(folder, node)
-                self.undo.later(partial(hierarchy.RemoveItem, item, False, False))
-                continue
-            former = hierarchy.GetItemParent(item)
-            self.undo.later(partial(hierarchy.SetItemParent, item, former))
-            hierarchy.SetItemParent(item, folder)
+            if node is not None:
+                file_node(hierarchy, folder, node, self.undo)
         return folder
+
+
+def _hierarchy(scene: Node) -> Node:
+    return slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+
+
+def file_node(hierarchy: Node, folder: int, node: Node, undo: Undo) -> None:
+    """Put a node into a folder of the subject hierarchy."""
+    item = hierarchy.GetItemByDataNode(node)
+    if not item:  # outside the application, nobody has made one
+        item = hierarchy.CreateItem(folder, node)
+        undo.later(partial(hierarchy.RemoveItem, item, False, False))
+        return
+    undo.later(partial(hierarchy.SetItemParent, item, hierarchy.GetItemParent(item)))
+    hierarchy.SetItemParent(item, folder)
 
 
 def _look_alike(node: Node, original: Node) -> None:

@@ -84,6 +84,10 @@ class Caretaker:
             slicer.vtkMRMLScene.NodeRemovedEvent, partial(_on_removed, self)
         )
 
+    def watch(self, node: Node) -> None:
+        """Look after another node."""
+        self._made.append(node)
+
     def tidy(self) -> None:
         """See what has been removed, and remove what belonged to it."""
         gone = [node for node in self._made if node.GetScene() is None]

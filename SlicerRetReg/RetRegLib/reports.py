@@ -41,12 +41,25 @@ def fill_provenance(node: Node, provenance: dict[str, Any]) -> None:
     node.SetText(json.dumps(provenance, indent=1, default=str))
 
 
+def note_edit(node: Node, edit: dict[str, Any] | None) -> None:
+    """Write into the provenance how the transform was edited by hand since; None: it was not."""
+    provenance = json.loads(node.GetText())
+    provenance.pop("edited", None)
+    if edit is not None:
+        provenance["edited"] = {"time": _now(), **edit}
+    fill_provenance(node, provenance)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def provenance_of(result: RegistrationResult, fixed: Node, moving: Node) -> dict[str, Any]:
     """How a result came about: model, hash of its weights, versions, options, seconds, time, and
     what it was judged to be."""
     return {
         **result.provenance,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": _now(),
         "fixed": fixed.GetName(),
         "moving": moving.GetName(),
         "transform": type(result.transform).__name__,

@@ -16,6 +16,7 @@ from vtk.util import numpy_support
 
 from retreg.errors import InputError
 from retreg.geometry import Grid
+from retreg.splines import CHUNK, distance_factors
 from retreg.transforms import (
     Affine,
     Chain,
@@ -36,8 +37,13 @@ from RetRegLib.nodes import (
 )
 
 MAX_SPLINE_POINTS = 128  # VTK solves for the coefficients in seconds beyond that
-INVERSE_TOLERANCE_MM = 1e-5  # of the points that Slicer moves through the inverse
+QUICK_SPLINE_POINTS = 64  # up to which it solves within a few milliseconds
+_INVERSE_MM = 1e-5  # tolerance of the points that Slicer moves through an inverse spline
+_GRID_INVERSE_MM = 1e-3  # and through a grid, where its search does not get nearer at the nodes
+_SKETCH_INVERSE_MM = 0.05
 _PADDING = 0.1  # of the image on every side of a sampled field, since Slicer stops it at the edge
+SKETCH_PLACES = 8_000
+FINE_PLACES = 100_000
 _FLAT = 1e-7
 
 
@@ -71,6 +77,41 @@ def update_transform_node(node: Node, transform: Transform, grid: Grid | None = 
     node.SetAndObserveTransformFromParent(_carrier(transform, grid))
 
 
+def sketch_transform_node(
+    node: Node, transform: Transform, grid: Grid, places: int = SKETCH_PLACES
+) -> None:
+    """As update_transform_node, but in a few milliseconds and quick to draw, also for many points.
+
+    Splines are sampled at about so many places around the image on grid, in single precision.
+    """
+    if not isinstance(transform, ThinPlateSpline) or transform.kernel != "r":
+        update_transform_node(node, transform, grid)
+        return
+    whole = _padded(grid)
+    used = np.array(whole.size) > 1
+    share = np.prod(np.array(whole.size, dtype=np.float64)[used]) / places
+    step = int(np.ceil(share ** (1 / used.sum()))) if share > 1 else 1
+    lattice = whole.coarsened(step)
+    nodes = lattice.lattice()
+    vectors = (_in_single(transform, nodes) - nodes).T.reshape(3, *lattice.shape)
+    carrier = _grid_carrier(DisplacementField(vectors, lattice), _SKETCH_INVERSE_MM)
+    node.SetAndObserveTransformFromParent(carrier)
+
+
+def _in_single(transform: ThinPlateSpline, points: np.ndarray) -> np.ndarray:
+    """The spline at points (n, 3), with the kernel in single precision."""
+    spline = transform.spline
+    out = transform.affine_part(points)
+    left, right = (part.astype(np.float32) for part in distance_factors(points, spline.centres))
+    coefficients = spline.coefficients.astype(np.float32)
+    rows = max(16, CHUNK // len(spline.centres))
+    for start in range(0, len(points), rows):
+        squared = left[start : start + rows] @ right
+        np.sqrt(np.maximum(squared, 0, out=squared), out=squared)
+        out[start : start + rows] -= squared @ coefficients
+    return out
+
+
 def transform_of(node: Node) -> Transform:
     """The transform from parent of a node: fixed to moving points in LPS mm.
 
@@ -85,15 +126,18 @@ def _carrier(transform: Transform, grid: Grid | None) -> Any:
         linear = vtk.vtkTransform()
         linear.SetMatrix(vtk_matrix(flipped_map(transform.moving_from_fixed)))
         return linear
-    if isinstance(transform, ThinPlateSpline) and _is_native(transform):
+    if isinstance(transform, ThinPlateSpline) and is_native(transform):
         return _spline_carrier(transform)
     if isinstance(transform, DisplacementField):
         return _grid_carrier(transform)
     return _grid_carrier(as_field(transform, _padded(grid or _domain(transform))))
 
 
-def _is_native(transform: ThinPlateSpline) -> bool:
-    return transform.kernel == "r" and len(transform.spline.centres) <= MAX_SPLINE_POINTS
+def is_native(transform: Transform, at_most: int = MAX_SPLINE_POINTS) -> bool:
+    """Whether a node holds this transform exactly, with at most so many points of a spline."""
+    if not isinstance(transform, ThinPlateSpline):
+        return isinstance(transform, (Affine, DisplacementField))
+    return transform.kernel == "r" and len(transform.spline.centres) <= at_most
 
 
 def _spline_carrier(transform: ThinPlateSpline) -> Any:
@@ -111,11 +155,11 @@ def _spline_carrier(transform: ThinPlateSpline) -> Any:
     carrier.SetBasisToR()  # the only one that can be saved
     carrier.SetSourceLandmarks(vtk_points(source))
     carrier.SetTargetLandmarks(vtk_points(transform(source)))
-    carrier.SetInverseTolerance(INVERSE_TOLERANCE_MM)
+    carrier.SetInverseTolerance(_INVERSE_MM)
     return carrier
 
 
-def _grid_carrier(field: DisplacementField) -> Any:
+def _grid_carrier(field: DisplacementField, inverse_mm: float = _GRID_INVERSE_MM) -> Any:
     placement = flipped_placement(field.grid.world_from_index)
     data = vtk.vtkImageData()
     data.SetDimensions(*field.grid.size)
@@ -130,7 +174,7 @@ def _grid_carrier(field: DisplacementField) -> Any:
     carrier.SetGridDirectionMatrix(vtk_matrix(direction))
     carrier.SetDisplacementGridData(data)
     carrier.SetInterpolationModeToLinear()
-    carrier.SetInverseTolerance(INVERSE_TOLERANCE_MM)
+    carrier.SetInverseTolerance(inverse_mm)
     return carrier
 
 
