@@ -6,6 +6,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from retreg import wire
 from retreg.addresses import is_loopback
 from retreg.client import Client
 from retreg.reachability import Step, steps
@@ -25,7 +26,8 @@ class Connection:
 
     def client(self) -> Client:
         """A client for one thread. Raises InputError for an unusable address."""
-        encoding = "identity" if self.is_local else "zlib+shuffle"  # networks are slow
+        # Networks are slower than zlib.
+        encoding: wire.Encoding = "identity" if self.is_local else "zlib+shuffle"
         return Client(self.url, self.token or None, encoding=encoding)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from urllib.parse import urlsplit
 
 from RetRegLib.connection import Connection
 
@@ -51,5 +50,4 @@ class Consent:
 
 def _origin(connection: Connection) -> str:
     """Scheme, host and port: a server that stops encrypting is another one."""
-    parts = urlsplit(connection.url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    return "/".join(connection.url.split("/")[:3]).lower()

@@ -143,3 +143,14 @@ def in_a_sentence(error: Exception) -> RetRegError:
     )
     told.__cause__ = error
     return told
+
+
+def counted(progress: Progress | None, what: str, number: int, total: int) -> Progress | None:
+    """Tells progress of one of many as progress of all; number counts from 1."""
+    if progress is None:
+        return None
+
+    def tell(stage: str, fraction: float) -> None:
+        progress(f"{what} {number} of {total}: {stage}", (number - 1 + fraction) / total)
+
+    return tell

@@ -21,13 +21,12 @@ from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 from RetRegLib.connection import Connection, load_connection, save_connection
 from RetRegLib.consent import Consent
-from RetRegLib.jobs import Job, OnError, in_a_sentence
+from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
 from RetRegLib.local_server import LocalServer
 from RetRegLib.outcome import Outcome, Wanted, show_outcome
 from RetRegLib.pair import Pair
 from RetRegLib.sequences import SequenceOutcome, register_frames
 from RetRegLib.ticker import Ticker
-from RetRegLib.volumes import image_from_volume
 
 T = TypeVar("T")
 BREATH_S = 0.02
@@ -102,10 +101,7 @@ class Registration:
         Raises InputError, OptionError, RegistrationError, ServerError or Cancelled; then the scene
         is as before.
         """
-        pair = Pair(fixed, moving)
-        images = pair.fixed_image, pair.moving_image
-        result = self._registered(*images, model, progress, options)
-        return self._shown(result, pair, wanted)
+        return self._register((fixed, moving), model, wanted, progress, options)
 
     def register_async(
         self,
@@ -128,7 +124,7 @@ class Registration:
         """
         abort = None
         try:
-            pair = Pair(fixed, moving)
+            pair = Pair(fixed, moving, wanted and wanted.transform)
             work, abort = self._order(pair.fixed_image, pair.moving_image, model, options)
         except RetRegError as error:
             work = _raising(error)
@@ -160,10 +156,12 @@ class Registration:
         Gives for each pair what register returns or raises, in their order; an image that occurs
         in several pairs is sent once. Raises Cancelled when progress does, and leaves what is done.
         """
+        every = list(pairs)
         outcomes: list[Outcome | RetRegError] = []
-        for fixed, moving in pairs:
+        for number, pair in enumerate(every, 1):
+            tell = counted(progress, "pair", number, len(every))
             try:
-                outcomes.append(self.register(fixed, moving, model, progress=progress, **options))
+                outcomes.append(self._register(pair, model, None, tell, options))
             except Cancelled:
                 raise
             except RetRegError as error:
@@ -185,13 +183,11 @@ class Registration:
         play along in the browsers of the input. Raises as register does, but for a single volume
         only when all fail.
         """
-        fixed_image = image_from_volume(fixed)
 
-        def register_one(moving: Any) -> RegistrationResult:
-            image = image_from_volume(moving)
-            return self._registered(fixed_image, image, model, progress, options)
+        def register_one(fixed: Image, moving: Image, tell: Progress | None) -> RegistrationResult:
+            return self._registered(fixed, moving, model, tell, options)
 
-        return register_frames(fixed, sequence, register_one)
+        return register_frames(fixed, sequence, register_one, progress)
 
     def run(self, job: Job[Any]) -> None:
         """Start a job and see to it that it is polled."""
@@ -206,6 +202,19 @@ class Registration:
         except ImportError:  # not in Slicer
             return
         qt.QApplication.processEvents()
+
+    def _register(
+        self,
+        nodes: tuple[Any, Any],
+        model: str | None,
+        wanted: Wanted | None,
+        progress: Progress | None,
+        options: Mapping[str, Scalar | None],
+    ) -> Outcome:
+        pair = Pair(*nodes, wanted and wanted.transform)
+        images = pair.fixed_image, pair.moving_image
+        result = self._registered(*images, model, progress, options)
+        return self._shown(result, pair, wanted)
 
     def _registered(
         self,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from retreg import wire
 from retreg.addresses import is_loopback
@@ -57,11 +58,7 @@ class Client:
     ) -> None:
         import requests
 
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise InputError(
-                f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
-            )
+        parts = _split(url)
         self._url = url.rstrip("/")
         self._encoding = encoding
         self._timeouts = (connect_timeout_s, read_timeout_s)
@@ -69,7 +66,7 @@ class Client:
         self._token = token
         self._job = ""  # path of the registration that is under way
         self._session = requests.Session()
-        self._session.trust_env = not is_loopback(parts.hostname)  # no proxy leads back here
+        self._session.trust_env = not is_loopback(parts.hostname or "")  # no proxy leads back here
         self._session.auth = _bearer(token)
 
     def __enter__(self) -> Client:
@@ -160,7 +157,10 @@ class Client:
         while True:
             answer = self._order(images, order, tell)
             if answer.status_code == 202:
-                return f"/v1/registrations/{_parsed(answer)['id']}"
+                name = _parsed(answer).get("id")
+                if not isinstance(name, str) or not name.isalnum():
+                    raise self._nonsense()
+                return f"/v1/registrations/{name}"
             # An image may have been forgotten between the question for it and the order.
             forgotten = answer.status_code == 404 and _parsed(answer).get("error") == UNKNOWN_IMAGE
             busy = answer.status_code == 429 or "Retry-After" in answer.headers
@@ -178,7 +178,7 @@ class Client:
             path = f"/v1/images/{image.address}"
             if self._request("HEAD", path).status_code != 200:
                 header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
-                pieces = _Pieces(image.body, lambda done, stage=stage: tell(stage, done))
+                pieces = _Pieces(image.body, partial(tell, stage))
                 answer = self._request("PUT", path, data=pieces, headers=header)
                 if answer.status_code >= 300:
                     return answer
@@ -195,7 +195,9 @@ class Client:
                     failures = 0
                     has_ended = status.get("state") not in ("queued", "running")
                     if not has_ended:
-                        tell(str(status.get("stage")), float(status.get("fraction", 0.0)))
+                        fraction = status.get("fraction")
+                        done = fraction if isinstance(fraction, (int, float)) else 0.0
+                        tell(str(status.get("stage")), float(done))
             except _Lost as error:
                 lost = error
             if has_ended:
@@ -209,14 +211,17 @@ class Client:
         import requests
 
         answer = self._request("GET", f"{job}/events", stream=True)
-        with answer:
-            _checked(answer)
-            try:
+        try:
+            with answer:
+                _checked(answer)
                 for line in answer.iter_lines(chunk_size=None):
                     if line.startswith(b"data:"):
-                        yield wire.loads(line[5:])
-            except requests.RequestException as error:
-                raise self._lost() from error
+                        status = wire.loads(line[5:])
+                        if not isinstance(status, dict):
+                            raise self._nonsense()
+                        yield status
+        except requests.RequestException as error:
+            raise self._lost() from error
 
     def _cancel(self, job: str) -> None:
         try:
@@ -227,7 +232,7 @@ class Client:
     def _json(self, method: str, path: str) -> Mapping[str, Any]:
         message = _parsed(_checked(self._request(method, path)))
         if not message:
-            raise ServerError(f"{self._url} did not answer with JSON; is it a RetReg server?")
+            raise self._nonsense()
         return message
 
     def _request(
@@ -269,6 +274,11 @@ class Client:
         except requests.RequestException as error:
             raise self._lost() from error
 
+    def _nonsense(self) -> ServerError:
+        return ServerError(
+            f"{self._url} did not answer with the JSON that was expected; is it a RetReg server?"
+        )
+
     def _lost(self) -> _Lost:
         return _Lost(
             f"The connection to {self._url} failed; check that the server runs and can be reached."
@@ -300,11 +310,23 @@ class _Pieces:
     def __len__(self) -> int:
         return len(self._body)
 
-    def __iter__(self) -> Iterator[memoryview]:
-        whole = memoryview(self._body)
-        for start in range(0, len(whole), PIECE_BYTES):
-            self._tell(start / len(whole))
-            yield whole[start : start + PIECE_BYTES]
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self), PIECE_BYTES):
+            self._tell(start / len(self))
+            yield self._body[start : start + PIECE_BYTES]
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of the address of a server. Raises InputError."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and not parts.username:
+            return parts
+    except ValueError:  # half an IPv6 address
+        pass
+    raise InputError(
+        f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
+    )
 
 
 def _nobody(_stage: str, _fraction: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from retreg import wire
 from retreg.client import Client
-from retreg.errors import InputError, ServerError
+from retreg.errors import Cancelled, InputError, RetRegError, ServerError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
@@ -64,7 +66,7 @@ def an_image() -> Image:
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8600", "localhost", "ftp://x", "http://", "", "http://me:secret@host"]
+    "url", ["127.0.0.1:8600", "localhost", "ftp://x", "http://", "", "http://[half", "http://me:secret@host"]
 )
 def test_an_unusable_address_is_refused_at_once(url):
     with pytest.raises(InputError, match="http://127"):
@@ -146,6 +148,104 @@ def test_a_result_that_is_damaged_is_refused_and_the_job_given_up():
     with scripted(answer) as url, Client(url) as client, pytest.raises(InputError, match="magic"):
         client.register(an_image(), an_image())
     assert asked[-1] == "DELETE"
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "body"),
+    [
+        ("POST", 202, b"<html>"),
+        ("POST", 202, b'{"id": 3}'),
+        ("POST", 202, b'{"id": "../../v1/info"}'),
+        ("events", 200, b"data: 3\n\n"),
+        ("events", 200, b"data: <html>\n\n"),
+        ("result", 200, b"[1]"),
+        ("result", 200, b"\xff"),
+    ],
+)
+def test_garbage_at_any_stage_is_told_in_a_sentence(stage, status, body):
+    def answer(method: str, path: str) -> Answer:
+        if stage in (method, path.rsplit("/", 1)[-1]):
+            return status, {}, body
+        if method == "POST":
+            return 202, {}, json.dumps({"id": JOB}).encode()
+        state = b'data: {"state": "running", "fraction": "half"}\n\ndata: {"state": "done"}\n\n'
+        return 200, {}, a_result() if path.endswith("/result") else state
+
+    with scripted(answer) as url, Client(url) as client, pytest.raises(RetRegError) as told:
+        client.register(an_image(), an_image())
+    assert str(told.value).endswith(("?", "."))
+
+
+def test_an_answer_that_cannot_be_inflated_is_told_in_a_sentence():
+    def answer(method: str, path: str) -> Answer:
+        if method == "POST":
+            return 202, {}, json.dumps({"id": JOB}).encode()
+        encoding = {"Content-Encoding": "gzip"} if path.endswith("/result") else {}
+        return 200, encoding, b'data: {"state": "done"}\n\n'
+
+    with scripted(answer) as url, Client(url) as client, pytest.raises(ServerError):
+        client.register(an_image(), an_image())
+
+
+def test_a_slow_network_may_take_longer_than_one_timeout_for_an_image():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+        threading.Thread(target=read_slowly, args=(listener,), daemon=True).start()
+        image = Image(np.zeros((1, 40, 256, 256), np.uint8), Grid((256, 256, 40), np.eye(4)))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        told, begun = [], time.monotonic()
+        with (
+            Client(url, connect_timeout_s=0.8, busy_timeout_s=0) as client,
+            pytest.raises(ServerError, match="slow enough"),
+        ):
+            client.register(image, image, progress=lambda *stage: told.append(stage))
+        assert time.monotonic() - begun > 0.8
+    fractions = [done for stage, done in told if stage == "sending the fixed image"]
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) >= 4
+
+
+def read_slowly(listener: socket.socket) -> None:
+    """Says that an image is missing, takes it at a trickle, and refuses it."""
+    for answer in (b"404 Not Found", b"507 Full"):
+        connection, _ = listener.accept()
+        with connection:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(2**12)
+            head, _, body = head.partition(b"\r\n\r\n")
+            length = int((re.findall(rb"Content-Length: (\d+)", head) or [0])[0])
+            left = length - len(body)
+            while left > 0:
+                left -= len(connection.recv(min(left, 2**17)))
+                time.sleep(0.05)
+            text = b'{"error": "full", "message": "That was slow enough."}'
+            connection.sendall(b"HTTP/1.1 %b\r\nConnection: close\r\n\r\n" % answer)
+            connection.sendall(text if length else b"")
+
+
+def test_a_registration_is_cancelled_from_another_thread():
+    cancelled = threading.Event()
+
+    def answer(method: str, path: str) -> Answer:
+        if method == "POST":
+            return 202, {}, json.dumps({"id": JOB}).encode()
+        if method == "DELETE":
+            cancelled.set()
+            return 204, {}, b""
+        if path.endswith("/events"):
+            client.cancel()  # as the thread of a window would
+            assert cancelled.is_set()
+            return 200, {}, b'data: {"state": "cancelled"}\n\n'
+        if path.endswith("/result"):
+            return 409, {}, b'{"error": "cancelled", "message": "Stopped on request."}'
+        return 200, {}, b""
+
+    with scripted(answer) as url, Client(url, "token") as client:
+        client.cancel()  # nothing is under way
+        assert not cancelled.is_set()
+        with pytest.raises(Cancelled, match="Stopped"):
+            client.register(an_image(), an_image())
 
 
 def test_proxies_are_not_used_for_this_machine(monkeypatch):
