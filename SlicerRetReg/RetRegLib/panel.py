@@ -16,6 +16,7 @@ from RetRegLib.order_section import OrderSection
 from RetRegLib.outcome import Outcome
 from RetRegLib.parameters import Parameters, parameter_node, read_parameters, write_parameters
 from RetRegLib.refit_section import RefitSection
+from RetRegLib.replacing import clear_away, same_pair, wanted_again
 from RetRegLib.result_section import ResultSection
 from RetRegLib.server_section import ServerSection
 
@@ -93,14 +94,16 @@ class Panel:
         if self._job is not None and not self._job.ended:
             self._job.cancel()
             return
-        order, model = self.order.parameters, self.order.model
+        order, model, wanted = self.order.parameters, self.order.model, self.order.wanted()
         self._keep_parameters()
-        self._ui.progressBar.value = 0
+        if self.outcome is not None and same_pair(self.outcome, order):
+            wanted = wanted_again(wanted, self.outcome)
+            self.refit.pause()  # else it would follow the keypoints that are put into its lists
         self._job = self._logic.register_async(
             order.fixed,
             order.moving,
             model.name if model else None,
-            wanted=self.order.wanted(),
+            wanted=wanted,
             on_done=self.line.guarded(self._done),
             on_error=self._failed,
             on_progress=self._progressed,
@@ -121,16 +124,20 @@ class Panel:
     def _done(self, outcome: Outcome) -> None:
         self._draw()
         self.line.say(_("Registered."))
+        if self.outcome is not None and same_pair(self.outcome, self.order.parameters):
+            clear_away(self.outcome, outcome)
         self.outcome = outcome
-        self.result.show(outcome)
         self.refit.show(outcome, self.order.parameters.smoothing)
+        self.result.show(outcome)
 
     def _failed(self, error: RetRegError) -> None:
         self._draw()
+        self.refit.resume()
         self.line.complain(error)
 
     def _cancelled(self) -> None:
         self._draw()
+        self.refit.resume()
         self.line.say(_("Cancelled; nothing was changed."))
 
     def _undone(self) -> None:
@@ -156,3 +163,4 @@ class Panel:
         ui.progressBar.visible = self.busy
         for section in (ui.inputsButton, ui.serverButton, ui.registrationButton, ui.advancedButton):
             section.enabled = not self.busy
+        ui.undoButton.enabled = not self.busy

@@ -57,11 +57,20 @@ class RefitSection:
         asked = str(outcome.result.provenance.get("options", {}).get("transform", ""))
         enough = len(outcome.result.fixed_keypoints) >= FEWEST_POINTS
         self._outcome = outcome if enough else None
-        self._ui.refitButton.enabled = enough
         self._show_fit(asked if asked in FAMILIES else "affine", smoothing)
         if not enough:
             self._ui.refitSummary.text = _("The model found too few keypoints to fit to.")
-        elif self._ui.followCheckBox.checked:
+        self.resume()
+
+    def pause(self) -> None:
+        """Follow no keypoints until resume."""
+        self._end()
+        self._ui.refitButton.enabled = False
+
+    def resume(self) -> None:
+        """Follow the keypoints again, if there are any and the user wants it."""
+        self._ui.refitButton.enabled = self._outcome is not None
+        if self._outcome is not None and self._ui.followCheckBox.checked:
             self._begin()
 
     def close(self) -> None:
@@ -171,7 +180,8 @@ class RefitSection:
         index = keypoints_by_label(points)[self._labels[row]]
         place = [0.0, 0.0, 0.0]
         points.GetNthControlPointPositionWorld(index, place)
-        slicer.vtkMRMLSliceNode.JumpAllSlices(points.GetScene(), *place)
+        views = slicer.vtkMRMLSliceNode
+        views.JumpAllSlices(points.GetScene(), *place, views.CenteredJumpSlice)
 
 
 def summary(residuals: np.ndarray, unit: str, seconds: float) -> str:

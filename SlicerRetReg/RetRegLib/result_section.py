@@ -9,7 +9,8 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from retreg.quality import Quality, Verdict
-from RetRegLib import compare
+from RetRegLib.checkerboard import show_checkerboard
+from RetRegLib.compare import Deformation, show_deformation, show_overlay, show_side_by_side
 from RetRegLib.message_line import MessageLine, Tone, paint
 from RetRegLib.order_section import family_title
 from RetRegLib.outcome import Outcome, remove_outcome
@@ -28,8 +29,8 @@ class ResultSection:
         ui.checkerboardButton.connect("clicked()", guarded(self._checkerboard))
         ui.sideBySideButton.connect("clicked()", guarded(self._side_by_side))
         ui.fadeSlider.connect("valueChanged(double)", guarded(self._faded))
-        ui.gridCheckBox.connect("clicked()", guarded(self._deformation))
-        ui.glyphCheckBox.connect("clicked()", guarded(self._deformation))
+        ui.gridCheckBox.connect("clicked()", guarded(self._grid))
+        ui.glyphCheckBox.connect("clicked()", guarded(self._arrows))
         ui.keypointsCheckBox.connect("clicked()", guarded(self._keypoints))
         ui.undoButton.connect("clicked()", guarded(self._undo))
         self.clear()
@@ -59,7 +60,7 @@ class ResultSection:
     def _fade(self) -> None:
         self._press(self._ui.fadeButton)
         if self._outcome:
-            compare.view_faded(self._outcome, self._ui.fadeSlider.value)
+            show_overlay(self._outcome.fixed, self._outcome.moving, self._ui.fadeSlider.value)
 
     def _faded(self, _fraction: float) -> None:
         self._fade()
@@ -67,12 +68,12 @@ class ResultSection:
     def _checkerboard(self) -> None:
         self._press(self._ui.checkerboardButton)
         if self._outcome:
-            compare.view_checkerboard(self._outcome)
+            show_checkerboard(self._outcome)
 
     def _side_by_side(self) -> None:
         self._press(self._ui.sideBySideButton)
         if self._outcome:
-            compare.view_side_by_side(self._outcome)
+            show_side_by_side(self._outcome.fixed, self._outcome.moving)
 
     def _press(self, pressed: Any) -> None:
         ui = self._ui
@@ -80,14 +81,24 @@ class ResultSection:
             button.checked = button is pressed
         ui.fadeSlider.enabled = pressed is ui.fadeButton
 
-    def _deformation(self) -> None:
+    def _grid(self) -> None:
+        self._ui.glyphCheckBox.checked = False
+        self._show_deformation("grid" if self._ui.gridCheckBox.checked else None)
+
+    def _arrows(self) -> None:
+        self._ui.gridCheckBox.checked = False
+        self._show_deformation("glyph" if self._ui.glyphCheckBox.checked else None)
+
+    def _show_deformation(self, how: Deformation | None) -> None:
         if self._outcome:
-            compare.show_grid(self._outcome, self._ui.gridCheckBox.checked)
-            compare.show_glyphs(self._outcome, self._ui.glyphCheckBox.checked)
+            show_deformation(self._outcome.transform, self._outcome.fixed, how)
 
     def _keypoints(self) -> None:
         if self._outcome:
-            compare.show_keypoints(self._outcome, self._ui.keypointsCheckBox.checked)
+            shown = bool(self._ui.keypointsCheckBox.checked)
+            outcome = self._outcome
+            for node in (outcome.fixed_keypoints, outcome.moving_keypoints, outcome.lines):
+                node.SetDisplayVisibility(shown)
 
     def _undo(self) -> None:
         if self._outcome:

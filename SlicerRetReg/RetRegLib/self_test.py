@@ -22,21 +22,22 @@ from RetRegLib.transform_nodes import transform_of
 from RetRegLib.volumes import image_from_volume, volume_from_image
 
 SIZE = (24, 28, 20)
+SPACING_MM = (2.0, 2.0, 2.5)
 
 
 def truth() -> Affine:
-    """Turned by 20 degrees about the z axis and shifted: fixed to moving, LPS mm."""
-    angle = math.radians(20)
+    """Turned by 10 degrees about an axis through the middle, and shifted: fixed to moving, mm."""
+    angle, middle = math.radians(10), np.array(SIZE) * SPACING_MM / 2
     matrix = np.eye(4)
     matrix[:2, :2] = (math.cos(angle), -math.sin(angle)), (math.sin(angle), math.cos(angle))
-    matrix[:3, 3] = 4.0, -7.0, 2.0
+    matrix[:3, 3] = middle - matrix[:3, :3] @ middle + (2.0, -3.0, 1.0)
     return Affine(matrix)
 
 
 def known_pair() -> tuple[Image, Image]:
     """One smooth object, fixed and as truth moves it."""
     index = np.indices(SIZE[::-1]).reshape(3, -1).T[:, ::-1].astype(np.float64)
-    grid = Grid(SIZE, np.diag([2.0, 2.0, 2.5, 1.0]))
+    grid = Grid(SIZE, np.diag([*SPACING_MM, 1.0]))
     world = apply_matrix(grid.world_from_index, index)
     fixed, moving = (
         Image(_brightness(points).reshape(1, *SIZE[::-1]).astype(np.float32), grid)

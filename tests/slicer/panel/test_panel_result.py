@@ -57,7 +57,7 @@ def test_exactly_one_way_of_comparing_is_pressed(done):
         assert "wrong" not in done.message
 
 
-def test_the_slider_mixes_the_images_in_the_slice_views(done, slicer, scene):
+def test_the_slider_mixes_the_images_in_the_slice_views(done, scene):
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     done.ui.fadeSlider.value = 0.25
     assert view.GetForegroundOpacity() == pytest.approx(0.25)
@@ -122,7 +122,7 @@ def test_the_keypoints_that_fit_worst_lead_the_table(done):
     assert done.ui.refitSummary.text.startswith("7 keypoints are used")
 
 
-def test_another_family_refits_without_the_server(done, slicer):
+def test_another_family_refits_without_the_server(done):
     orders = len(done.server.orders)
     transform = done.panel.outcome.transform
     assert not transform.IsLinear()
@@ -166,7 +166,7 @@ def test_points_that_determine_nothing_leave_a_sentence(done):
     assert "point" in done.message
 
 
-def test_a_row_of_the_table_leads_to_its_keypoint(done, slicer, scene):
+def test_a_row_of_the_table_leads_to_its_keypoint(done, scene):
     view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
     done.ui.residualTable.cellClicked.emit(0, 0)
     place = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 
@@ -39,7 +40,7 @@ def test_the_window_lives_while_it_runs(ready):
     timer.start(10)
     ready.press("registerButton")
     ready.until(lambda: len(beats) > 30)
-    gaps = [b - a for a, b in zip(beats, beats[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(beats)]
     assert max(gaps) < 0.5
     ready.server.gate.set()
     ready.until(lambda: not ready.panel.busy)

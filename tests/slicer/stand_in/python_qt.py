@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
-PLAIN = ("Qt", "QFile", "QIODevice", "QSize", "QUrl", "QEvent", "QEventLoop", "QDesktopServices")
+PLAIN = ("Qt", "QFile", "QIODevice", "QSize", "QUrl", "QEvent", "QEventLoop", "QApplication")
 WIDGETS = (
     "QCheckBox",
     "QComboBox",
