@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from RetRegLib.nodes import Node
+import numpy as np
+import vtk
+
+from retreg.geometry import Grid
+from RetRegLib.nodes import Node, flipped
 from RetRegLib.volumes import grid_of_volume
 
-Deformation = Literal["grid", "glyph", "contour"]
+Deformation = Literal["grid", "glyph"]
 
 _LAYERS = ("Background", "Foreground", "Label")
-_LINES = 24  # of the grid, along the longest side of the image
+_LINES = 24  # of the grid, or arrows, along the longest side of the image
+_ARROW = 2.0  # length of the longest one, in distances between them
 
 
 @dataclass(frozen=True)
@@ -79,18 +84,26 @@ def show_deformation(transform: Node, fixed: Node, how: Deformation | None) -> N
     display.SetVisibility2D(how is not None)
     if how is None:
         return
-    modes = {
-        "grid": display.VIS_MODE_GRID,
-        "glyph": display.VIS_MODE_GLYPH,
-        "contour": display.VIS_MODE_CONTOUR,
-    }
-    display.SetVisualizationMode(modes[how])
+    display.SetVisualizationMode(display.VIS_MODE_GRID if how == "grid" else display.VIS_MODE_GLYPH)
     display.SetAndObserveRegionNode(fixed)
     grid = grid_of_volume(fixed)
     step = float((grid.spacing * grid.size).max()) / _LINES
     display.SetGridSpacingMm(step)
-    display.SetGlyphSpacingMm(step)
     display.SetGridResolutionMm(step / 4)
+    display.SetGlyphSpacingMm(step)
+    longest = _longest(transform, grid)
+    display.SetGlyphDisplayRangeMinMm(0.0)
+    display.SetGlyphDisplayRangeMaxMm(1.1 * longest)
+    display.SetGlyphScalePercent(100 * min(1.0, _ARROW * step / max(longest, 1e-9)))
+
+
+def _longest(transform: Node, grid: Grid) -> float:
+    """The largest displacement in mm that a transform node makes at a few places of a grid."""
+    world = vtk.vtkGeneralTransform()
+    transform.GetTransformFromWorld(world)
+    points = flipped(grid.coarsened(max(1, max(grid.size) // 8)).lattice())
+    moved = np.array([world.TransformPoint(point) for point in points])
+    return float(np.linalg.norm(moved - points, axis=1).max())
 
 
 def _views(scene: Node) -> list[Node]:

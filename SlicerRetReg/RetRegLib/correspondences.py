@@ -32,6 +32,7 @@ def correspondences_node(name: str, scene: Node) -> Node:
     display.SetLineWidth(2)
     display.SetPointSize(6)
     display.SetSliceDisplayMode(display.SliceDisplayProjection)
+    display.SetVisibility2D(False)  # where so many lines hide the images
     return node
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import slicer
@@ -10,8 +11,18 @@ import slicer
 from retreg.messages import Keypoints
 from RetRegLib.nodes import Node, flipped
 
-FIXED_COLOUR = (0.2, 0.9, 0.5)
-MOVING_COLOUR = (1.0, 0.55, 0.1)
+
+@dataclass(frozen=True)
+class Look:
+    """Colour (red, green, blue from 0 to 1) and shape of the points of a list."""
+
+    colour: tuple[float, float, float]
+    glyph: str
+
+
+# Both are seen where they meet: a cross in a disc.
+FIXED_LOOK = Look((0.1, 0.85, 0.45), "Circle2D")
+MOVING_LOOK = Look((1.0, 0.35, 0.9), "Cross2D")
 _OUTLIER_COLOUR = (0.55, 0.55, 0.55)
 _MANY = 40  # labels of so many points hide the image
 _WEIGHT = re.compile(r"\bweight=([0-9.eE+-]+)")
@@ -21,13 +32,14 @@ def markups_from_keypoints(
     keypoints: Keypoints,
     name: str,
     scene: Node,
-    colour: tuple[float, float, float] = FIXED_COLOUR,
+    look: Look = FIXED_LOOK,
 ) -> Node:
     """A new point list in the coordinates of keypoints; see fill_markups."""
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
-    display.SetSelectedColor(*colour)
+    display.SetSelectedColor(*look.colour)
+    display.SetGlyphTypeFromString(look.glyph)
     display.SetColor(*_OUTLIER_COLOUR)
     display.SetGlyphScale(1.5)
     display.SetTextScale(2.0)

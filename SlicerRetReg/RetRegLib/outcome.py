@@ -22,7 +22,7 @@ from retreg.resample import resample
 from retreg.transforms import Transform
 from RetRegLib.compare import Views, show_overlay
 from RetRegLib.correspondences import correspondences_node, fill_correspondences, residuals
-from RetRegLib.markups import MOVING_COLOUR, fill_markups, markups_from_keypoints
+from RetRegLib.markups import MOVING_LOOK, fill_markups, markups_from_keypoints
 from RetRegLib.nodes import Node
 from RetRegLib.placement import Caretaker, place_under
 from RetRegLib.reports import fill_metrics, fill_provenance, provenance_of
@@ -230,7 +230,7 @@ class _Builder:
             return node
         if fixed:
             return markups_from_keypoints(keypoints, self._name(what), self.scene)
-        return markups_from_keypoints(keypoints, self._name(what), self.scene, MOVING_COLOUR)
+        return markups_from_keypoints(keypoints, self._name(what), self.scene, MOVING_LOOK)
 
     def _lines(self) -> Node:
         fixed, moving = self.result.fixed_keypoints, self.result.moving_keypoints
