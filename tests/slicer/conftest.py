@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent))  # for the modules that the tests here share
+
 SLICER_MODULE = Path(__file__).parents[2] / "SlicerRetReg"
 LOGICS = {
     "Markups": "vtkSlicerMarkupsLogic",
