@@ -1,0 +1,34 @@
+"""The aperture problem and long displacements: solved with the layer, and not without it."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from retreg_server.evaluation.smoothing_cases import (
+    PATCH,
+    shape_cases,
+    solve_shape,
+    write_shape_report,
+)
+
+
+@pytest.mark.parametrize("case", shape_cases(), ids=lambda case: case.name)
+def test_a_moved_shape_is_followed_with_the_layer_and_not_without_it(case):
+    moved = math.hypot(*case.displacement)
+    assert moved > PATCH / 2  # farther than a pixel sees
+    result = solve_shape(case)
+    assert result.error_with < 0.25
+    assert result.error_without > 1.0
+
+
+def test_the_report_holds_a_picture_and_the_numbers(tmp_path):
+    results = write_shape_report(tmp_path)
+    picture = cv2.imread(str(tmp_path / "smoothing.png"))
+    assert picture.shape[0] > 1000
+    assert np.ptp(picture) > 100
+    rows = (tmp_path / "smoothing.csv").read_text().splitlines()
+    assert len(rows) == len(results) + 1 == 5
