@@ -8,12 +8,13 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Idle OpenMP threads that wait busily starve every other process.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint screenshots clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
 	@echo "make lint   run the linters only"
+	@echo "make screenshots  draw the pictures of the Slicer module in docs/images anew"
 	@echo "make clean  remove .venv and everything that was made"
 
 demo: .venv/installed
@@ -25,6 +26,9 @@ test: lint
 lint: .venv/installed-test
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
+
+screenshots: .venv/installed-test
+	$(RUN) tests/slicer/screenshots.py
 
 clean:
 	rm -rf .venv demo-out evaluation-out dist build .pytest_cache .mypy_cache .ruff_cache
