@@ -27,6 +27,7 @@ ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
     "monai": (REGISTRATION, TRAINING, EVALUATION),
     "requests": ("SlicerRetReg/retreg/client.py",),
+    "ray": (SERVING + "ray_executor.py",),
     "fastapi": (SERVING,),
     "starlette": (SERVING,),
     "pydicom": (DICOM, FILES),
@@ -107,6 +108,28 @@ def test_the_shared_library_needs_only_numpy_when_it_is_imported() -> None:
         if name.split(".")[0] not in allowed
     }
     assert not strays
+
+
+def test_the_slicer_module_needs_only_what_comes_with_slicer() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "vtk", "slicer", "qt", "ctk", "retreg"}
+    strays = {
+        f"{place(path)}:{line} {name}"
+        for path in sources()
+        if place(path).startswith(SLICER_MODULE)
+        for line, name in at_file_scope(tree(path).body)
+        if name.split(".")[0] not in allowed | {"RetRegLib"}
+    }
+    assert not strays
+
+
+def test_only_one_module_knows_the_frame_of_slicer() -> None:
+    knowing = re.compile(r"-1(\.0)?, -1(\.0)?, 1(\.0)?\b")
+    strays = {
+        place(path)
+        for path in sources()
+        if place(path).startswith(SLICER_MODULE) and knowing.search(path.read_text("utf-8"))
+    }
+    assert strays == {"SlicerRetReg/RetRegLib/nodes.py"}
 
 
 def test_registration_knows_neither_http_nor_files() -> None:
