@@ -80,10 +80,12 @@ class Job(Generic[T]):
                 break
             if isinstance(news, _Told):
                 told = news
-            else:
+                continue
+            self._report(told)
+            told = None
+            if not self.ended:  # a report may cancel
                 self._end(news)
-        if told is not None and not self.ended and self._on_progress is not None:
-            self._on_progress(told.stage, told.fraction)
+        self._report(told)
 
     def cancel(self) -> None:
         """End the job now, on the main thread; work that hangs is left behind and ends when it can.
@@ -98,6 +100,10 @@ class Job(Generic[T]):
             threading.Thread(target=self._wake, name="RetReg abort", daemon=True).start()
         if self._on_cancelled is not None:
             self._on_cancelled()
+
+    def _report(self, told: _Told | None) -> None:
+        if told is not None and self._on_progress is not None:
+            self._on_progress(told.stage, told.fraction)
 
     def _end(self, news: _Done[T] | _Failed) -> None:
         self.ended = True

@@ -60,7 +60,7 @@ def test_everything_is_delivered_on_the_thread_that_polls(jobs):
     job = news.job(jobs, work)
     job.start()
     poll_until_ended(job)
-    assert news.told[-1] == ("done", 42)
+    assert news.told == [("progress", "one", 0.1), ("done", 42)]
     assert news.threads == {threading.current_thread()}
     assert workers[0] is not threading.current_thread()
 
