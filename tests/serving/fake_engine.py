@@ -112,7 +112,7 @@ def remember(folder: Path, request: RegistrationRequest) -> None:
         (folder / f"{number}.{role}").write_bytes(body)
         parts.append(header)
     message = {"model": request.model, "options": dict(request.options), "headers": parts}
-    temporary = folder / f"{number}.tmp"
+    temporary = folder / f"{number}.{os.getpid()}.tmp"
     temporary.write_bytes(wire.dumps(message))
     temporary.rename(folder / f"{number}.json")
 

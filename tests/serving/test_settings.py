@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import requests
 
 from retreg.errors import InputError
 from retreg_server.commands.serve import state_folder
+from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.service import executor_of
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.sources import add_arguments, settings_from, table
 from retreg_server.serving.tracing import JsonFormatter, TextFormatter
@@ -60,6 +63,8 @@ def test_every_kind_of_setting_is_read_from_text():
         ("--devices", "gpu"),
         ("--devices", ","),
         ("--cors-origins", "*"),
+        ("--executor", "cloud"),
+        ("--executor", "ray", "--ray-replicas", "0"),
         ("--tls-cert", "only-one.pem"),
         ("--config", "missing.toml"),
     ],
@@ -75,6 +80,13 @@ def test_a_wrong_settings_file_is_refused_in_words(tmp_path, text):
     file.write_text(text)
     with pytest.raises(InputError, match=r"\.$"):
         settings("--config", str(file))
+
+
+def test_ray_without_its_package_is_refused_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "retreg_server.serving.ray_executor", raising=False)
+    with pytest.raises(InputError, match=r"pip install 'retreg\[ray\]'"):
+        executor_of(settings("--executor", "ray"), Metrics())
 
 
 def test_the_token_may_lie_in_a_file_that_the_settings_file_names(tmp_path):

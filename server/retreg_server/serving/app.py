@@ -15,7 +15,7 @@ from retreg_server.serving.auth import Doorkeeper
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
 from retreg_server.serving.limits import BodyLimit
 from retreg_server.serving.metrics import METHODS
-from retreg_server.serving.service import MakeExecutor, Service, local_executor
+from retreg_server.serving.service import MakeExecutor, Service, executor_of
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.tracing import HEADER, Tracing
 
@@ -28,7 +28,7 @@ def _nothing() -> None:
 
 def create_app(
     settings: Settings,
-    make_executor: MakeExecutor = local_executor,
+    make_executor: MakeExecutor = executor_of,
     on_ready: Callable[[], None] = _nothing,
 ) -> FastAPI:
     """The ASGI application of one server.

@@ -53,8 +53,7 @@ def main(
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    module, name = entry.split(":")
-    handler: Handler = getattr(import_module(module), name)(**arguments)
+    handler = made(entry, arguments)
     hello = handler.hello()
     if memory_bytes is not None:
         limit_memory(memory_bytes)
@@ -64,7 +63,7 @@ def main(
             request = parcels.receive(connection)
             if request.head["kind"] != "cancel":  # one that came too late
                 parcels.send(connection, {"kind": "begun"})
-                answer = _answer(handler, request, connection)
+                answer = answered(handler, request, _reporter(connection))
                 parcels.send(connection, answer.head, answer.parcels)
     except (EOFError, OSError):
         return
@@ -96,9 +95,17 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
 
-def _answer(handler: Handler, request: Message, connection: Connection) -> Message:
+def made(entry: str, arguments: Mapping[str, Any]) -> Handler:
+    """The handler that entry (module:callable) makes of the arguments."""
+    module, name = entry.split(":")
+    handler: Handler = getattr(import_module(module), name)(**arguments)
+    return handler
+
+
+def answered(handler: Handler, request: Message, report: Report) -> Message:
+    """What a handler answers, or the exception that it raised, as a message; raises nothing."""
     try:
-        answer = handler.answer(request, _reporter(connection))
+        answer = handler.answer(request, report)
         return Message({"kind": "done", **answer.head}, answer.parcels)
     except RetRegError as error:
         return Message({"kind": "error", **wire.encode_error(wire.error_slug(error), str(error))})

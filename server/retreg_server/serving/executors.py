@@ -13,7 +13,7 @@ from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.base import Report
 from retreg_server.serving.children import Role
 from retreg_server.serving.crew import Crew
-from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.parcels import Head, ImageParcel
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,12 @@ class Task:
     moving: ImageParcel
     model: str
     options: Mapping[str, Scalar]
+
+    @property
+    def head(self) -> Head:
+        """What a worker needs to know, apart from the voxels."""
+        headers = [image.header for image in (self.fixed, self.moving)]
+        return {"model": self.model, "options": dict(self.options), "headers": headers}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +101,8 @@ class LocalExecutor:
 
     async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
         """Hand the task to the next idle process."""
-        images = (task.fixed, task.moving)
-        head = {
-            "model": task.model,
-            "options": dict(task.options),
-            "headers": [image.header for image in images],
-        }
-        voxels = [image.voxels for image in images]
-        answer = await self._crew.ask(head, voxels, report, deadline_s)
+        voxels = (task.fixed.voxels, task.moving.voxels)
+        answer = await self._crew.ask(task.head, voxels, report, deadline_s)
         facts = answer.head
         return Outcome(bytes(answer.parcels[0].view), facts["seconds"], facts["device_memory"])
 

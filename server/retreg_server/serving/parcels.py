@@ -49,6 +49,13 @@ class Parcel:
         return parcel
 
     @classmethod
+    def around(cls, view: memoryview) -> Parcel:
+        """A parcel of bytes that lie elsewhere; nothing is copied."""
+        parcel = cls(0)
+        parcel.view = view
+        return parcel
+
+    @classmethod
     def joined(cls, pieces: Sequence[bytearray]) -> Parcel:
         """A parcel with copies of the pieces, one after the other."""
         parcel, begun = cls(sum(map(len, pieces))), 0
@@ -139,6 +146,4 @@ def receive(connection: Connection) -> Message:
 def _received(connection: Connection, nbytes: int, is_file: bool) -> Parcel:
     if is_file:
         return Parcel(nbytes, reduction.recv_handle(connection))
-    parcel = Parcel(0)
-    parcel.view = memoryview(connection.recv_bytes())
-    return parcel
+    return Parcel.around(memoryview(connection.recv_bytes()))

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import Request
 
 from retreg import wire
-from retreg.errors import FileError, OptionError
+from retreg.errors import FileError, InputError, OptionError
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import default_model
@@ -30,9 +30,20 @@ DESK = "retreg_server.serving.desk:Desk"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
 
 
-def local_executor(settings: Settings, metrics: Metrics) -> Executor:
-    """One worker process for each device of the settings."""
-    return LocalExecutor(settings.devices, metrics.restarts.inc)
+def executor_of(settings: Settings, metrics: Metrics) -> Executor:
+    """Worker processes on this machine, or on a cluster. Raises InputError when Ray is missing."""
+    if settings.executor == "local":
+        return LocalExecutor(settings.devices, metrics.restarts.inc)
+    try:
+        from retreg_server.serving.ray_executor import Cluster, RayExecutor
+    except ImportError:
+        raise InputError(
+            "The package for Ray is not installed; run pip install 'retreg[ray]', or use the "
+            "executor local."
+        ) from None
+    resources = {"CPU": 1.0} if settings.devices == ("cpu",) else None
+    cluster = Cluster(settings.ray_address, (1, settings.ray_replicas), resources)
+    return RayExecutor(cluster, metrics.restarts.inc)
 
 
 class Service:

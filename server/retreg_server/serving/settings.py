@@ -35,8 +35,13 @@ class Settings:
         Path | None, "folder for results that outlive a restart; by default one for each port"
     ] = None
     devices: Annotated[
-        Names, "one worker for each: cpu, or numbers of CUDA devices; auto: every CUDA device, or cpu"
+        Names, "one worker for each: cpu, or numbers of CUDA devices; auto: all of those, or cpu"
     ] = ("auto",)
+    executor: Annotated[str, "local, or ray to run registrations on a Ray cluster"] = "local"
+    ray_address: Annotated[
+        str | None, "address of the Ray cluster; by default one is started on this machine"
+    ] = None
+    ray_replicas: Annotated[int, "largest number of workers on the Ray cluster"] = 4
     queue_size: Annotated[int, "registrations that may wait; more are refused with 429"] = 16
     job_deadline_s: Annotated[float, "seconds that a registration may run"] = 600.0
     abandoned_s: Annotated[
@@ -72,6 +77,11 @@ class Settings:
             raise InputError("The origin * would let in every page; list the origins you trust.")
         if self.log_format not in ("text", "json"):
             raise InputError(f"The log format {self.log_format!r} is not known; use text or json.")
+        if self.executor not in ("local", "ray") or self.ray_replicas < 1:
+            raise InputError(
+                f"The executor {self.executor!r} with {self.ray_replicas} workers is not known; "
+                "use local, or ray with one worker or more."
+            )
         if not self.devices or not all(map(_is_device, self.devices)):
             raise InputError(
                 f"The devices {', '.join(self.devices)!r} are not usable; use auto, cpu, or "
