@@ -130,10 +130,13 @@ def remove_outcome(outcome: Outcome) -> None:
     if scene is None:
         return
     hierarchy = _hierarchy(scene)
-    items = vtk.vtkIdList()
-    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
-    if items.IsId(outcome.folder) >= 0:
-        hierarchy.RemoveItem(outcome.folder, True, True)
+    if outcome.folder in _items(hierarchy, hierarchy.GetSceneItemID()):
+        for item in _items(hierarchy, outcome.folder):
+            node = hierarchy.GetItemDataNode(item)
+            hierarchy.RemoveItem(item, False, False)  # outside the application it would stay
+            if node is not None:
+                scene.RemoveNode(node)
+        hierarchy.RemoveItem(outcome.folder, False, False)
     for node in outcome.made:  # what people have moved to another folder
         if node.GetScene() is not None:
             scene.RemoveNode(node)
@@ -282,6 +285,12 @@ class _Builder:
 
 def _hierarchy(scene: Node) -> Node:
     return slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+
+
+def _items(hierarchy: Node, below: int) -> list[int]:
+    found = vtk.vtkIdList()
+    hierarchy.GetItemChildren(below, found, True)
+    return [int(found.GetId(n)) for n in range(found.GetNumberOfIds())]
 
 
 def file_node(hierarchy: Node, folder: int, node: Node, undo: Undo) -> None:

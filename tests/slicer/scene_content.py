@@ -38,6 +38,12 @@ def placed(direction: np.ndarray, spacing: Any, origin: Any) -> np.ndarray:
     return matrix
 
 
+def around(centre: Any, size: tuple[int, int, int], direction: np.ndarray, spacing: Any) -> Grid:
+    """A grid with its centre at a place."""
+    start = Grid(size, placed(direction, spacing, (0, 0, 0))).centre
+    return Grid(size, placed(direction, spacing, centre - start))
+
+
 GRIDS = {
     "axis-aligned": Grid((11, 9, 7), placed(np.eye(3), (1, 1, 1), (-5, 4, 3))),
     "anisotropic": Grid((11, 9, 7), placed(np.eye(3), (0.4, 1.3, 5.5), (10, -20, 30))),
@@ -65,7 +71,8 @@ def smooth_image(grid: Grid, channels: int = 1, kind: str = "int16") -> Image:
 
 
 FIXED_GRID = Grid((34, 32, 30), placed(np.eye(3), (1.0, 1.2, 1.4), (-16, -18, -20)))
-MOVING_GRID = Grid((30, 36, 28), placed(turned(4), (1.2, 1.1, 1.3), (-20, -19, 17)))
+MOVING_GRID = around(FIXED_GRID.centre, (30, 36, 28), turned(4), (1.2, 1.1, 1.3))
+LARGE_GRID = Grid((90, 80, 70), placed(turned(6), (1.2, 1.3, 1.4), (-50, -60, -45)))
 PICTURE_GRID = Grid.of_picture(64, 48)
 
 AFFINE = np.array(
@@ -96,7 +103,7 @@ def field(grid: Grid = FIXED_GRID) -> DisplacementField:
     lattice = Grid(lattice.size, shift @ lattice.world_from_index)
     x = lattice.lattice()
     vectors = np.stack([np.sin(x[:, 1] / 25), np.cos(x[:, 2] / 30), 0.5 * np.sin(x[:, 0] / 20)])
-    return DisplacementField(2 * vectors.reshape(3, *lattice.shape), lattice)
+    return DisplacementField(vectors.reshape(3, *lattice.shape), lattice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +126,10 @@ def transform_kinds() -> dict[str, Kind]:
         "affine": Kind(Affine(AFFINE), linear, 1e-6),
         "spline": Kind(spline(30), native, 1e-6),
         "smoothing spline": Kind(spline(30, smoothing=0.2, weights=weights), native, 1e-6),
-        "spline of a picture": Kind(spline(20, PICTURE_GRID), native, 1e-6, PICTURE_GRID),
-        "spline of a slice": Kind(spline(20, slice_grid), native, 1e-6, slice_grid),
+        "spline of a picture": Kind(spline(20, PICTURE_GRID, 0.3), native, 1e-6, PICTURE_GRID),
+        "spline of a slice": Kind(spline(20, slice_grid, 0.3), native, 1e-6, slice_grid),
         "three points": Kind(spline(3, PICTURE_GRID), native, 1e-6, PICTURE_GRID),
-        "many points": Kind(spline(150, noise=0.1, smoothing=0.1), sampled, 0.05),
+        "many points": Kind(spline(150, LARGE_GRID, 0.3, smoothing=0.1), sampled, 0.05, LARGE_GRID),
         "plane kernel": Kind(spline(20, noise=0.3, kernel="r2logr"), sampled, 0.05),
         "field": Kind(field(), sampled, 1e-3),
         "chain": Kind(Chain((Affine(AFFINE), field())), sampled, 0.05),
