@@ -18,9 +18,6 @@ import zstandard
 from PIL import Image as Picture
 
 from retreg import wire
-from retreg.files import write_image
-from retreg.geometry import Grid
-from retreg.image import Image
 
 GOOD = {
     "size": [4, 4, 4],
@@ -140,22 +137,6 @@ def test_a_file_that_is_a_bomb_is_refused(a_server, name):
     answer = register(a_server, bombs()[name], name)
     assert_refused(answer, 422)
     assert name not in answer.text
-
-
-@pytest.mark.parametrize("suffix", [".nrrd", ".nii.gz", ".png", ".mha"])
-def test_a_file_cut_anywhere_is_refused_or_read(a_server, tmp_path, suffix):
-    rng = np.random.default_rng(0)
-    size = (40, 30, 1) if suffix == ".png" else (12, 10, 8)
-    array = rng.integers(0, 255, (1, *size[::-1])).astype(np.uint8)
-    path = tmp_path / f"whole{suffix}"
-    write_image(path, Image(array, Grid(size, np.eye(4))))
-    whole = path.read_bytes()
-    for percent in range(0, 100, 7):
-        answer = register(a_server, whole[: len(whole) * percent // 100], f"cut{suffix}")
-        assert answer.status_code in (200, 422), answer.text
-        if answer.status_code == 422:
-            assert_refused(answer, 422)
-    assert register(a_server, whole, f"whole{suffix}").status_code == 200
 
 
 def test_ten_thousand_sessions_leave_room_for_the_next(a_server):
