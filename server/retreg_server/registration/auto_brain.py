@@ -3,11 +3,12 @@
 All rotations are searched by normalised mutual information on a small grid; the best ones are
 improved, and finished by Gauss-Newton on MIND-SSC descriptors. Both directions are searched on
 their own; where they leave doubt, each also tries what the other one and KeyMorph found.
+A deformable result bends the affine one until structures meet; see refine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -18,12 +19,13 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Option, Scalar
-from retreg.transforms import Affine
+from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.gauss_newton import Aligner, generators
 from retreg_server.registration.keymorph_suggestions import Suggest, suggestions
 from retreg_server.registration.landmarks import find_landmarks
+from retreg_server.registration.refine import deform
 from retreg_server.registration.robust_fit import Linear
 from retreg_server.registration.rotation_search import (
     Jitter,
@@ -36,6 +38,7 @@ from retreg_server.registration.rotation_search import (
 )
 
 FAMILIES = ("affine", "similarity", "rigid")
+DEFORMABLE = "deformable"
 ROTATIONS = 1000
 CLIMBERS, COPIES = 24, 32
 FINALISTS = 5
@@ -46,6 +49,7 @@ SAME_PLACE_MM = 5.0
 CLEAR_MARGIN = 0.1
 RIVAL_DEG = 30.0
 COMPARING, ALIGNING = "comparing the best rotations", "aligning precisely"
+DEFORMING = "deforming"
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,17 +163,17 @@ def gap_mm(scene: Scene, forward: np.ndarray, backward: np.ndarray) -> float:
 
 
 class AutoBrain:
-    """Global registration of two brain or head volumes."""
+    """Registration of two brain or head volumes."""
 
     info = ModelInfo(
         name="auto-brain",
         title="Brain, automatic (any contrast, any rotation)",
         kinds=("volume",),
-        produces=FAMILIES,
-        options=(Option("transform", "Transform", "affine", FAMILIES),),
+        produces=(*FAMILIES, DEFORMABLE),
+        options=(Option("transform", "Transform", "affine", (*FAMILIES, DEFORMABLE)),),
         citation=(
             "Heinrich et al. 2013 (MIND-SSC); Studholme et al. 1999 (NMI); Alexa 2022 "
-            "(super-Fibonacci rotations)"
+            "(super-Fibonacci rotations); Siebert et al. 2021 (ConvexAdam); Horn and Schunck 1981"
         ),
     )
 
@@ -177,9 +181,11 @@ class AutoBrain:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        family = str(options["transform"])
+        deformable = options["transform"] == DEFORMABLE
+        family = "affine" if deformable else str(options["transform"])
         with watch.stage("finding the heads", 0.02):
-            scene = Scene.of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+            views = View.of(fixed, "fixed"), View.of(moving, "moving")
+            scene = Scene.of(*views)
         with watch.stage("searching all rotations", 0.1):
             ahead = search(scene, family, 0.0)
         with watch.stage("searching the other direction", 0.25):
@@ -191,7 +197,7 @@ class AutoBrain:
             matrix, mind = finish(scene, family, forward)
             watch.tick(ALIGNING, 0.72)
             back_matrix, back_mind = finish(scene.swapped, family, backward)
-        with watch.stage("placing keypoints", 0.85):
+        with watch.stage("placing keypoints", 0.75 if deformable else 0.85):
             marks = find_landmarks(scene.levels[1], matrix)
         evidence = {
             "search_gap_mm": gap,
@@ -202,11 +208,20 @@ class AutoBrain:
             "keypoint_agreement": float(marks.agrees.mean()),
             "keypoint_similarity": float(marks.similarity.mean()),
         }
-        moving_points = apply_matrix(matrix, marks.points)
+        maps: tuple[Transform, Transform] = Affine(matrix), Affine(back_matrix)
+        if deformable:
+            with watch.stage(DEFORMING, 0.76):
+                deformed = deform(*views, matrix, back_matrix, progress=_deforming(watch))
+            maps, evidence = (deformed.forward, deformed.backward), evidence | deformed.evidence
+        moving_points = maps[0](marks.points)
         return Estimate(
-            Affine(matrix),
+            maps[0],
             Keypoints(marks.points, marks.similarity, marks.agrees),
             Keypoints(moving_points, marks.similarity, marks.agrees),
-            Affine(back_matrix),
+            maps[1],
             evidence,
         )
+
+
+def _deforming(watch: Stopwatch) -> Callable[[float], None]:
+    return lambda done: watch.tick(DEFORMING, 0.76 + 0.13 * done)

@@ -1,0 +1,60 @@
+"""A first displacement by trying many at once, so that large ones are found.
+
+Every node compares all displacements of a small cube by their descriptors. Then the best
+displacement and a smooth field are pulled towards each other, ever more strongly. Source: the
+coupled convex scheme of Steinbruecker, Pock and Cremers 2009 and Heinrich et al. 2014, as used by
+ConvexAdam (Siebert, Hansen and Heinrich 2021).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+REACH = 3  # nodes in each direction along each axis
+COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def convex_start(
+    fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor, reach: int = REACH
+) -> torch.Tensor:
+    """A shift (1, 3, k, j, i) of up to reach voxels that brings the features together.
+
+    fixed, moving: features (c, k, j, i). weight: (k, j, i), how much each place has to say.
+    """
+    steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
+    z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
+    choices = torch.stack([x.ravel(), y.ravel(), z.ravel()], dim=1)
+    costs = _box(_box(_costs(fixed, moving, weight, choices, reach))).flatten(2)[0]
+    shape = (1, 3, *weight.shape)
+    smooth = _box(choices[costs.argmin(dim=0)].T.reshape(shape))
+    own = choices.square().sum(dim=1, keepdim=True)
+    for coupling in COUPLINGS:
+        # |choice - smooth|^2 but for the part that is the same for every choice.
+        pull = own - 2 * choices @ smooth.flatten(2)[0]
+        best = torch.add(costs, pull, alpha=coupling).argmin(dim=0)
+        smooth = _box(choices[best].T.reshape(shape))
+    return smooth
+
+
+def _costs(
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    weight: torch.Tensor,
+    choices: torch.Tensor,
+    reach: int,
+) -> torch.Tensor:
+    """(1, choices, k, j, i) weighted squared differences of the features."""
+    padded = functional.pad(moving[None], [reach] * 6, mode="replicate")[0]
+    k, j, i = weight.shape
+    costs = torch.empty(1, len(choices), k, j, i, dtype=fixed.dtype, device=fixed.device)
+    for number, choice in enumerate(choices):
+        x, y, z = (int(step) + reach for step in choice)
+        other = padded[:, z : z + k, y : y + j, x : x + i]
+        costs[0, number] = (fixed - other).square_().sum(dim=0).mul_(weight)
+    return costs
+
+
+def _box(values: torch.Tensor) -> torch.Tensor:
+    """The mean over 3^3 nodes, continued at the border; (1, c, k, j, i)."""
+    return functional.avg_pool3d(functional.pad(values, [1] * 6, mode="replicate"), 3, 1)

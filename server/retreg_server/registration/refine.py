@@ -1,0 +1,191 @@
+"""Deformable refinement of a global registration of two volumes, without training.
+
+A discrete search finds large displacements on a coarse lattice; Gauss-Newton steps on MIND-SSC
+with diffusion and bending energies make them precise from coarse to fine. Each step moves points
+before the ones that were found already, and in the end the field is smoothed where it would fold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from retreg.transforms import Affine, Chain, DisplacementField
+from retreg_server.registration.brain_scene import MARGIN_MM, TRIM_MM, UNEQUAL, View, weighted
+from retreg_server.registration.convex_start import convex_start
+from retreg_server.registration.deformation_features import described
+from retreg_server.registration.gauss_newton import Pair
+from retreg_server.registration.jacobian_guard import unfolded
+from retreg_server.registration.lattice_shift import (
+    composed,
+    field_from_shift,
+    resized,
+    shift_from_field,
+    shifted,
+)
+from retreg_server.registration.spaces import NetInput, sample
+from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
+
+FINE_VOXELS = 128  # along the longest side of the smaller object
+FINEST = 0.7  # of the voxels of the coarser volume: there is nothing to be seen below
+LONGEST_STEP = 1.0  # voxels
+SETTLED = 0.01  # voxels: a smaller mean step ends a level
+SOLVER_ITERATIONS = 30
+TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: volumes pooled by factor, the displacement by another pool on top."""
+
+    factor: int
+    pool: int
+    iterations: int
+    stiffness: Stiffness
+
+
+LEVELS = (
+    Level(4, 1, 6, Stiffness(0.3, 0.0)),
+    Level(2, 1, 6, Stiffness(0.1, 0.02)),
+    Level(1, 2, 6, Stiffness(0.05, 0.02)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Deformed:
+    """Both directions of a deformable registration, found separately.
+
+    forward: fixed to moving world, backward: moving to fixed; each a displacement field, then the
+    affine of the global stage. evidence: numbers for the estimate.
+    """
+
+    forward: Chain
+    backward: Chain
+    evidence: dict[str, float]
+
+
+def unheard(_fraction: float) -> None:
+    """Progress that tells nobody."""
+
+
+def deform(
+    fixed: View,
+    moving: View,
+    moving_from_fixed: np.ndarray,
+    fixed_from_moving: np.ndarray,
+    starts: tuple[DisplacementField, DisplacementField] | None = None,
+    progress: Progress = unheard,
+) -> Deformed:
+    """Deform two volumes onto each other after a global stage, in both directions.
+
+    moving_from_fixed, fixed_from_moving: (4, 4) LPS mm, the global stage of each direction.
+    starts: residuals to begin with, in the fixed and in the moving world; see refine. progress is
+    called with the fraction done (0 to 1), and may raise Cancelled.
+    """
+    pair = pair_of(fixed, moving)
+    ahead, back = starts or (None, None)
+    there = refine(pair, moving_from_fixed, ahead, lambda done: progress(done / 2))
+    swapped = Pair(pair.target, pair.domain)
+    here = refine(swapped, fixed_from_moving, back, lambda done: progress(0.5 + done / 2))
+    lengths = np.linalg.norm(there.vectors_mm, axis=0)
+    return Deformed(
+        Chain((there, Affine(moving_from_fixed))),
+        Chain((here, Affine(fixed_from_moving))),
+        {"deformation_mean_mm": float(lengths.mean()), "deformation_max_mm": float(lengths.max())},
+    )
+
+
+def pair_of(fixed: View, moving: View) -> Pair:
+    """Both volumes in cubic voxels around their objects, as fine as a deformation needs them."""
+    coarser = max(float(np.prod(view.volume.spacing) ** (1 / 3)) for view in (fixed, moving))
+    wanted = min(fixed.longest_mm, moving.longest_mm) / FINE_VOXELS
+    spacing = max(wanted, FINEST * coarser)
+    ratio = moving.foreground.volume_mm3 / fixed.foreground.volume_mm3
+    insets = (
+        TRIM_MM if ratio > UNEQUAL else -MARGIN_MM,
+        TRIM_MM if 1 / ratio > UNEQUAL else -MARGIN_MM,
+    )
+    return Pair(
+        weighted(fixed.cut(spacing), 1, insets[0]), weighted(moving.cut(spacing), 1, insets[1])
+    )
+
+
+def refine(
+    pair: Pair,
+    target_from_domain: np.ndarray,
+    start: DisplacementField | None = None,
+    progress: Progress = unheard,
+    levels: Sequence[Level] = LEVELS,
+) -> DisplacementField:
+    """The residual u in LPS mm for which x → target_from_domain · (x + u(x)) aligns the pair.
+
+    start: a residual to begin with, such as that of a network, instead of the discrete search.
+    The result has its own lattice, coarser than the volumes, and no fold: see jacobian_guard.
+    """
+    aligned = NetInput(sample(pair.target, pair.domain, target_from_domain), _frame(pair))
+    ends = time.monotonic() + TIME_LIMIT_S
+    shift = None if start is None else shift_from_field(start, pair.domain.pooled(levels[0].factor))
+    done = np.cumsum([0.0] + [level.iterations / level.factor**2 for level in levels])
+    for number, level in enumerate(levels):
+        scale = done[number + 1] - done[number]
+
+        def report(fraction: float, low: float = done[number], scale: float = scale) -> None:
+            progress(0.95 * (low + scale * fraction) / done[-1])
+
+        stage = _Stage(pair.domain.pooled(level.factor), aligned.pooled(level.factor), level)
+        shift = stage.settled(stage.begun(shift), report, ends)
+    if shift is None:
+        raise ValueError("refine needs at least one level.")
+    field = unfolded(field_from_shift(shift, pair.domain))
+    progress(1.0)
+    return field
+
+
+def _frame(pair: Pair) -> np.ndarray:
+    return pair.domain.world_from_norm
+
+
+class _Stage:
+    """The two volumes at one level, described once."""
+
+    def __init__(self, domain: NetInput, aligned: NetInput, level: Level) -> None:
+        self._level = level
+        self._weights = domain.tensor[:, 1:], aligned.tensor[:, 1:]
+        both = self._weights[0] * self._weights[1]
+        self._features = described(domain.tensor[:, :1], aligned.tensor[:, :1], both)
+        size = domain.tensor.shape[2:]
+        self._shape = torch.Size(n // level.pool for n in size)
+
+    def begun(self, shift: torch.Tensor | None) -> torch.Tensor:
+        """The shift on the lattice of this level, searched for where there is none."""
+        if shift is None:
+            both = (self._weights[0] * self._weights[1])[0, 0]
+            shift = convex_start(self._features[0][0], self._features[1][0], both)
+        return resized(shift, self._shape)
+
+    def settled(self, shift: torch.Tensor, report: Progress, ends: float) -> torch.Tensor:
+        """The shift after the steps of this level; ends: when time.monotonic() says enough."""
+        iterations = self._level.iterations
+        for iteration in range(iterations):
+            report(iteration / iterations)
+            step = self._step(shift)
+            shift = composed(shift, step)
+            length = float(step.square().sum(dim=1).sqrt().mean())
+            if length < SETTLED or time.monotonic() > ends:
+                break
+        return shift
+
+    def _step(self, shift: torch.Tensor) -> torch.Tensor:
+        fixed, moving = self._features
+        fine = resized(shift, fixed.shape[2:])
+        weight = self._weights[0] * shifted(self._weights[1], fine, "zeros")
+        warped = shifted(moving, fine)[0]
+        normal = normal_equations(fixed[0], warped, weight[0, 0], self._level.pool)
+        step = smooth_step(normal, shift[0], self._level.stiffness, SOLVER_ITERATIONS)
+        return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)

@@ -1,0 +1,142 @@
+"""One Gauss-Newton step of a displacement: descriptors against smoothness.
+
+Minimises sum w |F(x) - M(x + u(x))|^2 + diffusion |grad u|^2 + bending |laplace u|^2, linearised
+at u (Horn and Schunck 1981, here with several channels; symmetric slopes after Malis 2004). The
+linear system is solved by conjugate gradients with the diagonal as preconditioner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+CHANNELS_AT_A_TIME = 4
+DAMPING = 1e-4
+SOLVED = 1e-3  # of the initial squared residual
+
+
+@dataclass(frozen=True)
+class Stiffness:
+    """Weights of the two smoothness terms, against descriptors that differ by up to 1."""
+
+    diffusion: float
+    bending: float
+
+    def force(self, shift: torch.Tensor) -> torch.Tensor:
+        """Half the gradient of the smoothness energy at a shift (3, k, j, i)."""
+        rough = negative_laplacian(shift)
+        force = rough * self.diffusion
+        if self.bending > 0:
+            force += negative_laplacian(rough).mul_(self.bending)
+        return force
+
+    @property
+    def diagonal(self) -> float:
+        """The diagonal of force as a matrix, away from the border."""
+        return 6 * self.diffusion + 42 * self.bending
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """The normal equations of the data term: matrices (6, k, j, i) and pulls (3, k, j, i).
+
+    The six entries of each symmetric matrix are xx, xy, xz, yy, yz, zz.
+    """
+
+    matrices: torch.Tensor
+    pulls: torch.Tensor
+
+    def apply(self, step: torch.Tensor) -> torch.Tensor:
+        """The matrices times a step (3, k, j, i)."""
+        xx, xy, xz, yy, yz, zz = self.matrices
+        x, y, z = step
+        return torch.stack(
+            [
+                (xx * x).addcmul_(xy, y).addcmul_(xz, z),
+                (xy * x).addcmul_(yy, y).addcmul_(yz, z),
+                (xz * x).addcmul_(yz, y).addcmul_(zz, z),
+            ]
+        )
+
+
+def normal_equations(
+    fixed: torch.Tensor, warped: torch.Tensor, weight: torch.Tensor, pool: int
+) -> Normal:
+    """From features (c, k, j, i) and weights (k, j, i), averaged over blocks of pool^3 voxels.
+
+    Voxels that differ much count less (weights of Geman and McClure 1987).
+    """
+    squared = (fixed - warped).square_().mean(dim=0)
+    typical = (squared * weight).sum() / weight.sum().clamp_min(1e-6)
+    weight = weight / (1 + squared / typical.clamp_min(1e-9)).square_()
+    sums = torch.zeros(9, *weight.shape, dtype=weight.dtype, device=weight.device)
+    for first in range(0, len(fixed), CHANNELS_AT_A_TIME):
+        part = slice(first, first + CHANNELS_AT_A_TIME)
+        slopes = [_slope((fixed[part] + warped[part]).mul_(0.5), axis) for axis in (3, 2, 1)]
+        factors = [*slopes, fixed[part] - warped[part]]
+        entry = 0
+        for row in range(3):
+            for column in range(row, 4):
+                place = 6 + row if column == 3 else entry
+                sums[place] += (factors[row] * factors[column]).sum(dim=0)
+                entry += column < 3
+    sums *= weight
+    if pool > 1:
+        sums = functional.avg_pool3d(sums[None], pool)[0]
+        # Slopes are per voxel of the features, the step is in larger ones.
+        sums[:6] *= pool**2
+        sums[6:] *= pool
+    return Normal(sums[:6], sums[6:])
+
+
+def smooth_step(
+    normal: Normal, shift: torch.Tensor, stiffness: Stiffness, iterations: int
+) -> torch.Tensor:
+    """The change (3, k, j, i) of a shift (3, k, j, i) that the equations ask for."""
+    diagonal = normal.matrices[[0, 3, 5]] + stiffness.diagonal + DAMPING
+    residual = normal.pulls - stiffness.force(shift)
+    step = torch.zeros_like(residual)
+    scaled = residual / diagonal
+    direction = scaled
+    power = (residual * scaled).sum()
+    enough = SOLVED * power
+    for _ in range(iterations):
+        image = normal.apply(direction).add_(stiffness.force(direction))
+        image.add_(direction, alpha=DAMPING)
+        length = power / (direction * image).sum()
+        step += length * direction
+        residual -= length * image
+        scaled = residual / diagonal
+        previous, power = power, (residual * scaled).sum()
+        if power <= enough:
+            break
+        direction = scaled + (power / previous) * direction
+    return step
+
+
+def negative_laplacian(shift: torch.Tensor) -> torch.Tensor:
+    """Sum of the differences to the six neighbours, none beyond the border; (3, k, j, i)."""
+    out = torch.zeros_like(shift)
+    for axis in (1, 2, 3):
+        inner = shift.shape[axis] - 1
+        difference = shift.diff(dim=axis)
+        out.narrow(axis, 0, inner).sub_(difference)
+        out.narrow(axis, 1, inner).add_(difference)
+    return out
+
+
+def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Central differences along an axis, one-sided at the border."""
+    inner = values.shape[axis] - 2
+    slope = torch.empty_like(values)
+    torch.sub(
+        values.narrow(axis, 2, inner), values.narrow(axis, 0, inner),
+        out=slope.narrow(axis, 1, inner),
+    ).mul_(0.5)
+    for place, low in ((0, 0), (inner + 1, inner)):
+        slope.narrow(axis, place, 1).copy_(
+            values.narrow(axis, low + 1, 1) - values.narrow(axis, low, 1)
+        )
+    return slope
