@@ -1,36 +1,64 @@
 """The local deformation that is left after a global transform, from tracked vessels.
 
-Many points on vessels are tracked from one picture to the other and back. What they tell is filled
-into the space between them by normalised convolution (Knutsson and Westin 1993), first widely and
-then narrowly, with weights that fall for points that disagree with their neighbours.
+Many points on vessels are tracked from one picture to the other and back, and a smooth field that
+follows them without folding fills the space between them. Then the picture is bent by that field
+and the points are tracked once more, over the short way that is left.
 """
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 
-from retreg_server.registration.parametric_refinement import Level, QuadraticMap, sampled
+from retreg_server.registration.parametric_refinement import Level, sampled
+from retreg_server.registration.smooth_field import smooth_field
+from retreg_server.registration.vessel_agreement import PixelMap
 from retreg_server.registration.vessel_tracking import tracked
 
 SHRINK = 4  # full-size pixels per node of the residual
 MOST_POINTS = 3000
-LEAST_VESSEL = 0.35  # of the map: weaker ridges are often noise
-WIDTHS = (0.06, 0.025, 0.012)  # standard deviations of the smoothing over the longer side
-DOUBT = 1.0  # points' worth of "no displacement" in every window
-TOLERANCE = 1.0  # pixels between a point and its neighbours that halve its weight
-ROUNDS = 3
+LEAST_VESSEL = 0.1  # of the map: what is weaker is noise
 SMALLEST_JACOBIAN = 0.3
+STIFFER = 10.0  # times, when a field folds or squeezes too much
 
 
-def dense_residual(fixed: Level, moving: Level, mapped: QuadraticMap) -> Level:
-    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x))."""
+@dataclass(frozen=True)
+class Round:
+    """Tracking with a window and a longest way in pixels, then a field of that bending."""
+
+    window: int
+    farthest: float
+    bending: float
+
+
+ROUNDS = (Round(41, 20.0, 100.0), Round(41, 20.0, 100.0))
+
+
+def dense_residual(
+    fixed: Level, moving: Level, mapped: PixelMap, start: Level | None = None
+) -> Level:
+    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x)).
+
+    fixed, moving: full-size levels (factor 1). mapped: fixed to moving pixels. start: displacements
+    that are known already, such as those of a network, in the same form; where no vessels are
+    found they stay as they are.
+    """
     points = fixed.structured_points
     points = points[sampled(fixed, points)[0][:, 0] > LEAST_VESSEL]
     points = points[:: max(1, len(points) // MOST_POINTS)]
-    shift, weights = tracked(points, fixed, moving, mapped)
-    smooth = _smooth(points, shift, weights, fixed.valid.shape)
-    return Level(_unfolded(smooth), np.ones(smooth.shape[:2], bool), SHRINK)
+    height, width = fixed.valid.shape
+    nothing = Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(height, width))
+    start = start or nothing
+    known = displaced(start, points) - points
+    current = start
+    for step in ROUNDS:
+        way, weights = tracked(
+            points, fixed, moving, _through(current, mapped), step.window, step.farthest
+        )
+        shifts = displaced(current, points + way) - points
+        current = _unfolded(points, shifts - known, weights, start, (height, width), step.bending)
+    return current
 
 
 def displaced(residual: Level, points: np.ndarray) -> np.ndarray:
@@ -39,43 +67,37 @@ def displaced(residual: Level, points: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _smooth(
-    points: np.ndarray, shift: np.ndarray, weights: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The smooth field (h, w, 2), SHRINK pixels per node, that the shifts (n, 2) support."""
-    size = shape[0] // SHRINK, shape[1] // SHRINK
-    column, row = np.rint((points + 0.5) / SHRINK - 0.5).astype(int).T
-    node = np.clip(row, 0, size[0] - 1) * size[1] + np.clip(column, 0, size[1] - 1)
-    robust = weights
-    smooth = np.zeros((*size, 2), np.float32)
-    for _ in range(ROUNDS):
-        smooth = np.zeros((*size, 2), np.float32)
-        for width in WIDTHS:
-            rest = shift - smooth.reshape(-1, 2)[node]
-            sums = [_spread(node, robust * part, size, width) for part in (1.0, *rest.T)]
-            smooth += np.dstack(sums[1:]) / (sums[0] + DOUBT)[..., None]
-        surprise = np.square((shift - smooth.reshape(-1, 2)[node]) / TOLERANCE).sum(axis=1)
-        robust = weights / (1 + surprise)
-    return smooth
+def _through(residual: Level, mapped: PixelMap) -> PixelMap:
+    return lambda points: mapped(displaced(residual, points))
 
 
-def _spread(
-    node: np.ndarray, values: np.ndarray, size: tuple[int, int], width: float
-) -> np.ndarray:
-    """Sums (h, w) of the values at the nodes under a Gaussian window whose peak is 1."""
-    sigma = width * max(size)
-    grid = np.bincount(node, values, size[0] * size[1]).reshape(size).astype(np.float32)
-    spread: np.ndarray = cv2.GaussianBlur(grid, (0, 0), sigma) * np.float32(2 * np.pi * sigma**2)
-    return spread
+def _unfolded(
+    points: np.ndarray,
+    shifts: np.ndarray,
+    weights: np.ndarray,
+    start: Level,
+    shape: tuple[int, int],
+    bending: float,
+) -> Level:
+    """start plus a smooth field, which is made stiffer until the sum does not fold.
+
+    When even a nearly affine field does, or no point was found, start is returned.
+    """
+    if not weights.any():
+        return start
+    rows, columns = (n // SHRINK for n in shape)
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    nodes = (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * SHRINK - 0.5
+    before = sampled(start, nodes)[0]
+    for stiffness in STIFFER ** np.arange(4):
+        field = smooth_field(points, shifts, weights, shape, bending * stiffness)
+        total = (before + field(nodes)).reshape(rows, columns, 2).astype(np.float32)
+        if _smallest_jacobian(total) > SMALLEST_JACOBIAN:
+            return Level(total, np.ones((rows, columns), bool), SHRINK)
+    return start
 
 
-def _unfolded(field: np.ndarray) -> np.ndarray:
-    """The field weakened as a whole until it neither folds nor squeezes too much."""
+def _smallest_jacobian(field: np.ndarray) -> float:
     down, across = np.gradient(field, SHRINK, axis=(0, 1))
-    for strength in (1.0, 0.8, 0.6, 0.4, 0.2):
-        jacobian = (1 + strength * across[..., 0]) * (1 + strength * down[..., 1]) - (
-            strength**2 * across[..., 1] * down[..., 0]
-        )
-        if jacobian.min() > SMALLEST_JACOBIAN:
-            return strength * field
-    return np.zeros_like(field)
+    determinants = (1 + across[..., 0]) * (1 + down[..., 1]) - across[..., 1] * down[..., 0]
+    return float(determinants.min())

@@ -5,22 +5,28 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retreg_server.registration.parametric_refinement import Level, QuadraticMap
+from retreg_server.registration.parametric_refinement import Level
+from retreg_server.registration.vessel_agreement import PixelMap
 
 WINDOW = 31  # pixels
 FARTHEST = 15.0  # pixels that tracking may move a point
 LEVELS = 3  # of the pyramid, beyond full size
-BEND_STEP = 8
+MAP_STEP = 4  # pixels between the places where a map is computed
 
 
 def tracked(
-    points: np.ndarray, fixed: Level, moving: Level, mapped: QuadraticMap
+    points: np.ndarray,
+    fixed: Level,
+    moving: Level,
+    mapped: PixelMap,
+    window: int = WINDOW,
+    farthest: float = FARTHEST,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shifts (n, 2) in fixed pixels so that x is found at mapped(x + shift), and weights (n,).
 
     The window around each point is followed to the moving map, brought to the fixed frame, and
     back (Lucas and Kanade 1981; Bouguet 2001). The weight falls from 1 with the distance between
-    start and end, and is 0 for a point that is lost.
+    start and end, and is 0 for a point that is lost or moves by farthest or more.
     """
     if not len(points):
         return np.zeros((0, 2)), np.zeros(0)
@@ -30,7 +36,7 @@ def tracked(
         np.rint(255 * np.clip(x * (shown & fixed.valid), 0, 1)).astype(np.uint8)
         for x in (fixed.samples[..., 0], other)
     )
-    settings = {"winSize": (WINDOW, WINDOW), "maxLevel": LEVELS}
+    settings = {"winSize": (window, window), "maxLevel": LEVELS}
     start = points.astype(np.float32)[:, None]
     there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, **settings)
@@ -38,28 +44,24 @@ def tracked(
     mismatch = np.linalg.norm((back - start)[:, 0], axis=1)
     column, row = np.clip(np.rint(points), 0, (width - 1, height - 1)).astype(int).T
     good = (found & found_back).ravel().astype(bool) & shown[row, column]
-    good &= (np.linalg.norm(shift, axis=1) < FARTHEST) & (mismatch < 1)
+    good &= (np.linalg.norm(shift, axis=1) < farthest) & (mismatch < 1)
     shift[~good] = 0
     return shift, np.where(good, 1 / (1 + (2 * mismatch) ** 2), 0.0)
 
 
-def warped(moving: Level, mapped: QuadraticMap, shape: tuple[int, int]) -> tuple[
-    np.ndarray, np.ndarray
-]:
+def warped(
+    moving: Level, mapped: PixelMap, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """A full-size moving map brought to the fixed frame (h, w), and where it is valid."""
     height, width = shape
-    matrix = mapped.affine
-    small = np.stack(np.meshgrid(np.arange(0, width, BEND_STEP), np.arange(0, height, BEND_STEP)))
-    nodes = small.reshape(2, -1).T + (BEND_STEP - 1) / 2
-    bend = mapped.bend(nodes).reshape(*small.shape[1:], 2).astype(np.float32)
-    size = bend.shape[1] * BEND_STEP, bend.shape[0] * BEND_STEP
-    bend = cv2.resize(bend, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
-    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
-    columns, rows = (
-        (matrix[a, 0] * x + matrix[a, 1] * y + matrix[a, 2] + bend[..., a]).astype(np.float32)
-        for a in range(2)
-    )
+    x, y = (np.arange(-MAP_STEP, n + 2 * MAP_STEP, MAP_STEP, dtype=np.float64)
+            for n in (width, height))
+    nodes = np.stack(np.meshgrid(x, y), axis=-1)
+    known = mapped(nodes.reshape(-1, 2)).reshape(nodes.shape).astype(np.float32)
+    across, down = np.meshgrid(*((np.arange(n, dtype=np.float32) + MAP_STEP) / MAP_STEP
+                                 for n in (width, height)))
+    places = cv2.remap(known, across, down, cv2.INTER_LINEAR)
     values = np.ascontiguousarray(moving.samples[..., 0])
-    image = cv2.remap(values, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    shown = cv2.remap(moving.valid.astype(np.uint8), columns, rows, cv2.INTER_NEAREST)
+    image = cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    shown = cv2.remap(moving.valid.astype(np.uint8), places, None, cv2.INTER_NEAREST)
     return image * shown, shown > 0

@@ -1,0 +1,163 @@
+"""Smooth fields through scattered shifts, and the deformation that tracked vessels give."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from scipy.interpolate import RBFInterpolator
+
+from retreg_server.phantoms.fundus import make_fundus_pair
+from retreg_server.registration.dense_residual import SHRINK, dense_residual, displaced
+from retreg_server.registration.field_of_view import eroded
+from retreg_server.registration.fundus_pictures import retina_picture
+from retreg_server.registration.parametric_refinement import Level, pyramid
+from retreg_server.registration.smooth_field import smooth_field
+from retreg_server.registration.vessel_tracking import tracked, warped
+from retreg_server.registration.vesselness import vessel_maps
+
+SIZE = 384
+SHAPE = (300, 400)
+
+
+def scattered(count: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).uniform((0, 0), SHAPE[::-1], (count, 2))
+
+
+def hills(points: np.ndarray) -> np.ndarray:
+    u, v = points.T / 60
+    return np.column_stack([5 * np.sin(u) * np.cos(v), 4 * np.cos(u + v)])
+
+
+def test_a_smooth_field_is_a_thin_plate_spline_up_to_its_lattice(monkeypatch):
+    """SciPy solves the same problem without a lattice: its smoothing is 8 pi b."""
+    monkeypatch.setattr("retreg_server.registration.smooth_field.TENSION", 1e-9)
+    monkeypatch.setattr("retreg_server.registration.smooth_field.TOLERANCE", 1e9)
+    points, bending = scattered(400), 3000.0
+    shifts = hills(points) + np.random.default_rng(2).normal(0, 1, points.shape)
+    found = smooth_field(points, shifts, np.ones(len(points)), SHAPE, bending)
+    exact = RBFInterpolator(points, shifts, smoothing=8 * np.pi * bending)
+    inner = scattered(200, 5) * 0.6 + np.array(SHAPE[::-1]) * 0.2
+    # Its energy counts beyond the picture too, which matters next to the rim only.
+    difference = np.linalg.norm(found(inner) - exact(inner), axis=1)
+    assert difference.mean() < 0.03 * np.linalg.norm(exact(inner), axis=1).mean()
+
+
+def test_a_slope_continues_beyond_the_points_and_levels_off_far_away():
+    points = scattered(500) * 0.5 + 50
+    slope = np.array([[0.03, 0.01], [-0.02, 0.02]])
+    found = smooth_field(points, points @ slope, np.ones(500), SHAPE, 100.0)
+    near, far = np.array([[255.0, 100], [120, 205]]), np.array([[395.0, 100], [120, 295]])
+    np.testing.assert_allclose(found(near), near @ slope, atol=0.25)
+    rise = found(far) - found(near)
+    assert np.linalg.norm(rise) < 0.6 * np.linalg.norm((far - near) @ slope)
+    assert np.linalg.norm(rise) > 0
+
+
+def test_a_third_of_wrong_shifts_does_not_matter():
+    points = scattered(900)
+    shifts = hills(points)
+    shifts[::3] += np.random.default_rng(3).uniform(-15, 15, shifts[::3].shape)
+    found = smooth_field(points, shifts, np.ones(900), SHAPE, 30.0)
+    assert np.linalg.norm(found(points) - hills(points), axis=1).mean() < 0.6
+
+
+@pytest.fixture(scope="module")
+def vessels() -> Level:
+    pair = make_fundus_pair(5, size=SIZE, moving="colour")
+    picture = retina_picture(pair.fixed, "fixed", SIZE)
+    maps = vessel_maps(picture.grey, picture.inside)
+    return pyramid(maps.best, maps.valid, (1,))[0]
+
+
+def here(points: np.ndarray) -> np.ndarray:
+    return points
+
+
+def waves(points: np.ndarray, height: float) -> np.ndarray:
+    x, y = points.T * 2 * np.pi / SIZE
+    return height * np.column_stack([np.sin(y), np.cos(x)])
+
+
+def bent(level: Level, height: float) -> Level:
+    """The level that shows at x what the given one shows at x + waves(x)."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    points = np.column_stack([x.ravel(), y.ravel()]).astype(float)
+    places = (points + waves(points, height)).reshape(SIZE, SIZE, 2).astype(np.float32)
+    values = np.ascontiguousarray(level.samples[..., 0])
+    image = cv2.remap(values, places, None, cv2.INTER_CUBIC)
+    shown = cv2.remap(level.valid.astype(np.uint8), places, None, cv2.INTER_NEAREST)
+    return pyramid(image, shown > 0, (1,))[0]
+
+
+def strong(level: Level) -> np.ndarray:
+    return np.argwhere((level.samples[..., 0] > 0.5) & level.valid)[::20, ::-1].astype(float)
+
+
+def missed(residual: Level, points: np.ndarray, height: float) -> np.ndarray:
+    return np.linalg.norm(displaced(residual, points) - points - waves(points, height), axis=1)
+
+
+@pytest.mark.parametrize(("height", "limit"), [(2, 0.2), (7, 0.4)])
+def test_waves_are_recovered_everywhere_not_only_on_vessels(vessels, height, limit):
+    fixed = bent(vessels, height)
+    residual = dense_residual(fixed, vessels, here)
+    assert missed(residual, strong(fixed), height).mean() < limit
+    inside = np.argwhere(fixed.valid)[::50, ::-1].astype(float)
+    assert missed(residual, inside, height).mean() < 2 * limit
+
+
+def test_a_start_that_is_nearly_right_is_refined_where_tracking_alone_fails(vessels):
+    height = 24.0
+    fixed = bent(vessels, height)
+    side = SIZE // 8
+    y, x = np.mgrid[:side, :side] * 8 + 3.5
+    nodes = np.column_stack([x.ravel(), y.ravel()])
+    near = waves(nodes, height - 3).reshape(side, side, 2).astype(np.float32)
+    start = Level(near, np.ones((side, side), bool), 8)
+    points = strong(fixed)
+    alone = dense_residual(fixed, vessels, here)
+    helped = dense_residual(fixed, vessels, here, start)
+    assert missed(start, points, height).mean() > 2
+    assert missed(alone, points, height).mean() > 4
+    assert missed(helped, points, height).mean() < 0.6
+
+
+def test_a_start_stays_as_it_is_without_vessels():
+    empty = Level(np.zeros((64, 80, 3), np.float32), np.ones((64, 80), bool), 1)
+    start = Level(np.full((8, 10, 2), 1.5, np.float32), np.ones((8, 10), bool), 8)
+    points = np.array([[10.0, 20.0], [70.0, 50.0]])
+    residual = dense_residual(empty, empty, here, start)
+    np.testing.assert_array_equal(displaced(residual, points), points + 1.5)
+    np.testing.assert_array_equal(displaced(dense_residual(empty, empty, here), points), points)
+
+
+def test_unrelated_vessels_do_not_fold_the_field(vessels):
+    turned = Level(vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1)
+    residual = dense_residual(vessels, turned, here)
+    down, across = np.gradient(residual.samples, residual.factor, axis=(0, 1))
+    determinants = (1 + across[..., 0]) * (1 + down[..., 1]) - across[..., 1] * down[..., 0]
+    assert determinants.min() > 0.25
+    assert residual.factor == SHRINK or not residual.samples.any()
+
+
+def test_a_map_brings_the_moving_picture_to_the_fixed_frame(vessels):
+    """OpenCV warps the same affine map by itself; a map is known at every fourth pixel only."""
+    matrix = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), 20, 0.9)
+    image, shown = warped(vessels, lambda p: p @ matrix[:, :2].T + matrix[:, 2], (SIZE, SIZE))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpAffine(
+        np.ascontiguousarray(vessels.samples[..., 0]), matrix, (SIZE, SIZE), flags=flags
+    )
+    assert np.abs(image - expected)[eroded(shown, 2)].max() < 0.02
+    assert eroded(shown, 2).mean() > 0.4
+
+
+def test_points_that_move_too_far_count_as_lost(vessels):
+    fixed = bent(vessels, 6)
+    points = strong(fixed)
+    _, weights = tracked(points, fixed, vessels, here, farthest=2.0)
+    _, all_weights = tracked(points, fixed, vessels, here)
+    length = np.linalg.norm(waves(points, 6), axis=1)
+    assert (weights[length > 3] > 0).mean() < 0.1
+    assert (all_weights > 0).mean() > 0.8
