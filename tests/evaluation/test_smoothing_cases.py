@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 
 import cv2
 import numpy as np
 import pytest
 
+from retreg.errors import OptionError
+from retreg_server.commands import evaluate
 from retreg_server.evaluation.smoothing_cases import (
     PATCH,
     shape_cases,
     solve_shape,
-    write_shape_report,
 )
 
 
@@ -25,10 +27,22 @@ def test_a_moved_shape_is_followed_with_the_layer_and_not_without_it(case):
     assert result.error_without > 1.0
 
 
-def test_the_report_holds_a_picture_and_the_numbers(tmp_path):
-    results = write_shape_report(tmp_path)
+def command(*words):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    return evaluate.run(parser.parse_args(words))
+
+
+def test_the_command_writes_a_picture_and_the_numbers(tmp_path, capsys):
+    assert command("smoothing", "--out", str(tmp_path)) == 0
     picture = cv2.imread(str(tmp_path / "smoothing.png"))
     assert picture.shape[0] > 1000
     assert np.ptp(picture) > 100
     rows = (tmp_path / "smoothing.csv").read_text().splitlines()
-    assert len(rows) == len(results) + 1 == 5
+    assert len(rows) == len(shape_cases()) + 1 == 5
+    assert capsys.readouterr().out.count("without the layer") == 4
+
+
+def test_other_benchmarks_ask_for_images():
+    with pytest.raises(OptionError, match="--data"):
+        command("retina")

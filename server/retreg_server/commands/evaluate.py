@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retreg.errors import OptionError
+
 if TYPE_CHECKING:
     from retreg_server.evaluation.cases import Case
 
@@ -21,10 +23,15 @@ EXIT_INTERRUPTED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
     parser.add_argument(
-        "benchmark", choices=(*DEFAULT_MODELS, "keypoints"), help="which benchmark to run"
+        "benchmark",
+        choices=(*DEFAULT_MODELS, "keypoints", "smoothing"),
+        help="which benchmark to run; smoothing shows what the SmoothProper layer is for",
     )
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="the folder with the test images"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the folder with the test images; needed by all benchmarks but smoothing",
     )
     parser.add_argument(
         "--model",
@@ -51,6 +58,12 @@ def run(args: argparse.Namespace) -> int:
     Returns 0, or 130 when interrupted; the pairs finished by then are reported. Raises InputError
     for unknown models or sets and for a folder without test images.
     """
+    if args.benchmark == "smoothing":
+        return _run_smoothing(args)
+    if args.data is None:
+        raise OptionError(
+            f"The benchmark {args.benchmark} needs test images; name their folder with --data."
+        )
     if args.benchmark == "keypoints":
         return _run_keypoints(args)
     from tqdm import tqdm
@@ -80,11 +93,24 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
+def _run_smoothing(args: argparse.Namespace) -> int:
+    """Shapes that move farther than a pixel sees, with the SmoothProper layer and without it."""
+    from retreg_server.evaluation.smoothing_cases import write_shape_report
+
+    folder = args.out or Path("evaluate-smoothing")
+    for each in write_shape_report(folder):
+        print(
+            f"{each.case.name}: {each.error_without:.2f} pixels off without the layer, "
+            f"{each.error_with:.2f} with it"
+        )
+    print(f"The picture is {folder / 'smoothing.png'}")
+    return 0
+
+
 def _run_keypoints(args: argparse.Namespace) -> int:
     """The keypoints of KeyMorph models, on at most --pairs images or pairs of each set (12)."""
     from tqdm import tqdm
 
-    from retreg.errors import OptionError
     from retreg_server.evaluation.keypoint_report import write_keypoint_report
     from retreg_server.evaluation.keypoints import keypoint_numbers
     from retreg_server.registration.keymorph import KeyMorph
@@ -108,7 +134,6 @@ def _run_keypoints(args: argparse.Namespace) -> int:
 def _chosen_cases(
     benchmark: str, data: Path, pairs: int | None, sets: list[str] | None
 ) -> list[Case]:
-    from retreg.errors import OptionError
     from retreg_server.evaluation.brain import brain_cases
     from retreg_server.evaluation.retina import retina_cases
 
