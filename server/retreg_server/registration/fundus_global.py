@@ -111,15 +111,16 @@ def global_fit(
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
     """
-    fixed_side, moving_side = _side(fixed, "fixed"), _side(moving, "moving")
+    fixed_side, moving_side = vessel_side(fixed, "fixed"), vessel_side(moving, "moving")
     found = _registered(fixed_side, moving_side, tick, suggest)
     if fixed.is_mirrored != moving.is_mirrored:
-        other = _registered(fixed_side, _side(moving.mirrored, "moving"), tick, suggest)
+        other = _registered(fixed_side, vessel_side(moving.mirrored, "moving"), tick, suggest)
         found = max(found, other, key=lambda fit: fit.score)
     return found
 
 
-def _side(picture: Picture, role: str) -> Side:
+def vessel_side(picture: Picture, role: str) -> Side:
+    """A picture with the vessels that it shows. Raises RegistrationError when there are none."""
     maps = vessel_maps(picture.grey, picture.inside)
     if not all(vessels.any() for vessels in maps.strongest_first):
         raise RegistrationError(

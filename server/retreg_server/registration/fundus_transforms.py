@@ -11,7 +11,8 @@ from retreg.transforms import Affine, Chain, DisplacementField, as_field
 from retreg_server.registration.dense_residual import dense_residual, displaced
 from retreg_server.registration.fundus_global import Side
 from retreg_server.registration.fundus_pictures import Picture, world_matrix
-from retreg_server.registration.parametric_refinement import QuadraticMap
+from retreg_server.registration.jacobian_guard import unfolded
+from retreg_server.registration.parametric_refinement import Level, QuadraticMap
 
 TOLERANCE = 0.01  # fixed pixels by which a field may differ from the bend it stands for
 NODE_SPACING = 6  # working pixels between the nodes of a deformation
@@ -27,15 +28,25 @@ def bent_transform(mapped: QuadraticMap, fixed: Picture, moving: Picture, grid: 
 def deformed_transform(mapped: QuadraticMap, fixed: Side, moving: Side, grid: Grid) -> Chain:
     """The quadratic map and what tracked vessels add to it, as a field and an affine part."""
     residual = dense_residual(fixed.levels[-1], moving.levels[-1], mapped)
+    return residual_transform(mapped, residual, fixed.picture, moving.picture, grid)
+
+
+def residual_transform(
+    mapped: QuadraticMap, residual: Level, fixed: Picture, moving: Picture, grid: Grid
+) -> Chain:
+    """x goes to mapped(x + residual(x)), as a field without folds and an affine part.
+
+    residual: a level whose samples are displacements in fixed pixels.
+    """
     unbent = _unbent(mapped)
 
     def deformed(points: np.ndarray) -> np.ndarray:
         return unbent(displaced(residual, points))
 
-    pixel_mm = float(np.linalg.norm(fixed.picture.world_from_pixel[:3, 0]))
+    pixel_mm = float(np.linalg.norm(fixed.world_from_pixel[:3, 0]))
     step = max(1, round(NODE_SPACING * pixel_mm / float(grid.spacing[:2].max())))
-    field = DisplacementField.sampled(_InPlane(fixed.picture, deformed), grid.coarsened(step))
-    return Chain((field, Affine(world_matrix(mapped.affine, fixed.picture, moving.picture))))
+    field = DisplacementField.sampled(_InPlane(fixed, deformed), grid.coarsened(step))
+    return Chain((unfolded(field), Affine(world_matrix(mapped.affine, fixed, moving))))
 
 
 class _InPlane:

@@ -20,6 +20,9 @@ FACTORIES: dict[str, str] = {
 LEARNED: dict[str, str] = {
     "keymorph-fundus": "keymorph:keymorph_fundus",
     "keymorph-brain": "keymorph:keymorph_brain",
+    "smoothproper-fundus": "smoothproper:smoothproper_fundus",
+    "smoothproper-brain": "smoothproper:smoothproper_brain",
+    "voxelmorph-brain": "voxelmorph:voxelmorph_brain",
 }
 WEIGHTS = Path(__file__).with_name("weights")
 FACTORIES |= {  # without its weights a model is not offered

@@ -1,0 +1,126 @@
+"""Brain volumes: a global alignment, a network that answers with a field, and a refinement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+
+from retreg.errors import OptionError
+from retreg.image import Image
+from retreg.messages import Keypoints, ModelInfo, Option, Scalar
+from retreg.transforms import Affine, Chain
+from retreg_server.registration.auto_brain import AutoBrain
+from retreg_server.registration.base import Estimate, Model, Stopwatch
+from retreg_server.registration.brain_scene import Scene, View
+from retreg_server.registration.devices import DEVICES, chosen_device
+from retreg_server.registration.landmarks import find_landmarks
+from retreg_server.registration.nets.field_net import FieldNet
+from retreg_server.registration.refine import deform
+from retreg_server.registration.volume_field import volume_field
+from retreg_server.registration.weights import load_field_net, load_metadata
+
+FAMILIES = ("deformable", "affine")
+STARTS = ("auto", "keymorph", "identity")
+ALIGNING, NETWORK, REFINING = "global alignment", "network", "refinement"
+GLOBAL_SHARE = 0.5  # of the progress
+
+
+@dataclass(frozen=True, eq=False)
+class DeformableBrain:
+    """One network in both directions; the field of each is refined on the images by itself."""
+
+    info: ModelInfo
+
+    @cached_property
+    def net(self) -> FieldNet:
+        """The network, read when it is first needed."""
+        return load_field_net(self.info.name)[0]
+
+    def estimate(
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+    ) -> Estimate:
+        """See Model.estimate. Raises RegistrationError when an image shows no object."""
+        with watch.stage(ALIGNING, 0.02):
+            found = _start(str(options["start"]), fixed, moving, watch)
+        if options["transform"] == "affine":
+            return found
+        ahead, back = _matrix(found.transform), _matrix(found.backward)
+        with watch.stage(NETWORK, GLOBAL_SHARE):
+            views = View.of(fixed, "fixed"), View.of(moving, "moving")
+            metadata = load_metadata(self.info.name)
+            cube = metadata.pixels, float(metadata.spacing_mm or 1.0)
+            device = chosen_device(str(options["device"]))
+            field = volume_field(self.net, *views, ahead, cube, device)
+            watch.tick(NETWORK, GLOBAL_SHARE + 0.1)
+            other = volume_field(self.net, *views[::-1], back, cube, device)
+        forward, backward = Chain((field, Affine(ahead))), Chain((other, Affine(back)))
+        evidence = dict(found.evidence)
+        if options["refine"]:
+            with watch.stage(REFINING, GLOBAL_SHARE + 0.2):
+                done = deform(
+                    *views, ahead, back, (field, other),
+                    lambda share: watch.tick(REFINING, GLOBAL_SHARE + 0.2 + 0.25 * share),
+                )  # fmt: skip
+            forward, backward = done.forward, done.backward
+            evidence |= done.evidence
+        marks = found.fixed_keypoints
+        moved = Keypoints(forward(marks.points), marks.weights, marks.inliers)
+        return Estimate(forward, marks, moved, backward, evidence)
+
+
+def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:
+    """The model of that name, which is also the name of its weights."""
+    return DeformableBrain(
+        ModelInfo(
+            name=name,
+            title=title,
+            kinds=("volume",),
+            produces=FAMILIES,
+            options=(
+                Option("transform", "Transform", FAMILIES[0], FAMILIES),
+                Option("start", "Global alignment before it", STARTS[0], STARTS),
+                Option("refine", "Refine the field on these images", True),
+                Option("device", "Device", DEVICES[0], DEVICES),
+            ),
+            citation=citation,
+            weights_sha256=load_metadata(name).sha256,
+        )
+    )
+
+
+def _start(name: str, fixed: Image, moving: Image, watch: Stopwatch) -> Estimate:
+    """The affine alignment of that name, one of STARTS."""
+    if name == "identity":
+        return _untouched(fixed, moving)
+    model = AutoBrain() if name == "auto" else _keymorph()
+    options: dict[str, Scalar] = {each.name: each.default for each in model.info.options}
+    share = GLOBAL_SHARE - 0.04
+    inner = Stopwatch(lambda _stage, done: watch.tick(ALIGNING, 0.02 + share * done))
+    return model.estimate(fixed, moving, {**options, "transform": "affine"}, inner)
+
+
+def _untouched(fixed: Image, moving: Image) -> Estimate:
+    """Images that are taken to be aligned already."""
+    scene = Scene.of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+    marks = find_landmarks(scene.levels[1], np.eye(4))
+    points = Keypoints(marks.points, marks.similarity, marks.agrees)
+    return Estimate(Affine.identity(), points, points, Affine.identity())
+
+
+def _keymorph() -> Model:
+    from retreg_server.registration.registry import FACTORIES, get_model
+
+    if "keymorph-brain" not in FACTORIES:
+        raise OptionError(
+            "The start keymorph needs the weights of keymorph-brain, which are not installed; use "
+            "the start auto."
+        )
+    return get_model("keymorph-brain")
+
+
+def _matrix(transform: object) -> np.ndarray:
+    return cast(Affine, transform).moving_from_fixed

@@ -1,0 +1,41 @@
+"""The local displacement that a network sees between two vessel maps."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from retreg_server.registration.keypoint_inputs import normalised
+from retreg_server.registration.nets.field_net import FieldNet
+from retreg_server.registration.parametric_refinement import Level
+from retreg_server.registration.vessel_agreement import PixelMap
+from retreg_server.registration.vessel_tracking import warped
+
+HALF = 2  # pixels of the pictures per pixel that the network is shown
+SHRINK = 2 * HALF  # pixels of the pictures per node of its field
+
+
+@torch.no_grad()
+def vessel_field(
+    net: FieldNet, fixed: Level, moving: Level, mapped: PixelMap, device: torch.device
+) -> Level:
+    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x))."""
+    other, shown = warped(moving, mapped, fixed.valid.shape)
+    both = shown & fixed.valid
+    images = [_input(image * both, net.architecture.multiple) for image in
+              (fixed.samples[..., 0], other)]
+    field = net.to(device)(*(image.to(device) for image in images))[-1]
+    height, width = (n // SHRINK for n in fixed.valid.shape)
+    pixels = HALF * field[0, :, :height, :width].movedim(0, -1).float().cpu().numpy()
+    return Level(np.ascontiguousarray(pixels), np.ones((height, width), bool), SHRINK)
+
+
+def _input(image: np.ndarray, multiple: int) -> torch.Tensor:
+    """(1, 1, h, w) at half the size, in the intensities of the training; 0 beyond the edge."""
+    height, width = (n // HALF for n in image.shape)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    tensor = torch.from_numpy(small.astype(np.float32))[None, None]
+    padding = [0, -width % multiple, 0, -height % multiple]
+    return normalised(functional.pad(tensor, padding))
