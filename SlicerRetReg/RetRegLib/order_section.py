@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from html import escape
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -165,7 +166,7 @@ def describe(model: ModelInfo) -> str:
     trained = _("trained") if model.weights_sha256 else _("needs no training")
     text = _("{name}: for {kinds}, {trained}.")
     text = text.format(name=model.name, kinds=kinds, trained=trained)
-    return f"{text} {model.citation}" if model.citation else text
+    return f"<small>{escape(f'{text} {model.citation}')}</small>"
 
 
 def family_title(family: str) -> str:

@@ -21,6 +21,8 @@ from RetRegLib.result_section import ResultSection
 from RetRegLib.server_section import ServerSection
 
 PROGRESS_STEPS = 1000
+SENDING = 0.1  # of the progress bar
+UNSENT = 1.0 - SENDING
 
 
 class Panel:
@@ -33,6 +35,7 @@ class Panel:
     def __init__(self, ui: Any, logic: Registration, scene: Any, ask: Ask) -> None:
         self._ui, self._logic, self._scene = ui, logic, scene
         self._job: Job[RegistrationResult] | None = None
+        self._progress = 0.0
         self.outcome: Outcome | None = None
         self.line = MessageLine(ui.messageLabel)
         logic.ask = lambda question: ask(_("Send images to another computer?"), question, _("Send"))
@@ -99,6 +102,7 @@ class Panel:
         if self.outcome is not None and same_pair(self.outcome, order):
             wanted = wanted_again(wanted, self.outcome)
             self.refit.pause()  # else it would follow the keypoints that are put into its lists
+        self._progress = 0.0
         self._job = self._logic.register_async(
             order.fixed,
             order.moving,
@@ -116,14 +120,16 @@ class Panel:
 
     def _progressed(self, stage: str, fraction: float) -> None:
         bar = self._ui.progressBar
-        # A bar without an end says that nobody knows how long an upload or a queue takes.
+        # A bar without an end says that nobody knows how long it takes, as in a queue.
         bar.maximum = PROGRESS_STEPS if fraction > 0 else 0
-        bar.value = round(fraction * PROGRESS_STEPS)
+        share = SENDING * fraction if stage.startswith("sending") else SENDING + UNSENT * fraction
+        self._progress = max(self._progress, share)  # each image is sent from 0 to 1
+        bar.value = round(self._progress * PROGRESS_STEPS)
         self.line.say(f"{stage[:1].upper()}{stage[1:]} …")
 
     def _done(self, outcome: Outcome) -> None:
         self._draw()
-        self.line.say(_("Registered."))
+        self.line.clear()
         if self.outcome is not None and same_pair(self.outcome, self.order.parameters):
             clear_away(self.outcome, outcome)
         self.outcome = outcome

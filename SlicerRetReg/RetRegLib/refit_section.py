@@ -22,6 +22,7 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 FEWEST_POINTS = 4
 WORST = 12  # rows of the table; a person looks at no more
 PAUSE_MS = 300
+ROW_PX = 22
 
 
 class RefitSection:
@@ -47,7 +48,9 @@ class RefitSection:
         ui.residualTable.connect("cellClicked(int,int)", guarded(self._go_to))
         ui.residualTable.setColumnCount(2)
         ui.residualTable.horizontalHeader().setStretchLastSection(True)
-        ui.residualTable.verticalHeader().setVisible(False)
+        rows = ui.residualTable.verticalHeader()
+        rows.setVisible(False)
+        rows.setDefaultSectionSize(ROW_PX)
         refill(ui.refitFamilySelector, [family_title(family) for family in FAMILIES], -1)
         self.close()
 
@@ -158,16 +161,17 @@ class RefitSection:
         points = self._outcome.fixed_keypoints
         index = keypoints_by_label(points)
         selected = [points.GetNthControlPointSelected(index[label]) for label in refit.labels]
-        used = np.array(selected, dtype=bool)
-        self._ui.refitSummary.text = summary(refit.residuals_mm[used], unit, refit.seconds)
-        worst = np.argsort(-refit.residuals_mm, kind="stable")[:WORST].tolist()
+        used = np.flatnonzero(selected)
+        residuals = refit.residuals_mm[used]
+        unused = len(refit.labels) - len(used)
+        self._ui.refitSummary.text = summary(residuals, unused, unit, refit.seconds)
+        worst = used[np.argsort(-residuals, kind="stable")[:WORST]].tolist()
         self._labels = [refit.labels[n] for n in worst]
         table = self._ui.residualTable
         table.setHorizontalHeaderLabels([_("Keypoint"), _("Off by ({unit})").format(unit=unit)])
         table.setRowCount(len(worst))
         for row, n in enumerate(worst):
-            label = refit.labels[n] if used[n] else _("{} (not used)").format(refit.labels[n])
-            table.setItem(row, 0, qt.QTableWidgetItem(label))
+            table.setItem(row, 0, qt.QTableWidgetItem(refit.labels[n]))
             table.setItem(row, 1, qt.QTableWidgetItem(f"{refit.residuals_mm[n]:.2f}"))
 
     def _go_to(self, row: int, _column: int) -> None:
@@ -184,17 +188,14 @@ class RefitSection:
         views.JumpAllSlices(points.GetScene(), *place, views.CenteredJumpSlice)
 
 
-def summary(residuals: np.ndarray, unit: str, seconds: float) -> str:
+def summary(residuals: np.ndarray, unused: int, unit: str, seconds: float) -> str:
     """How well the keypoints that are used fit, in one line."""
     if not len(residuals):
         return str(_("No keypoints are used."))
     text = _(
-        "{count} keypoints are used: half lie within {median:.2f} {unit}, all within "
-        "{worst:.2f} {unit} ({ms:.0f} ms)."
+        "{count} keypoints are used, {unused} are not. Half of them lie within {median:.2f} "
+        "{unit}, all within {worst:.2f} {unit} ({ms:.0f} ms)."
     )
+    values = {"count": len(residuals), "unused": unused, "unit": unit, "ms": 1000 * seconds}
     median, worst = float(np.median(residuals)), float(residuals.max())
-    return str(
-        text.format(
-            count=len(residuals), median=median, worst=worst, unit=unit, ms=1000 * seconds
-        )
-    )
+    return str(text.format(median=median, worst=worst, **values))

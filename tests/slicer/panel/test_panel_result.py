@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retreg.errors import RegistrationError
+
 
 @pytest.fixture
 def done(ready):
@@ -104,22 +106,76 @@ def test_a_result_deleted_elsewhere_is_forgotten(done, scene):
     assert not done.ui.undoButton.enabled
 
 
-def test_a_second_result_takes_the_place_of_the_first_in_the_panel(done):
+def test_a_second_result_takes_the_nodes_of_the_first(done, slicer, scene, volumes):
     first = done.panel.outcome
+    before = scene.GetNumberOfNodes()
+    done.ui.familySelector.setCurrentIndex(0)
     done.register()
-    assert done.panel.outcome is not first
-    assert done.panel.outcome.transform.GetScene() is not None
+    second = done.panel.outcome
+    assert second is not first, done.message
+    assert second.transform is first.transform
+    assert second.transform.IsLinear()
+    assert second.fixed_keypoints is first.fixed_keypoints
+    assert first.metrics.GetScene() is None
+    assert second.metrics.GetScene() is not None
+    assert scene.GetNumberOfNodes() == before
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    assert not hierarchy.GetItemLevel(first.folder)
+    done.press("undoButton")
+    assert volumes[1].GetParentTransformNode() is None
+
+
+def test_a_second_registration_starts_from_where_the_image_lay_at_first(done, volumes):
+    given = []
+    fake = done.widget.logic.connection.client
+
+    def client():
+        made = fake()
+        made_register = made.register
+
+        def register(fixed, moving, *rest, **options):
+            given.append(moving.grid.world_from_index)
+            return made_register(fixed, moving, *rest, **options)
+
+        made.register = register
+        return made
+
+    object.__setattr__(done.widget.logic.connection, "client", client)
+    done.register()
+    assert volumes[1].GetParentTransformNode() is done.panel.outcome.transform
+    assert np.allclose(given[0][:3, 3], 0)
+
+
+@pytest.mark.parametrize("ending", ["error", "cancel"])
+def test_a_second_registration_that_fails_leaves_the_first_result_alive(done, ending):
+    first = done.panel.outcome
+    done.server.gate.clear()
+    done.press("registerButton")
+    done.until(lambda: "Comparing" in done.message)
+    assert not done.ui.refitButton.enabled
+    if ending == "cancel":
+        done.press("registerButton")
+    else:
+        done.server.error = RegistrationError("No transform was found.")
+        done.server.gate.set()
+        done.until(lambda: not done.panel.busy)
+    assert done.panel.outcome is first
+    assert first.transform.GetScene() is not None
+    before = done.ui.refitSummary.text
+    first.fixed_keypoints.SetNthControlPointPosition(3, -4.0, -4.0, 4.0)
+    assert done.ui.refitSummary.text != before
 
 
 def test_the_keypoints_that_fit_worst_lead_the_table(done):
     done.ui.refitFamilySelector.setCurrentIndex(0)
     table = done.ui.residualTable
-    assert table.rowCount == 8
-    assert table.item(0, 0).text() == "1 (not used)"
-    shown = [float(table.item(row, 1).text()) for row in range(8)]
+    assert done.ui.refitSummary.text.startswith("7 keypoints are used, 1 are not.")
+    assert table.rowCount == 7
+    assert "1" not in [table.item(row, 0).text() for row in range(7)]
+    done.panel.outcome.fixed_keypoints.SetNthControlPointPosition(5, 0.0, 0.0, 7.0)
+    shown = [float(table.item(row, 1).text()) for row in range(7)]
+    assert table.item(0, 0).text() == "6"
     assert shown == sorted(shown, reverse=True)
-    assert shown[0] == pytest.approx(0.4, abs=0.01)
-    assert done.ui.refitSummary.text.startswith("7 keypoints are used")
 
 
 def test_another_family_refits_without_the_server(done):
@@ -170,6 +226,6 @@ def test_a_row_of_the_table_leads_to_its_keypoint(done, scene):
     view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
     done.ui.residualTable.cellClicked.emit(0, 0)
     place = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
-    label = done.ui.residualTable.item(0, 0).text().split()[0]
+    label = done.ui.residualTable.item(0, 0).text()
     expected = done.panel.outcome.fixed_keypoints.GetNthControlPointPosition(int(label) - 1)
     assert np.allclose(place, expected, atol=1e-6)

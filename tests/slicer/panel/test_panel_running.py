@@ -22,7 +22,7 @@ def test_register_becomes_cancel_with_progress_while_it_runs(ready):
     assert ui.registerButton.text == "Cancel"
     assert ui.registerButton.enabled
     assert ui.progressBar.visible
-    assert (ui.progressBar.value, ui.progressBar.maximum) == (250, 1000)
+    assert (ui.progressBar.value, ui.progressBar.maximum) == (325, 1000)
     assert not ui.registrationButton.enabled
     ready.server.gate.set()
     ready.until(lambda: not ready.panel.busy)

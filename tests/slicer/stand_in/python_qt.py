@@ -35,49 +35,59 @@ WIDGETS = (
 LAYOUTS = ("QFormLayout", "QGridLayout", "QHBoxLayout", "QVBoxLayout")
 
 
-@cache
-def properties(kind: type) -> frozenset[str]:
-    """The names of the Qt properties of a class."""
-    meta = kind.staticMetaObject
-    return frozenset(meta.property(i).name() for i in range(meta.propertyCount()))
+# Qt would take an attribute of such a name for a method that replaces its own.
+VIRTUAL = {"sizeHint", "minimumSizeHint"}
+VIRTUAL_IN = {"QProgressBar": {"text"}}
 
 
 class PythonQtStyle:
     """Mixed into a class of PySide6, gives it the manners of PythonQt."""
 
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            if name == "name":
-                return self.objectName
-            if name in ("connect", "className"):  # PySide6 would give its own, of another kind
-                return PythonQtStyle.__dict__[name].__get__(self)
-            if name in properties(type(self)):
-                return QtCore.QObject.property(self, name)
-        return super().__getattribute__(name)
+    OWN_SIGNALS: tuple[str, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        meta = cls.staticMetaObject
+        names = {meta.property(index).name() for index in range(meta.propertyCount())}
+        for name in names - set(vars(cls)) - VIRTUAL - VIRTUAL_IN.get(cls.__name__, set()):
+            setattr(cls, name, _attribute(name))
+        cls.connect = _connect  # PySide6 looks for this name in the class itself only
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "name":
-            name = "objectName"
-        if name in properties(type(self)):
-            QtCore.QObject.setProperty(self, name, value)
-        elif name.startswith("_") or isinstance(value, QtCore.QObject):  # QUiLoader sets children
-            super().__setattr__(name, value)
-        else:
+        known = isinstance(getattr(type(self), name, None), (property, QtCore.Property))
+        # QUiLoader makes every widget an attribute of the top one.
+        if not (known or name.startswith("_") or isinstance(value, QtCore.QObject)):
             raise AttributeError(f"{type(self).__name__} has no property {name!r}")
+        super().__setattr__(name, value)
 
-    def connect(self, signature: str, slot: Callable[..., Any]) -> None:
-        """Call slot with as many values as the signature names."""
-        name, _, arguments = signature.rstrip(")").partition("(")
-        spelled = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
-        known = self.metaObject().indexOfSignal(spelled)
-        own = name in getattr(type(self), "OWN_SIGNALS", ())
-        if known < 0 and not own:
-            raise ValueError(f"{type(self).__name__} has no signal {signature!r}")
-        count = len([each for each in arguments.split(",") if each])
-        super().__getattribute__(name).connect(lambda *values: slot(*values[:count]))
+    @property
+    def name(self) -> str:
+        return QtCore.QObject.objectName(self)
 
     def className(self) -> str:
         return type(self).__name__
+
+
+def _attribute(name: str) -> property:
+    """A Qt property as a property of Python."""
+
+    def read(self: Any) -> Any:
+        return QtCore.QObject.property(self, name)
+
+    def write(self: Any, value: Any) -> None:
+        QtCore.QObject.setProperty(self, name, value)
+
+    return property(read, write)
+
+
+def _connect(sender: Any, signature: str, slot: Callable[..., Any]) -> None:
+    """Call slot with as many values as the signature names."""
+    name, _, arguments = signature.rstrip(")").partition("(")
+    spelled = bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+    if sender.metaObject().indexOfSignal(spelled) < 0 and name not in sender.OWN_SIGNALS:
+        raise ValueError(f"{sender.className()} has no signal {signature!r}")
+    count = len([each for each in arguments.split(",") if each])
+    getattr(sender, name).connect(lambda *values: slot(*values[:count]))
 
 
 @cache
