@@ -9,9 +9,10 @@ import numpy as np
 from retreg.geometry import Grid
 from retreg.messages import RegistrationResult
 from retreg.quality import Quality, jacobian_determinants, judge
-from retreg.transforms import Transform
+from retreg.transforms import ThinPlateSpline, Transform
 
 _PROBES = 125
+_SHARPEST = 12
 _SAME_VOXELS = 0.5  # a change below this leaves what was measured on the images true
 
 
@@ -65,7 +66,8 @@ class LocalJudge:
         moved = transform(self.probes)
         frame = self.grid.direction[:, : 2 if self.grid.is_plane else 3]
         step = float(self.grid.spacing.min())
-        determinants = jacobian_determinants(transform, self.probes, frame, step)
+        places = np.vstack([self.probes, _sharpest(transform, step)])
+        determinants = jacobian_determinants(transform, places, frame, step)
         displacements = np.linalg.norm(moved - self.probes, axis=1)
         return {
             "jacobian_min": float(determinants.min()),
@@ -75,6 +77,20 @@ class LocalJudge:
             "displacement_max_mm": float(displacements.max()),
             "change_max_mm": float(np.linalg.norm(moved - self.measured, axis=1).max()),
         }
+
+
+def _sharpest(transform: Transform, step_mm: float) -> np.ndarray:
+    """Places (n, 3) where a spline would fold first: beside the points that bend it most.
+
+    Around a centre with the coefficient c, the derivative is A - c n^T with the direction n from
+    the centre, so its determinant is smallest about where n points along c.
+    """
+    if not isinstance(transform, ThinPlateSpline):
+        return np.zeros((0, 3))
+    spline = transform.spline
+    bends = np.linalg.norm(spline.coefficients, axis=1)
+    most = [n for n in np.argsort(-bends)[:_SHARPEST] if bends[n] > 0]
+    return spline.centres[most] + step_mm * spline.coefficients[most] / bends[most, None]
 
 
 def _of_pairs(residuals_mm: np.ndarray, inliers: np.ndarray) -> dict[str, float]:

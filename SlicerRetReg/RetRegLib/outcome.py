@@ -309,6 +309,9 @@ def _look_alike(node: Node, original: Node) -> None:
     display, other = node.GetDisplayNode(), original.GetDisplayNode()
     if display is not None and other is not None and display.GetClassName() == other.GetClassName():
         display.CopyContent(other)
+        if display.IsA("vtkMRMLScalarVolumeDisplayNode"):
+            display.SetAutoWindowLevel(False)  # which would choose others for other borders
+            display.SetWindowLevel(other.GetWindow(), other.GetLevel())
         if other.GetColorNodeID():
             display.SetAndObserveColorNodeID(other.GetColorNodeID())
 

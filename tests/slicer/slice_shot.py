@@ -46,7 +46,7 @@ class SliceShot:
         self.mapper.SetColorLevel(127.5)
         self.actor.SetMapper(self.mapper)
         self.actor.GetProperty().SetDisplayLocationToBackground()
-        self.renderer.AddActor2D(self.actor)
+        self.renderer.AddViewProp(self.actor)
         self.group = slicer.vtkMRMLDisplayableManagerGroup()
         self.group.SetRenderer(self.renderer)
         self.managers = []
