@@ -1,6 +1,6 @@
 """A real server in a process of its own whose model does what the options say.
 
-    python tests/slicer/obedient_server.py FOLDER
+    python tests/slicer/logic/obedient_server.py FOLDER
 
 The model is the stand-in of the server's tests; FOLDER keeps what reached it. Prints the same line
 as `retreg serve` when it is ready, and ends with its standard input.
@@ -22,7 +22,7 @@ from retreg_server.serving.executors import LocalExecutor
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 
-STAND_IN = Path(__file__).parents[1] / "serving"
+STAND_IN = Path(__file__).parents[2] / "serving"
 TOKEN = "a-token-of-the-tests"
 SETTINGS = Settings(reuse_results=False, token=TOKEN, stop_grace_s=0.2)
 

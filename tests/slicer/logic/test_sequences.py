@@ -1,0 +1,87 @@
+"""Sequences of volumes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from watching import Untouched, a_volume
+
+from retreg import Affine, Keypoints, RegistrationResult
+from retreg.errors import InputError, RegistrationError
+from retreg.quality import Quality
+
+
+@pytest.fixture
+def a_sequence(scene, slicer) -> Any:
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "movie")
+    sequence.SetIndexName("time")
+    sequence.SetIndexUnit("s")
+    scratch = slicer.vtkMRMLScene()
+    for number in range(3):
+        sequence.SetDataNodeAtValue(a_volume(scratch, "frame", 30 + number), f"{number * 0.5}")
+    slicer.vtkSlicerSequencesLogic().SetMRMLScene(scene)  # makes the class of browsers known
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return sequence
+
+
+def test_a_sequence_becomes_sequences_with_the_same_index(logic, server, scene, a_sequence):
+    from RetRegLib.transform_nodes import transform_of
+    from RetRegLib.volumes import grid_of_volume
+
+    fixed = a_volume(scene, "fixed", 60)
+    before, told = server.puts, []
+    outcome = logic.register_sequence(
+        fixed, a_sequence, shift=4.0, progress=lambda *what: told.append(what)
+    )
+    assert server.puts - before == 4  # the fixed volume once
+    values = ["0.0", "0.5", "1.0"]
+    for sequence in (outcome.transforms, outcome.warped):
+        assert [sequence.GetNthIndexValue(n) for n in range(3)] == values
+        assert (sequence.GetIndexName(), sequence.GetIndexUnit()) == ("time", "s")
+    for number in range(3):
+        transform = transform_of(outcome.transforms.GetNthDataNode(number))
+        assert np.allclose(transform([[0, 0, 0]]), [[4, 0, 0]], atol=1e-9)
+        warped = grid_of_volume(outcome.warped.GetNthDataNode(number))
+        assert np.allclose(warped.world_from_index, grid_of_volume(fixed).world_from_index)
+    assert outcome.verdicts.GetNumberOfRows() == 3
+    assert outcome.verdicts.GetCellText(2, 1) == "accept"
+    assert any(stage.startswith("volume 3 of 3: ") for stage, _ in told)
+
+
+def test_the_new_sequences_play_along_with_the_input(logic, nodes, a_sequence, scene):
+    outcome = logic.register_sequence(nodes[0], a_sequence)
+    browser = scene.GetFirstNodeByName("browser")
+    assert browser.IsSynchronizedSequenceNode(outcome.transforms)
+    assert browser.IsSynchronizedSequenceNode(outcome.warped)
+
+
+def test_a_sequence_that_fails_leaves_nothing(logic, nodes, a_sequence, scene):
+    with Untouched(scene, nodes), pytest.raises(RegistrationError, match="looks alike"):
+        logic.register_sequence(nodes[0], a_sequence, kind="nothing")
+    empty = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "empty")
+    with Untouched(scene, nodes), pytest.raises(InputError, match="does not hold volumes"):
+        logic.register_sequence(nodes[0], empty)
+
+
+def test_volumes_of_a_sequence_that_fail_are_left_out(nodes, a_sequence):
+    from RetRegLib.sequences import register_frames
+
+    calls = []
+
+    def register_one(_fixed, moving, _tell):
+        calls.append(moving)
+        if len(calls) == 2:
+            raise RegistrationError("Nothing looks alike.")
+        none = Keypoints(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool))
+        return RegistrationResult(Affine.identity(), none, none, Quality({}, "check", "So."), {})
+
+    outcome = register_frames(nodes[0], a_sequence, register_one, None)
+    values = [outcome.transforms.GetNthIndexValue(n) for n in range(2)]
+    assert values == ["0.0", "1.0"]
+    assert outcome.warped.GetNumberOfDataNodes() == 2
+    assert outcome.verdicts.GetCellText(1, 1) == "fail"
+    assert outcome.verdicts.GetCellText(1, 2) == "Nothing looks alike."
+    assert isinstance(outcome.frames[1], RegistrationError)
