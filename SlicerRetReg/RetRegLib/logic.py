@@ -23,7 +23,7 @@ from RetRegLib.connection import Connection, load_connection, save_connection
 from RetRegLib.consent import Consent
 from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
 from RetRegLib.local_server import LocalServer
-from RetRegLib.outcome import Outcome, Wanted, show_outcome
+from RetRegLib.outcome import Outcome, Wanted, check_wanted, show_outcome
 from RetRegLib.pair import Pair
 from RetRegLib.sequences import SequenceOutcome, register_frames
 from RetRegLib.ticker import Ticker
@@ -124,7 +124,7 @@ class Registration:
         """
         abort = None
         try:
-            pair = Pair(fixed, moving, wanted and wanted.transform)
+            pair = _pair(fixed, moving, wanted)
             work, abort = self._order(pair.fixed_image, pair.moving_image, model, options)
         except RetRegError as error:
             work = _raising(error)
@@ -211,7 +211,7 @@ class Registration:
         progress: Progress | None,
         options: Mapping[str, Scalar | None],
     ) -> Outcome:
-        pair = Pair(*nodes, wanted and wanted.transform)
+        pair = _pair(*nodes, wanted)
         images = pair.fixed_image, pair.moving_image
         result = self._registered(*images, model, progress, options)
         return self._shown(result, pair, wanted)
@@ -299,6 +299,14 @@ def _startup_environment() -> Mapping[str, str]:
         return slicer.util.startupEnvironment()
     except AttributeError:  # not the application
         return os.environ
+
+
+def _pair(fixed: Any, moving: Any, wanted: Wanted | None) -> Pair:
+    """The images, once it is certain that the result will find its nodes. Raises InputError."""
+    pair = Pair(fixed, moving, wanted and wanted.transform)
+    if wanted is not None:
+        check_wanted(wanted, fixed, moving)
+    return pair
 
 
 def _raising(error: RetRegError) -> Callable[[Progress], RegistrationResult]:

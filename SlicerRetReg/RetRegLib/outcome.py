@@ -114,7 +114,7 @@ def show_outcome(
     Raises InputError when the nodes cannot be used.
     """
     wanted = wanted or Wanted()
-    _check(wanted, fixed, moving)
+    check_wanted(wanted, fixed, moving)
     scene = fixed.GetScene()
     with all_or_nothing(scene) as undo:
         undo.later(Views.of(scene).restore)
@@ -316,7 +316,7 @@ def _look_alike(node: Node, original: Node) -> None:
             display.SetAndObserveColorNodeID(other.GetColorNodeID())
 
 
-def _check(wanted: Wanted, fixed: Node, moving: Node) -> None:
+def check_wanted(wanted: Wanted, fixed: Node, moving: Node) -> None:
     """Raise InputError unless the nodes can take the result."""
     grid_of_volume(fixed)
     channels = len(voxels_of_volume(moving, wanted.transform).array)

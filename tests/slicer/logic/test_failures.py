@@ -169,3 +169,14 @@ def test_what_cannot_be_registered_is_told_through_the_same_callback(logic, node
     [(kind, error)] = heard.ends
     assert kind == "error"
     assert "both fixed and moving" in str(error)
+
+
+def test_nodes_that_cannot_take_the_result_are_told_before_anything_is_sent(
+    new_logic, nodes, scene
+):
+    from RetRegLib.outcome import Wanted
+
+    logic = new_logic("http://127.0.0.1:9")  # nobody there
+    label = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    with Untouched(scene, nodes), pytest.raises(InputError, match="cannot hold the warped"):
+        logic.register(*nodes, wanted=Wanted(warped=label))
