@@ -108,7 +108,8 @@ def main() -> None:
         path.write_bytes(gzip.compress(whole[0]) if ending.endswith(".gz") else whole[0])
         read_image(path)
         limit_memory(MEMORY_BYTES)
-        flags = (f"-max_total_time={seconds}", "-rss_limit_mb=4000", "-len_control=0", "-max_len=200")
+        limits = ("-rss_limit_mb=4000", "-len_control=0", "-max_len=200")
+        flags = (f"-max_total_time={seconds}", *limits)
         atheris.Setup([sys.argv[0], *flags], one)
         atheris.Fuzz()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +38,23 @@ def workers() -> list[int]:
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def settled(url: str) -> str:
+    """The numbers of the server when no job waits or runs: some may just have been cancelled."""
+    until = time.monotonic() + 20
+    while True:
+        text = requests.get(f"{url}/metrics", timeout=5).text
+        if "retreg_jobs_queued 0.0" in text and "retreg_jobs_running 0.0" in text:
+            return text
+        assert time.monotonic() < until, text
+        time.sleep(0.05)
+
+
+def ended(text: str) -> Counter[str]:
+    """How many jobs have ended in which state."""
+    found = re.findall(r'^retreg_jobs_total\{.*state="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return Counter({state: int(float(count)) for state, count in found})
 
 
 def one(url: str, number: int) -> str:
@@ -72,7 +91,7 @@ def test_two_hundred_requests_of_sixteen_clients_while_the_worker_is_killed_twic
     with start_server(Settings(keep_s=1e6, image_store_bytes=2**22)) as server:
         with ThreadPoolExecutor(CLIENTS) as pool:  # buffers and threads of clients and server
             list(pool.map(lambda number: one(server.url, number), range(1000, 1060)))
-        before = resident_bytes()
+        before, ended_before = resident_bytes(), ended(settled(server.url))
         stop = threading.Event()
 
         def kill_twice() -> None:
@@ -91,8 +110,9 @@ def test_two_hundred_requests_of_sixteen_clients_while_the_worker_is_killed_twic
         assert set(counts) <= {"done", "cancelled", "refused", "lost its worker"}, counts
         assert counts.get("lost its worker", 0) <= 2
         assert counts["done"] >= 0.7 * REQUESTS
-        time.sleep(1)  # the last one may just have been cancelled
-        text = requests.get(f"{server.url}/metrics", timeout=5).text
-        assert "retreg_jobs_queued 0.0" in text
-        assert "retreg_jobs_running 0.0" in text
+        text = settled(server.url)
+        jobs = ended(text) - ended_before  # each once, and no other
+        assert jobs["done"] == counts["done"]
+        assert jobs.total() == REQUESTS - counts["refused"]
+        assert re.search(r"retreg_worker_restarts_total ([2-9]|\d\d)", text)
         assert resident_bytes() < 1.1 * before + 2**22  # the images that may be kept
