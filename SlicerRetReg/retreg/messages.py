@@ -116,6 +116,8 @@ class RegistrationResult:
     """The answer: a transform, the keypoints that drive or support it, and how good it is.
 
     provenance: model, options, version, weights_sha256 and seconds per stage, ready for JSON.
+    backward: moving to fixed, found by registering the other way round and not by inverting
+    transform; None where it is not known, as from an older server.
     """
 
     transform: Transform
@@ -123,3 +125,4 @@ class RegistrationResult:
     moving_keypoints: Keypoints
     quality: Quality
     provenance: Mapping[str, Any]
+    backward: Transform | None = None

@@ -158,6 +158,8 @@ def test_the_result_survives_the_wire(model):
     np.testing.assert_allclose(
         arrived.fixed_keypoints.points, result.fixed_keypoints.points, atol=1e-6
     )
+    returned = result.backward(pair.landmarks)
+    np.testing.assert_allclose(arrived.backward(pair.landmarks), returned, atol=0.01)
     assert arrived.quality.verdict == result.quality.verdict
 
 

@@ -170,7 +170,8 @@ def test_a_result_survives():
     keypoints = Keypoints(points, np.linspace(0, 1, 50), np.arange(50) % 2 == 0)
     quality = Quality({"nmi": 1.2, "ratio": math.inf, "unknown": math.nan}, "check", "Look at it.")
     provenance = {"model": "m", "options": {"smoothing": math.inf}, "seconds": {"net": 0.5}}
-    result = RegistrationResult(an_affine(), keypoints, keypoints, quality, provenance)
+    backward = an_affine().inverse
+    result = RegistrationResult(an_affine(), keypoints, keypoints, quality, provenance, backward)
     text = wire.dumps(wire.encode_result(result))
     json.loads(text, parse_constant=lambda literal: pytest.fail(f"{literal} is not JSON"))
     back = wire.decode_result(wire.loads(text))
@@ -181,6 +182,19 @@ def test_a_result_survives():
     assert math.isnan(back.quality.numbers["unknown"])
     assert (back.quality.verdict, back.quality.reason) == ("check", "Look at it.")
     assert back.provenance == provenance
+    np.testing.assert_array_equal(back.backward.moving_from_fixed, backward.moving_from_fixed)
+
+
+@pytest.mark.parametrize("absent", ["left out", "null"])
+def test_a_result_of_an_older_server_has_no_backward_transform(absent):
+    none = Keypoints(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool))
+    message = wire.encode_result(
+        RegistrationResult(an_affine(), none, none, Quality({}, "fail", "No."), {})
+    )
+    assert "backward" not in message
+    if absent == "null":
+        message["backward"] = None
+    assert wire.decode_result(message).backward is None
 
 
 def test_a_result_without_keypoints_survives():

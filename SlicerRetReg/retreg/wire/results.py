@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from retreg.errors import InputError
@@ -52,22 +53,26 @@ def decode_quality(message: Any) -> Quality:
 
 
 def encode_result(result: RegistrationResult) -> dict[str, Any]:
-    """JSON of a result."""
+    """JSON of a result; the field backward is left out where it is not known."""
+    backward = result.backward
     return {
         "transform": encode_transform(result.transform),
         "fixed_keypoints": encode_keypoints(result.fixed_keypoints),
         "moving_keypoints": encode_keypoints(result.moving_keypoints),
         "quality": encode_quality(result.quality),
         "provenance": dict(result.provenance),
+        **({} if backward is None else {"backward": encode_transform(backward)}),
     }
 
 
 def decode_result(message: Any) -> RegistrationResult:
-    """The result in a message."""
+    """The result in a message; older servers send no field backward."""
+    known = isinstance(message, Mapping) and message.get("backward") is not None
     return RegistrationResult(
         decode_transform(fields.mapping(message, "transform")),
         decode_keypoints(fields.mapping(message, "fixed_keypoints")),
         decode_keypoints(fields.mapping(message, "moving_keypoints")),
         decode_quality(fields.mapping(message, "quality")),
         dict(fields.mapping(message, "provenance")),
+        decode_transform(fields.mapping(message, "backward")) if known else None,
     )

@@ -85,6 +85,7 @@ def judged(
         estimate.moving_keypoints,
         quality,
         provenance,
+        estimate.backward,
     )
 
 
