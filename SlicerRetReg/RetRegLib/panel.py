@@ -40,7 +40,9 @@ class Panel:
         self.line = MessageLine(ui.messageLabel)
         logic.ask = lambda question: ask(_("Send images to another computer?"), question, _("Send"))
         self.result = ResultSection(ui, self.line, self._undone)
-        self.refit = RefitSection(ui, self.line, self.result.show_quality)
+        self.refit = RefitSection(
+            ui, self.line, self.result.show_quality, self.result.warp_again
+        )
         self.order = OrderSection(ui, self.line, self._order_changed)
         self.server = ServerSection(ui, logic, self.line, ask, self._models_changed)
         ui.registerButton.connect("clicked()", self.line.guarded(self._register_or_cancel))

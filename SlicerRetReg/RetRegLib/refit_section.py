@@ -28,10 +28,17 @@ ROW_PX = 22
 class RefitSection:
     """Fits the transform of an outcome to its keypoints whenever these change.
 
-    on_quality(quality) is called after each fit with the verdict on what can be judged here.
+    on_quality(quality) is called after each fit with the verdict on what can be judged here,
+    on_warp() when the user wants the warped image to follow.
     """
 
-    def __init__(self, ui: Any, line: MessageLine, on_quality: Callable[[Quality], None]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        line: MessageLine,
+        on_quality: Callable[[Quality], None],
+        on_warp: Callable[[], None],
+    ) -> None:
         self._ui, self._line, self._on_quality = ui, line, on_quality
         self._outcome: Outcome | None = None
         self._live: LiveRefit | None = None
@@ -45,6 +52,7 @@ class RefitSection:
         ui.refitFamilySelector.connect("currentIndexChanged(int)", guarded(self._family_chosen))
         ui.refitSmoothingSlider.connect("valueChanged(double)", guarded(self._smoothing_moved))
         ui.resetButton.connect("clicked()", guarded(self._reset))
+        ui.warpButton.connect("clicked()", guarded(on_warp))
         ui.residualTable.connect("cellClicked(int,int)", guarded(self._go_to))
         ui.residualTable.setColumnCount(2)
         ui.residualTable.horizontalHeader().setStretchLastSection(True)
@@ -164,7 +172,7 @@ class RefitSection:
         used = np.flatnonzero(selected)
         residuals = refit.residuals_mm[used]
         unused = len(refit.labels) - len(used)
-        self._ui.refitSummary.text = summary(residuals, unused, unit, refit.seconds)
+        self._ui.refitSummary.text = summary(residuals, unused, unit)
         worst = used[np.argsort(-residuals, kind="stable")[:WORST]].tolist()
         self._labels = [refit.labels[n] for n in worst]
         table = self._ui.residualTable
@@ -188,14 +196,14 @@ class RefitSection:
         views.JumpAllSlices(points.GetScene(), *place, views.CenteredJumpSlice)
 
 
-def summary(residuals: np.ndarray, unused: int, unit: str, seconds: float) -> str:
+def summary(residuals: np.ndarray, unused: int, unit: str) -> str:
     """How well the keypoints that are used fit, in one line."""
     if not len(residuals):
         return str(_("No keypoints are used."))
     text = _(
         "{count} keypoints are used, {unused} are not. Half of them lie within {median:.2f} "
-        "{unit}, all within {worst:.2f} {unit} ({ms:.0f} ms)."
+        "{unit}, all within {worst:.2f} {unit}."
     )
-    values = {"count": len(residuals), "unused": unused, "unit": unit, "ms": 1000 * seconds}
+    values = {"count": len(residuals), "unused": unused, "unit": unit}
     median, worst = float(np.median(residuals)), float(residuals.max())
     return str(text.format(median=median, worst=worst, **values))

@@ -13,7 +13,7 @@ from RetRegLib.checkerboard import show_checkerboard
 from RetRegLib.compare import Deformation, show_deformation, show_overlay, show_side_by_side
 from RetRegLib.message_line import MessageLine, Tone, paint
 from RetRegLib.order_section import family_title
-from RetRegLib.outcome import Outcome, remove_outcome
+from RetRegLib.outcome import Outcome, remove_outcome, warp_again
 
 TONES: dict[Verdict, Tone] = {"accept": "good", "check": "doubtful", "fail": "bad"}
 
@@ -24,6 +24,7 @@ class ResultSection:
     def __init__(self, ui: Any, line: MessageLine, on_undone: Callable[[], None]) -> None:
         self._ui, self._on_undone = ui, on_undone
         self._outcome: Outcome | None = None
+        self._warped_with: Any = None
         guarded = line.guarded
         ui.fadeButton.connect("clicked()", guarded(self._fade))
         ui.checkerboardButton.connect("clicked()", guarded(self._checkerboard))
@@ -38,11 +39,15 @@ class ResultSection:
     def show(self, outcome: Outcome) -> None:
         """Show an outcome: its verdict, and both images one over the other."""
         self._outcome = outcome
+        self._warped_with = outcome.transform.GetTransformFromParent()
         self._ui.resultButton.enabled, self._ui.resultButton.collapsed = True, False
         self.show_quality(outcome.result.quality)
-        self._ui.gridCheckBox.checked = self._ui.glyphCheckBox.checked = False
-        self._ui.keypointsCheckBox.checked = True
         self._fade()
+        if self._ui.glyphCheckBox.checked:
+            self._arrows()
+        else:
+            self._grid()
+        self._keypoints()
 
     def show_quality(self, quality: Quality) -> None:
         """Show a verdict in colour and in words, and why."""
@@ -51,9 +56,18 @@ class ResultSection:
         text = f"<b>{words[quality.verdict]}.</b> {escape(quality.reason)}<br><small>{how}</small>"
         paint(self._ui.verdictLabel, text, TONES[quality.verdict])
 
+    def warp_again(self) -> None:
+        """Bring the warped image in line with the transform, if that was edited since."""
+        if self._outcome is None:
+            return
+        now = self._outcome.transform.GetTransformFromParent()
+        if now is not self._warped_with:
+            warp_again(self._outcome)
+            self._warped_with = now
+
     def clear(self) -> None:
         """There is no result."""
-        self._outcome = None
+        self._outcome = self._warped_with = None
         paint(self._ui.verdictLabel, _("There is no result yet."), "plain")
         self._ui.resultButton.enabled, self._ui.resultButton.collapsed = False, True
 
@@ -68,6 +82,7 @@ class ResultSection:
     def _checkerboard(self) -> None:
         self._press(self._ui.checkerboardButton)
         if self._outcome:
+            self.warp_again()
             show_checkerboard(self._outcome)
 
     def _side_by_side(self) -> None:

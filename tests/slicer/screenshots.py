@@ -26,7 +26,7 @@ ROOT = HERE.parents[1]
 IMAGES = ROOT / "docs" / "images"
 PATIENCE_S = 180.0
 PANEL_WIDTH = 430
-SHOT = 400
+SHOT = 360
 CAPTION = 26
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
@@ -129,8 +129,8 @@ def _module() -> Any:
 
 
 def save(picture: Picture.Image, name: str) -> None:
-    """As PNG with few colours, which keeps the repository small."""
-    small = picture.quantize(192, dither=Picture.Dither.NONE)
+    """As PNG with at most 256 colours, which keeps the repository small."""
+    small = picture.quantize(256, dither=Picture.Dither.FLOYDSTEINBERG)
     small.save(IMAGES / name, optimize=True)
 
 

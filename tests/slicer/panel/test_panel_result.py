@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import vtk
 
 from retreg.errors import RegistrationError
 
@@ -80,6 +81,18 @@ def test_grid_and_arrows_are_one_press_away(done):
     assert shown()
 
 
+def test_grid_and_arrows_take_turns_and_stay_for_the_next_result(done):
+    done.press("gridCheckBox")
+    done.press("glyphCheckBox")
+    assert not done.ui.gridCheckBox.checked
+    done.press("keypointsCheckBox")
+    done.register()
+    display = done.panel.outcome.transform.GetDisplayNode()
+    assert display.GetVisibility2D()
+    assert display.GetVisualizationMode() == display.VIS_MODE_GLYPH
+    assert not done.panel.outcome.fixed_keypoints.GetDisplayVisibility()
+
+
 def test_keypoints_can_be_hidden(done):
     points = done.panel.outcome.fixed_keypoints
     done.press("keypointsCheckBox")
@@ -109,6 +122,8 @@ def test_a_result_deleted_elsewhere_is_forgotten(done, scene):
 def test_a_second_result_takes_the_nodes_of_the_first(done, slicer, scene, volumes):
     first = done.panel.outcome
     before = scene.GetNumberOfNodes()
+    done.press("checkerboardButton")
+    assert scene.GetNumberOfNodes() > before
     done.ui.familySelector.setCurrentIndex(0)
     done.register()
     second = done.panel.outcome
@@ -120,7 +135,11 @@ def test_a_second_result_takes_the_nodes_of_the_first(done, slicer, scene, volum
     assert second.metrics.GetScene() is not None
     assert scene.GetNumberOfNodes() == before
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    assert not hierarchy.GetItemLevel(first.folder)
+    found = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), found)
+    items = {found.GetId(n) for n in range(found.GetNumberOfIds())}
+    assert second.folder in items
+    assert first.folder not in items
     done.press("undoButton")
     assert volumes[1].GetParentTransformNode() is None
 
@@ -205,6 +224,20 @@ def test_reset_takes_every_edit_back(done):
     assert np.allclose(points.GetNthControlPointPosition(3), here)
     assert done.ui.refitFamilySelector.currentText.startswith("Thin-plate")
     assert "<b>Accepted.</b>" in done.ui.verdictLabel.text
+
+
+@pytest.mark.parametrize("button", ["warpButton", "checkerboardButton"])
+def test_the_warped_image_follows_an_edited_transform_when_asked(done, slicer, button):
+    warped = done.panel.outcome.warped
+    before = slicer.util.arrayFromVolume(warped).copy()
+    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.panel.outcome.fixed_keypoints.SetNthControlPointPosition(3, -4.0, -4.0, 4.0)
+    assert np.array_equal(slicer.util.arrayFromVolume(warped), before)
+    done.press(button)
+    assert not np.array_equal(slicer.util.arrayFromVolume(warped), before)
+    done.press("resetButton")
+    done.press(button)
+    assert np.allclose(slicer.util.arrayFromVolume(warped), before, atol=1e-5)
 
 
 def test_keypoints_can_be_moved_without_the_transform_following(done):
