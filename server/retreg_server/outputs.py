@@ -8,12 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retreg.errors import FileError
 from retreg.files import write_image, write_markups, write_transform
+from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.maps import KINDS, map_names, registration_map
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
 from retreg.wire import dumps
+from retreg_server.map_pictures import map_picture, world_unit
 from retreg_server.pictures import overlay, write_png
 
 
@@ -29,16 +34,19 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_outputs(folder: Path, fixed: Image, moving: Image, result: RegistrationResult) -> None:
+def write_outputs(
+    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, maps: bool = False
+) -> None:
     """Write every result file; they appear in folder together or not at all.
 
     transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, warped.nrrd (and warped.png
-    for pictures), overlay.png, result.json. Raises FileError when the disk does not take them.
+    for pictures), overlay.png, result.json; with maps also map_NAME.nrrd and map_NAME.png for each
+    map of retreg.maps. Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
-            _write_all(staging, fixed, moving, result)
+            _write_all(staging, fixed, moving, result, maps)
             for path in staging.iterdir():
                 path.replace(folder / path.name)
         finally:
@@ -50,7 +58,9 @@ def write_outputs(folder: Path, fixed: Image, moving: Image, result: Registratio
         ) from error
 
 
-def _write_all(folder: Path, fixed: Image, moving: Image, result: RegistrationResult) -> None:
+def _write_all(
+    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, maps: bool
+) -> None:
     write_transform(folder / "transform.h5", result.transform, fixed.grid)
     write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
     write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
@@ -59,9 +69,31 @@ def _write_all(folder: Path, fixed: Image, moving: Image, result: RegistrationRe
     if fixed.is_picture:
         write_image(folder / "warped.png", warped)
     write_png(folder / "overlay.png", overlay(fixed, moving, result))
-    strict = json.loads(dumps(summary(result)))  # infinite numbers are spelled out
+    message = summary(result)
+    if maps:
+        message["maps"] = _write_maps(folder, fixed.grid, result)
+    strict = json.loads(dumps(message))  # infinite numbers are spelled out
     text = json.dumps(strict, indent=2, allow_nan=False)
     (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[str, Any]:
+    """Write the maps; what result.json says of each of them."""
+    lines = {}
+    for name in map_names(grid, result.backward):
+        values = registration_map(name, result.transform, result.backward, grid)
+        unit = world_unit(grid) if KINDS[name].unit else ""
+        write_image(folder / f"map_{name}.nrrd", values)
+        write_png(folder / f"map_{name}.png", map_picture(name, values, unit))
+        numbers = values.array.astype(np.float64)
+        lines[name] = {
+            "unit": unit,
+            "smallest": float(numbers.min()),
+            "median": float(np.median(numbers)),
+            "p95": float(np.percentile(numbers, 95)),
+            "largest": float(numbers.max()),
+        }
+    return lines
 
 
 def summary(result: RegistrationResult) -> dict[str, Any]:

@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --transform tps; 0 interpolates, inf is affine. Several values, as in 0,0.1,1, "
         "give one folder each",
     )
+    parser.add_argument(
+        "--maps",
+        action="store_true",
+        help="also write maps: distance after going there and back, length of the displacement, "
+        "Jacobian determinant and, for pictures, change of angles",
+    )
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -50,10 +56,12 @@ def run(args: argparse.Namespace) -> int:
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result)
+            write_outputs(folder, fixed, moving, result, args.maps)
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
         print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
+        if args.maps and result.backward is None:
+            print("There is no map of the error: the server sent no transform back.")
         failed |= result.quality.verdict == "fail"
     return EXIT_FAILED if failed else 0
 
