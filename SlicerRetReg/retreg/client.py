@@ -41,7 +41,8 @@ class Client:
     encoding: how voxels travel; "zlib+shuffle" pays off below about 300 Mbit/s.
     connect_timeout_s, read_timeout_s: how long to wait for a connection, and for the next bytes
     of an answer. busy_timeout_s: how long to go on asking a server whose queue is full.
-    TLS certificates are verified, proxies of the environment are used, redirects are refused.
+    TLS certificates are verified against the authorities of the system and of certifi or
+    REQUESTS_CA_BUNDLE, proxies of the environment are used, redirects are refused.
     Raises InputError for an unusable address, and afterwards the exceptions of retreg.errors with
     the server's own sentence.
     """
@@ -68,6 +69,8 @@ class Client:
         self._session = requests.Session()
         self._session.trust_env = not is_loopback(parts.hostname or "")  # no proxy leads back here
         self._session.auth = _bearer(token)
+        if parts.scheme == "https":
+            self._session.mount("https://", _verifying_adapter())
 
     def __enter__(self) -> Client:
         return self
@@ -342,6 +345,23 @@ def _bearer(token: str | None) -> Callable[[Any], Any]:
         return request
 
     return authorise
+
+
+def _verifying_adapter() -> Any:
+    """Trusts what the system trusts too, such as the authority of a hospital; never less."""
+    import ssl
+
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **more: Any) -> None:
+            super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **more)
+
+        def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
+            more["ssl_context"] = ssl.create_default_context()
+            return super().proxy_manager_for(*args, **more)
+
+    return Adapter()
 
 
 def _checked(answer: requests.Response) -> requests.Response:

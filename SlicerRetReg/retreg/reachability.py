@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -108,7 +109,8 @@ def _connect(parts: SplitResult) -> str:
 
 
 def _handshake(parts: SplitResult) -> str:
-    context = ssl.create_default_context(cafile=_authorities())
+    context = ssl.create_default_context()
+    context.load_verify_locations(**_more_authorities(parts.hostname or ""))
     with (
         socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S) as plain,
         context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
@@ -116,9 +118,12 @@ def _handshake(parts: SplitResult) -> str:
         return f"{secure.version()}, the certificate is valid"
 
 
-def _authorities() -> str:
-    """The file of authorities that requests trusts, so that this step judges as the next does."""
+def _more_authorities(host: str) -> dict[str, str]:
+    """Those that requests trusts beside the system's, so that this step judges as the next does."""
     import certifi
 
-    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    return named or certifi.where()
+    place = certifi.where()
+    if not is_loopback(host):  # there the client does not look at the environment
+        variables = "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"
+        place = next(filter(None, map(os.environ.get, variables)), place)
+    return {"capath" if Path(place).is_dir() else "cafile": place}

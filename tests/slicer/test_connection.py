@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from retreg.errors import InputError
+from retreg.errors import InputError, ServerError
 
 NAMES = ["address", "resolve", "connect", "health", "token", "models"]
 ANSWERS = {
@@ -40,7 +43,7 @@ def serve():
     """Starts a server that answers each path with a status and a body; gives its address."""
     servers = []
 
-    def start(answer) -> str:
+    def start(answer, tls: ssl.SSLContext | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 status, body = answer(self.path, self.headers.get("Authorization"))
@@ -52,6 +55,8 @@ def serve():
                 """Silent."""
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{server.server_address[1]}"
@@ -136,6 +141,38 @@ def test_a_server_without_tls_fails_at_tls(connection):
     # The first connection is the step before, which says nothing.
     assert (steps[-1].name, steps[-1].ok) == ("TLS", False)
     assert "certificate" in steps[-1].sentence
+
+
+@pytest.fixture
+def https(serve, tmp_path) -> tuple[str, str]:
+    """The address of a good server with a certificate of its own making, and the certificate."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return serve(good, context).replace("http:", "https:"), str(certificate)
+
+
+def test_a_certificate_that_nobody_vouches_for_fails_at_tls(connection, https):
+    steps = connection.test_connection(connection.Connection(https[0]))
+    assert (steps[-1].name, steps[-1].ok) == ("TLS", False)
+    assert "authority" in steps[-1].sentence
+    with connection.Connection(https[0]).client() as client, pytest.raises(ServerError) as told:
+        client.health()
+    assert "certificate" in str(told.value)
+
+
+def test_an_authority_of_the_system_is_trusted(connection, https, monkeypatch):
+    url, certificate = https
+    monkeypatch.setenv("SSL_CERT_FILE", certificate)  # the system's, as OpenSSL finds them
+    steps = connection.test_connection(connection.Connection(url))
+    assert [step.name for step in steps if step.ok] == [*NAMES[:3], "TLS", *NAMES[3:]]
+    assert "TLSv1" in steps[3].sentence
 
 
 def test_behind_a_proxy_the_first_steps_lead_to_the_proxy(connection, serve, monkeypatch):
