@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_doctor_tells_a_server_without_tls_from_one_with():
         assert [next(found).ok for _ in range(3)] == [True, True, True]
     last = list(found)[-1]
     assert (last.subject, last.ok) == ("server: TLS", False)
+
+
+def test_doctor_looks_for_what_the_package_needs_and_for_no_extra():
+    found = {name.lower() for name in doctor.packages()}
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = {
+        re.match(r"[\w.-]+", requirement)[0].lower()
+        for group in project["project"]["optional-dependencies"].values()
+        for requirement in group
+    }
+    assert {"retreg", "torch", "numpy", "fastapi"} <= found
+    assert not found & extras
 
 
 def test_doctor_reports_the_installation(capsys):

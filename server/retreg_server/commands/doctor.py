@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from retreg.errors import RetRegError
@@ -16,9 +18,7 @@ from retreg.reachability import steps
 from retreg_server.serving.sources import token
 
 HELP = "check the installation, the device and a server"
-
-PACKAGES = ("retreg", "numpy", "scipy", "torch", "monai", "scikit-image", "opencv-python-headless",
-            "SimpleITK", "pydicom", "fastapi", "uvicorn", "requests")  # fmt: skip
+PACKAGE = "retreg"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
     """Everything that is checked, one after the other."""
     yield Finding(True, "Python", f"{platform.python_version()} on {platform.platform()}")
-    for package in PACKAGES:
+    for package in packages():
         yield _installed(package)
     yield _checked("CPU", _cpu)
     yield _checked("CUDA", _cuda)
@@ -58,6 +58,15 @@ def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
     yield from _models()
     if server:
         yield from server_findings(server, token_file)
+
+
+def packages() -> Iterator[str]:
+    """This package and those it needs by its own metadata, without its extras."""
+    yield PACKAGE
+    with suppress(PackageNotFoundError):
+        for requirement in requires(PACKAGE) or ():
+            if "extra ==" not in requirement:
+                yield re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
 def server_findings(url: str, token_file: Path | None) -> Iterator[Finding]:
