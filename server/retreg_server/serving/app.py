@@ -10,7 +10,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from retreg_server.serving import images, monailabel, operations, registrations, uploads
+from retreg_server.serving import images, maps, monailabel, operations, registrations, uploads
 from retreg_server.serving.auth import Doorkeeper
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
 from retreg_server.serving.limits import BodyLimit
@@ -55,7 +55,7 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service = service
-    for part in (operations, images, registrations, uploads, monailabel):
+    for part in (operations, images, registrations, maps, uploads, monailabel):
         app.include_router(part.router)
     add_error_handlers(app)
     # The one added last is the outermost.

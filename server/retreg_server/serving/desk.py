@@ -40,7 +40,12 @@ class Desk:
 
     def answer(self, request: Message, report: Report) -> Message:  # noqa: ARG002
         """Do the task that the head names."""
-        tasks = {"read": self._read, "transform": self._transform, "warped": self._warped}
+        tasks = {
+            "read": self._read,
+            "transform": self._transform,
+            "warped": self._warped,
+            "map": self._map,
+        }
         try:
             with TemporaryDirectory(dir=self._scratch) as folder:
                 return tasks[request.head["task"]](request, Path(folder))
@@ -81,4 +86,21 @@ class Desk:
         path = folder / f"warped.{request.head['suffix']}"
         grid = wire.decode_grid(request.head["grid"])
         write_image(path, resample(moving, result.transform, grid))
+        return Message({}, (Parcel.of(path.read_bytes()),))
+
+    def _map(self, request: Message, folder: Path) -> Message:
+        """A map of a result on the grid of the fixed image, as a file."""
+        from retreg.files import write_image
+        from retreg.maps import KINDS, registration_map
+        from retreg_server.map_pictures import map_picture, world_unit
+        from retreg_server.pictures import write_png
+
+        result = wire.decode_result(wire.loads(bytes(request.parcels[0].view)))
+        grid, name = wire.decode_grid(request.head["grid"]), request.head["name"]
+        values = registration_map(name, result.transform, result.backward, grid)
+        path = folder / f"map.{request.head['suffix']}"
+        if request.head["suffix"] == "png":
+            write_png(path, map_picture(name, values, world_unit(grid) if KINDS[name].unit else ""))
+        else:
+            write_image(path, values)
         return Message({}, (Parcel.of(path.read_bytes()),))

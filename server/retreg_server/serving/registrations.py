@@ -100,7 +100,7 @@ async def registration_transform(
     """
     job = await service.jobs.get(job_id)
     result_response(job)
-    return _download(await service.transform_file(job, format), f"transform.{format}")
+    return download(await service.transform_file(job, format), f"transform.{format}")
 
 
 @router.get("/{job_id}/warped", responses=content(BINARY))
@@ -110,7 +110,7 @@ async def registration_warped(
     """The moving image on the grid of the fixed one; the server must still have the image."""
     job = await service.jobs.get(job_id)
     result_response(job)
-    return _download(await service.warped_file(job, format), f"warped.{format}")
+    return download(await service.warped_file(job, format), f"warped.{format}")
 
 
 @router.delete("/{job_id}", status_code=204)
@@ -149,6 +149,7 @@ async def _events(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
             yield b"data: " + wire.dumps(status_message(job, status)) + b"\n\n"
 
 
-def _download(content: bytes, name: str) -> Response:
+def download(content: bytes, name: str) -> Response:
+    """A file to keep, under that name."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, headers=headers, media_type=BINARY)
