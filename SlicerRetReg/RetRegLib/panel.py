@@ -14,7 +14,7 @@ from RetRegLib.logic import Registration
 from RetRegLib.message_line import MessageLine
 from RetRegLib.order_section import OrderSection
 from RetRegLib.outcome import Outcome
-from RetRegLib.parameters import Parameters, parameter_node, read_parameters, write_parameters
+from RetRegLib.parameters import parameter_node, read_parameters, write_parameters
 from RetRegLib.refit_section import RefitSection
 from RetRegLib.replacing import clear_away, same_pair, wanted_again
 from RetRegLib.result_section import ResultSection
@@ -92,8 +92,8 @@ class Panel:
         self._draw()
 
     def _keep_parameters(self) -> None:
-        parameters: Parameters = self.order.parameters
-        write_parameters(parameter_node(self._scene), parameters)
+        if not (self._scene.IsClosing() or self._scene.IsImporting()):  # else read at the end
+            write_parameters(parameter_node(self._scene), self.order.parameters)
 
     def _register_or_cancel(self) -> None:
         if self._job is not None and not self._job.ended:
