@@ -31,7 +31,7 @@ from retreg_server.registration.spaces import NetInput, sample
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
 
 FINE_VOXELS = 128  # along the longest side of the smaller object
-FINEST = 0.7  # of the voxels of the coarser volume: there is nothing to be seen below
+FINEST = 1.0  # voxels of the coarser volume: there is nothing to be seen below
 LONGEST_STEP = 1.0  # voxels
 SETTLED = 0.01  # voxels: a smaller mean step ends a level
 SOLVER_ITERATIONS = 30
