@@ -56,6 +56,7 @@ class LocalEngine:
         from retreg_server.serving.catalogue import load_catalogue
 
         catalogue = load_catalogue(is_warm=True)
+        self.free()
         return catalogue.models, catalogue.failures
 
     def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
@@ -65,7 +66,7 @@ class LocalEngine:
         return engine.register(request, report)
 
     def free(self) -> None:
-        """Empty the caches of the device."""
+        """Empty the caches of the device and the heap."""
         from retreg_server.registration.device_memory import free_memory
 
         free_memory()
