@@ -70,10 +70,21 @@ def plan_of(folder: Path, python: str) -> InstallPlan:
     return InstallPlan(folder, ((*pip, "--target", str(folder), *source),), size)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder unless there is one. Raises ServerError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerError(
+            f"The folder {folder} cannot be made ({error.strerror}); check the disk and who may "
+            "write there."
+        ) from error
+
+
 def install(plan: InstallPlan, environment: Mapping[str, str], tell: Progress | None) -> None:
     """Run the commands of a plan; on failure and when tell raises, nothing is left."""
     shutil.rmtree(plan.folder, ignore_errors=True)
-    plan.folder.mkdir(parents=True)
+    make_folder(plan.folder)
     try:
         for command in plan.commands:
             _run(command, plan.folder, environment, tell)

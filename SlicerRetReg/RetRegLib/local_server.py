@@ -18,7 +18,7 @@ from retreg.client import Progress
 from retreg.errors import InputError, ServerError
 from retreg.server_process import SERVE, ServerProcess
 from RetRegLib.connection import Connection
-from RetRegLib.install import InstallPlan, default_folder, install, plan_of
+from RetRegLib.install import InstallPlan, default_folder, install, make_folder, plan_of
 
 STOP_TIMEOUT_S = 3.0
 PACKAGES_FIRST = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
@@ -78,7 +78,7 @@ class LocalServer:
             return self._connection
         if not self.is_installed():
             raise InputError("The server is not installed on this machine; install it first.")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         token = secrets.token_urlsafe(32)
         command = [self.python, "-c", RUN, str(self._packages), *SERVE, "--stop-grace-s", "1"]
         environment = self._clean() | {"RETREG_TOKEN": token}

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from retreg import Client
+from retreg import Client, Grid, Image
 from retreg.errors import Cancelled, InputError, ServerError
 
 SLICER_MODULE = Path(__file__).parents[2] / "SlicerRetReg"
@@ -119,6 +120,34 @@ def test_a_server_that_was_killed_is_reported_with_its_last_words(slicer, tmp_pa
     with pytest.raises(ServerError, match=r"ended unexpectedly.*the last words"):
         server.check(connection)
     assert not server.is_running
+
+
+def test_a_registration_with_a_server_that_died_tells_its_last_words(scene, tmp_path):
+    from RetRegLib.local_server import LocalServer
+    from RetRegLib.logic import Registration
+    from RetRegLib.volumes import volume_from_image
+
+    said = "import sys; print('out of paper', file=sys.stderr)"
+    logic = Registration()
+    logic.local_server = LocalServer(tmp_path, fake_python(tmp_path, said))
+    logic.start_local_server()
+    os.kill(logic.local_server._process._process.pid, signal.SIGKILL)
+    image = Image(np.zeros((1, 4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4)))
+    nodes = [volume_from_image(image, name, scene) for name in ("fixed", "moving")]
+    with pytest.raises(ServerError, match="out of paper"):
+        logic.register(*nodes)
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_sentence(slicer, tmp_path):
+    assert slicer
+    from RetRegLib.install import install
+    from RetRegLib.local_server import LocalServer
+
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ServerError, match="cannot be made"):
+        LocalServer(tmp_path / "file" / "server", fake_python(tmp_path, "")).start()
+    with pytest.raises(ServerError, match="cannot be made"):
+        install(plan_with(tmp_path / "file" / "packages"), os.environ, None)
 
 
 def test_when_slicer_is_killed_the_server_ends_by_itself(slicer, tmp_path):
