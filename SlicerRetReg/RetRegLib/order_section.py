@@ -95,7 +95,7 @@ class OrderSection:
             "transform": self.family,
             "smoothing": self.parameters.smoothing,
         }
-        given = {**self.parameters.options, **own}
+        given = {**self._options.values(), **own}
         return {name: value for name, value in given.items() if name in known}
 
     def wanted(self) -> Wanted:
@@ -132,8 +132,9 @@ class OrderSection:
         ui, model = self._ui, self.model
         for name, selector in self._selectors.items():
             quietly(selector, selector.setCurrentNode, getattr(self.parameters, name))
-        titles = [each.title for each in self._suitable()]
-        refill(ui.modelSelector, titles, titles.index(model.title) if model else -1)
+        suitable = self._suitable()
+        titles = [each.title for each in suitable]
+        refill(ui.modelSelector, titles, suitable.index(model) if model else -1)
         families = model.produces if model else ()
         names = [family_title(family) for family in families]
         refill(ui.familySelector, names, families.index(self.family) if families else -1)

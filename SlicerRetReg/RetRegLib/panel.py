@@ -141,6 +141,7 @@ class Panel:
     def _failed(self, error: RetRegError) -> None:
         self._draw()
         self.refit.resume()
+        self.server.look_after()
         self.line.complain(error)
 
     def _cancelled(self) -> None:

@@ -89,6 +89,14 @@ class ServerSection:
 
         self._run(Job(work, lambda *_: self._show_steps(steps), arrived, self._failed, self._draw))
 
+    def look_after(self) -> None:
+        """See whether the local server still lives, after something has failed."""
+        if self._runs_here and not self._logic.local_server.is_running:
+            self._logic.connection = None
+            self._forget()
+            self._ui.serverStatus.text = _("The local server has ended; start it again.")
+            self._ui.serverButton.collapsed = False
+
     def cancel(self) -> None:
         """Give up what is under way."""
         if self._errand is not None:

@@ -99,6 +99,15 @@ def test_the_order_reaches_the_server_as_it_was_made(ready):
     ]
 
 
+def test_options_of_another_model_are_not_sent(ready):
+    from dataclasses import replace
+
+    order = ready.panel.order
+    order.show(replace(order.parameters, model="gone", options={"looks": 77, "unknown": 1}))
+    assert order.model.name == "volume-model"
+    assert order.options() == {"transform": "affine", "smoothing": 0.1}
+
+
 def test_what_was_chosen_is_in_the_scene_and_comes_back_with_it(ready, slicer, scene, make_window):
     from RetRegLib.parameters import parameter_node, read_parameters
 
@@ -127,6 +136,22 @@ def test_what_was_chosen_is_in_the_scene_and_comes_back_with_it(ready, slicer, s
     assert again.ui.familySelector.currentIndex == 2
     assert again.ui.smoothingLabel.text == "∞ (affine)"
     assert again.panel.order.options()["looks"] == 7
+
+
+def test_opening_a_scene_shows_what_it_was_saved_with(ready, scene):
+    ready.ui.familySelector.setCurrentIndex(2)
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    saved = scene.GetSceneXMLString()
+    scene.Clear(0)
+    assert ready.ui.familySelector.currentIndex == 0
+    scene.SetLoadFromXMLString(1)
+    scene.SetSceneXMLString(saved)
+    scene.Import()
+    ui = ready.ui
+    chosen = [each.currentNode().GetName() for each in (ui.fixedSelector, ui.movingSelector)]
+    assert chosen == ["Fixed", "Moving"]
+    assert ui.familySelector.currentIndex == 2
 
 
 def test_damaged_parameters_become_the_defaults(application, scene):

@@ -93,6 +93,7 @@ class FakeLocalServer:
     def __init__(self, window, installed):
         self.window, self.installed = window, installed
         self.calls, self.gate, self.error = [], threading.Event(), None
+        self.is_running = False
         self.gate.set()
 
     def is_installed(self):
@@ -113,6 +114,7 @@ class FakeLocalServer:
         tell("starting", 0.0)
         if self.error:
             raise self.error
+        self.is_running = True
         return self.window.server.connection("http://127.0.0.1:1", "token")
 
     def stop(self):

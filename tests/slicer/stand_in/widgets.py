@@ -192,6 +192,7 @@ class qMRMLNodeComboBox(PythonQtStyle, QtWidgets.QComboBox):
         self._changed()
         index = self.findData(node.GetID() if node else "")
         self.setCurrentIndex(max(index, 0))
+        self._index_changed()  # also when signals are blocked
 
     def _fits(self, node: Any) -> bool:
         own = self.__dict__
@@ -203,7 +204,7 @@ class qMRMLNodeComboBox(PythonQtStyle, QtWidgets.QComboBox):
     def _changed(self) -> None:
         own = self.__dict__
         wanted = own["_node_id"]
-        self.blockSignals(True)
+        blocked = self.blockSignals(True)
         self.clear()
         if own["_none"]:
             self.addItem(own["_none_text"], "")
@@ -214,7 +215,7 @@ class qMRMLNodeComboBox(PythonQtStyle, QtWidgets.QComboBox):
                 self.addItem(node.GetName(), node.GetID())
         first = 0 if own["_none"] else -1  # the real one selects nothing by itself
         self.setCurrentIndex(max(self.findData(wanted), first))
-        self.blockSignals(False)
+        self.blockSignals(blocked)
         self._index_changed()
 
     def _index_changed(self, _index: int = 0) -> None:
