@@ -15,6 +15,7 @@ import vtk
 from vtk.util import numpy_support
 
 from retreg.errors import InputError
+from retreg.field_lattice import composed_field
 from retreg.geometry import Grid
 from retreg.splines import CHUNK, distance_factors
 from retreg.transforms import (
@@ -52,9 +53,9 @@ def transform_node(transform: Transform, name: str, scene: Node, grid: Grid | No
 
     Affine transforms become a vtkMRMLLinearTransformNode; thin-plate splines of at most
     MAX_SPLINE_POINTS points a vtkMRMLTransformNode that holds the spline itself; everything else
-    a vtkMRMLGridTransformNode: fields as they are, others sampled on grid (that of the fixed
-    image; splines know where their points are). Raises InputError without a grid where one is
-    needed.
+    a vtkMRMLGridTransformNode: fields, with affines around them, as they are, others sampled on
+    grid (that of the fixed image; splines know where their points are). Raises InputError without
+    a grid where one is needed.
     """
     carrier = _carrier(transform, grid)
     if isinstance(carrier, vtk.vtkLinearTransform):
@@ -130,7 +131,8 @@ def _carrier(transform: Transform, grid: Grid | None) -> Any:
         return _spline_carrier(transform)
     if isinstance(transform, DisplacementField):
         return _grid_carrier(transform)
-    return _grid_carrier(as_field(transform, _padded(grid or _domain(transform))))
+    around = _padded(grid or _domain(transform))
+    return _grid_carrier(composed_field(transform, around) or as_field(transform, around))
 
 
 def is_native(transform: Transform, at_most: int = MAX_SPLINE_POINTS) -> bool:

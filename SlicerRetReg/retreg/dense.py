@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from retreg.field_lattice import FieldLattice
 from retreg.geometry import Grid, apply_matrix
 from retreg.lattice import Lattice, linear_weights
 from retreg.spline_lattice import SplineLattice
@@ -25,10 +26,14 @@ def voxel_map(transform: Transform, grid: Grid, frame: np.ndarray) -> VoxelMap:
     """The moving points of all voxel centres of grid, in the frame (4, 4) from the moving world.
 
     Thin-plate splines keep a bound of TOLERANCE_VOXELS of the smallest spacing of grid (see
-    SplineLattice); everything else is sampled as by as_field.
+    SplineLattice), fields parallel to grid are exact (FieldLattice); everything else is sampled as
+    by as_field.
     """
     if isinstance(transform, ThinPlateSpline) and transform.bends:
         return SplineLattice.of(transform.spline, grid, _tolerance_mm(grid), frame)
+    exact = FieldLattice.of(transform, grid, frame)
+    if exact is not None:
+        return exact
     field = as_field(transform, grid)
     moved = apply_matrix(frame, field.grid.lattice() + field.vectors_mm.reshape(3, -1).T)
     nodes = np.ascontiguousarray(moved.T).reshape(3, *field.grid.shape)
@@ -43,6 +48,9 @@ def displacements(transform: Transform, grid: Grid) -> np.ndarray:
     """
     if isinstance(transform, ThinPlateSpline) and transform.bends:
         return SplineLattice.of(transform.spline, grid, _tolerance_mm(grid)).whole()
+    exact = FieldLattice.of(transform, grid, None)
+    if exact is not None:
+        return exact.whole()
     field = as_field(transform, grid)
     over_i, over_j, over_k = (linear_weights(grid, field.grid, axis) for axis in range(3))
     lattice = Lattice(field.vectors_mm, (over_i, over_j, over_k))
