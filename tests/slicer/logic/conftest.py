@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +41,16 @@ def logic(new_logic, server) -> Any:
     return new_logic(server.url)
 
 
+@pytest.fixture(scope="session")
+def seeds() -> Iterator[int]:
+    """Another one for each volume, so that the server has not seen it yet."""
+    return itertools.count(1000)
+
+
 @pytest.fixture
-def nodes(scene, slicer) -> tuple[Any, Any]:
+def nodes(scene, slicer, seeds) -> tuple[Any, Any]:
     """A fixed and a moving volume, each with a file; the moving one under a transform."""
-    pair = (a_volume(scene, "fixed", 1), a_volume(scene, "moving", 2))
+    pair = tuple(a_volume(scene, name, next(seeds)) for name in ("fixed", "moving"))
     for node in pair:
         storage = node.CreateDefaultStorageNode()
         scene.AddNode(storage)
