@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "SlicerRetReg"
 STAND_IN = Path(__file__).with_name("cmake")
 INSTALLED = Path("lib/qt-scripted-modules")
-NOT_INSTALLED = ("CMakeLists.txt", "Testing/")
+NOT_INSTALLED = ("CMakeLists.txt", "Testing/", "retreg/py.typed")
 IMPORT_ALL = """
 import importlib, sys
 of_the_application = "qt", "ctk", "slicer.i18n"
