@@ -117,9 +117,9 @@ def show_outcome(
     check_wanted(wanted, fixed, moving)
     scene = fixed.GetScene()
     with all_or_nothing(scene) as undo:
-        undo.later(Views.of(scene).restore)
-        builder = _Builder(result, fixed, moving, wanted, undo)
-        outcome = builder.build()
+        views = Views.of(scene)
+        undo.later(views.restore)
+        outcome = _Builder(result, fixed, moving, wanted, undo).build(views)
         show_overlay(fixed, moving)
     return outcome
 
@@ -171,7 +171,7 @@ class _Builder:
         self.grid = grid_of_volume(fixed)
         self.title = f"{moving.GetName()} to {fixed.GetName()}"
 
-    def build(self) -> Outcome:
+    def build(self, views: Views) -> Outcome:
         """All nodes, with the moving volume under the transform."""
         warped = self._warped()
         transform = self._transform()
@@ -186,7 +186,8 @@ class _Builder:
             "metrics": self._metrics(),
             "provenance": self._provenance(),
         }
-        caretaker = Caretaker(self.scene, transform, placement, tuple(made.values()))
+        back = partial(views.restore, (self.fixed, self.moving, warped))
+        caretaker = Caretaker(self.scene, transform, placement, tuple(made.values()), back)
         self.undo.later(caretaker.retire)
         folder = self._folder([*made.values(), placement.own])
         carrier = transform.GetTransformFromParent()
@@ -333,6 +334,8 @@ def check_wanted(wanted: Wanted, fixed: Node, moving: Node) -> None:
         node = getattr(wanted, name)
         if node is None:
             continue
+        if node.GetScene() is None:
+            raise InputError(f"{node.GetName()} is no longer there; choose another one or none.")
         exact = name == "warped"
         if not (node.GetClassName() == kind if exact else node.IsA(kind)):
             raise InputError(

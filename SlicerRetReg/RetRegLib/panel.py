@@ -132,7 +132,7 @@ class Panel:
     def _done(self, outcome: Outcome) -> None:
         self._draw()
         self.line.clear()
-        if self.outcome is not None and same_pair(self.outcome, self.order.parameters):
+        if self.outcome is not None and same_pair(self.outcome, outcome):
             clear_away(self.outcome, outcome)
         self.outcome = outcome
         self.refit.show(outcome, self.order.parameters.smoothing)

@@ -12,9 +12,11 @@ from RetRegLib.outcome import Outcome, Wanted
 from RetRegLib.parameters import Parameters
 
 
-def same_pair(outcome: Outcome, order: Parameters) -> bool:
-    """Whether an order is for the images that an outcome registered."""
-    return order.fixed is outcome.fixed and order.moving is outcome.moving
+def same_pair(outcome: Outcome | None, other: Parameters | Outcome) -> bool:
+    """Whether another order or outcome is for the images that an outcome registered."""
+    if outcome is None:
+        return False
+    return other.fixed is outcome.fixed and other.moving is outcome.moving
 
 
 def wanted_again(wanted: Wanted, outcome: Outcome) -> Wanted:

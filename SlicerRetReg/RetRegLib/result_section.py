@@ -116,9 +116,13 @@ class ResultSection:
                 node.SetDisplayVisibility(shown)
 
     def _undo(self) -> None:
-        if self._outcome:
-            remove_outcome(self._outcome)
-            self._on_undone()
+        outcome = self._outcome
+        if outcome is None:
+            return
+        remove_outcome(outcome)
+        if outcome.fixed.GetScene() is not None and outcome.moving.GetScene() is not None:
+            show_overlay(outcome.fixed, outcome.moving, self._ui.fadeSlider.value)
+        self._on_undone()
 
 
 def _how(outcome: Outcome) -> str:

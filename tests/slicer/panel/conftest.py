@@ -180,9 +180,9 @@ def module(application: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def make_window(
-    module: Any, application: Any, monkeypatch: pytest.MonkeyPatch
+    module: Any, application: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> Iterator[Callable[[], Window]]:
-    """Opens the module's widget; closed at the end of the test."""
+    """Opens the module's widget; closed at the end of the test, when no exception has escaped."""
     import qt
     from stand_in.widgets import WIDGETS
 
@@ -222,6 +222,7 @@ def make_window(
         window.server.gate.set()
         window.widget.cleanup()
         window.widget.parent.setVisible(False)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.fixture

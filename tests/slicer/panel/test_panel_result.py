@@ -113,6 +113,26 @@ def test_undo_removes_the_result_and_puts_the_image_back(done, volumes):
     assert "was removed" in done.message
 
 
+def test_after_undo_the_views_show_both_images_again(done, scene, volumes):
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    done.press("checkerboardButton")
+    assert view.GetBackgroundVolumeID() != volumes[0].GetID()
+    done.press("undoButton")
+    assert view.GetBackgroundVolumeID() == volumes[0].GetID()
+    assert view.GetForegroundVolumeID() == volumes[1].GetID()
+
+
+def test_a_result_deleted_while_it_is_being_replaced_ends_in_a_sentence(done, scene):
+    done.server.gate.clear()
+    done.press("registerButton")
+    done.until(lambda: "Comparing" in done.message)
+    scene.RemoveNode(done.panel.outcome.transform)
+    done.server.gate.set()
+    done.until(lambda: not done.panel.busy)
+    assert "is no longer there" in done.message
+    assert done.panel.outcome is None
+
+
 def test_a_result_deleted_elsewhere_is_forgotten(done, scene):
     scene.RemoveNode(done.panel.outcome.transform)
     assert done.panel.outcome is None

@@ -54,7 +54,9 @@ def test_a_pair_is_registered_and_a_server_that_dies_leaves_a_sentence(real, sce
     assert np.median(off) < 1.0
     assert "<b>Accepted.</b>" in real.ui.verdictLabel.text
 
-    real.widget.logic.local_server._process._process.kill()
+    process = real.widget.logic.local_server._process._process
+    process.kill()
+    process.wait()
     start = time.monotonic()
     real.press("registerButton")
     real.until(lambda: not real.panel.busy, PATIENCE_S)
