@@ -16,6 +16,9 @@ HELP = "measure accuracy, verdicts and time of the models on a folder of test im
 DEFAULT_MODELS = {
     "retina": ("fundus-sift", "auto-fundus"),
     "brain": ("elastix-affine", "auto-brain"),
+    "brain-deformable": (
+        "ants-syn", "elastix-bspline", "auto-brain:affine", "auto-brain:deformable"
+    ),
 }
 EXIT_INTERRUPTED = 130
 
@@ -38,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         help="models to compare, MODEL or MODEL:TRANSFORM; times are relative to the first one. "
-        "Baselines: identity, sift-homography, elastix-affine",
+        "Baselines: identity, sift-homography, elastix-affine, elastix-bspline, ants-syn",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the report (default: evaluate-BENCHMARK)"
@@ -135,9 +138,13 @@ def _chosen_cases(
     benchmark: str, data: Path, pairs: int | None, sets: list[str] | None
 ) -> list[Case]:
     from retreg_server.evaluation.brain import brain_cases
+    from retreg_server.evaluation.brain_deformable import deformable_cases
     from retreg_server.evaluation.retina import retina_cases
 
-    cases = (retina_cases if benchmark == "retina" else brain_cases)(data, pairs)
+    makers = {
+        "retina": retina_cases, "brain": brain_cases, "brain-deformable": deformable_cases
+    }
+    cases = makers[benchmark](data, pairs)
     known = list(dict.fromkeys(case.benchmark_set for case in cases))
     unknown = set(sets or ()) - set(known)
     if unknown:

@@ -14,7 +14,7 @@ from retreg.resample import resample
 from retreg.transforms import Affine, Chain, Transform
 from retreg_server.evaluation.cases import Case, Pair
 from retreg_server.evaluation.cost import Cost, measured
-from retreg_server.evaluation.metrics import landmark_distances, mean_dice
+from retreg_server.evaluation.metrics import folding, landmark_distances, mean_dice
 from retreg_server.evaluation.peers import Method
 
 NAN = float("nan")
@@ -26,7 +26,8 @@ class Row:
 
     error, initial_error: the statistic of the case, in the unit of the benchmark (pixels of a
     1000-pixel picture, or mm), after and before. mean, median, largest: the errors of the points
-    in pixels of the picture itself, or mm. dice, initial_dice: over the labels shared by both.
+    in pixels of the picture itself, or mm. folding: share of the voxels of a volume at which a
+    transform that bends folds. dice, initial_dice: over the labels shared by both.
     message: why there is no transform. verdict is empty for methods that give none.
     """
 
@@ -41,6 +42,7 @@ class Row:
     mean: float = NAN
     median: float = NAN
     largest: float = NAN
+    folding: float = NAN
     dice: float = NAN
     initial_dice: float = NAN
     verdict: str = ""
@@ -114,7 +116,7 @@ def _sentence(error: Exception) -> str:
 
 def scores_of(case: Case, pair: Pair, transform: Transform) -> dict[str, float]:
     """The measures of a row that compare a transform with the truth of the pair."""
-    scores = _overlap(pair, transform)
+    scores = _overlap(pair, transform) | {"folding": _folding(pair, transform)}
     if len(pair.fixed_points) == 0:
         return scores | {"initial_error": NAN}
     to_original = Chain((transform, pair.original_from_moving))
@@ -130,6 +132,12 @@ def scores_of(case: Case, pair: Pair, transform: Transform) -> dict[str, float]:
         "median": float(np.median(after)),
         "largest": float(after.max()),
     }
+
+
+def _folding(pair: Pair, transform: Transform) -> float:
+    if pair.fixed.is_picture or isinstance(transform, Affine):
+        return NAN
+    return folding(transform, pair.fixed.grid)
 
 
 def _overlap(pair: Pair, transform: Transform) -> dict[str, float]:

@@ -80,7 +80,7 @@ def brain_cases(data: Path, limit: int | None = None) -> list[Case]:
     return checked_cases(cases, data, "brain/openms_mni, brain/malf_oasis and others")
 
 
-def _found(folder: Path, names: Sequence[str]) -> list[Volume]:
+def volumes_in(folder: Path, names: Sequence[str]) -> list[Volume]:
     """The volumes of those names, in alphabetical order for patterns; missing ones are left out."""
     paths = [path for name in names for path in sorted(folder.glob(f"{name}.nii.gz"))]
     return [Volume(path) for path in paths]
@@ -124,7 +124,7 @@ def _contrast(folder: Path) -> list[Case]:
     return [
         case
         for subfolder, names in ALIGNED
-        for fixed, moving in permutations(_found(folder / subfolder, names), 2)
+        for fixed, moving in permutations(volumes_in(folder / subfolder, names), 2)
         for case in _in_every_bin(
             "contrast",
             f"{fixed.name}-{moving.name}",
@@ -135,7 +135,7 @@ def _contrast(folder: Path) -> list[Case]:
 
 def _same_brain(folder: Path) -> list[Case]:
     """Every volume with its own turned copy, in two of the four ranges of angles."""
-    volumes = _found(folder, (*SINGLE, f"{CLINICAL}/*"))
+    volumes = volumes_in(folder, (*SINGLE, f"{CLINICAL}/*"))
     return [
         case
         for number, volume in enumerate(volumes)
@@ -152,7 +152,7 @@ def _head_and_brain(folder: Path) -> list[Case]:
     """A whole head and a stripped brain, both ways; judged inside the brain."""
     cases = []
     for head_name, brain_name in HEAD_AND_BRAIN:
-        found = _found(folder, (head_name, brain_name))
+        found = volumes_in(folder, (head_name, brain_name))
         if len(found) == 2:
             for fixed, moving in permutations(found):
                 name = f"{fixed.name}-{moving.name}"
@@ -183,7 +183,7 @@ def _clinical(folder: Path) -> list[Case]:
 def _clinical_cases(
     folder: Path, fixed: str, moving: str, steps: tuple[tuple[str, bool], ...]
 ) -> list[Case]:
-    found = _found(folder, (fixed, moving))
+    found = volumes_in(folder, (fixed, moving))
     if len(found) < 2:
         return []
 
@@ -218,27 +218,31 @@ def _itk_affine(path: Path, inverse: bool) -> Affine:
 def _labelled(folder: Path) -> list[Case]:
     """Brains of different people with manual labels; the moving one turned by up to 150 degrees."""
     cases = []
-    for fixed, moving in permutations(_found(folder, ["*_SS"]), 2):
+    for fixed, moving in permutations(volumes_in(folder, ["*_SS"]), 2):
         people = fixed.name.removesuffix("_SS"), moving.name.removesuffix("_SS")
         if set(people) != SAME_PERSON:
             name = f"{people[0]}-{people[1]}"
             angle = float(random_for(f"angle {name}").uniform(0, DICE_ANGLE))
-            load = partial(_labelled_pair, folder, people, angle)
+            load = partial(_turned_people, folder, people, angle)
             label = f"{name} {angle:.0f}°"
             cases.append(Case("subjects", label, load, angle_deg=angle))
     return cases
 
 
-def _labelled_pair(folder: Path, people: tuple[str, str], angle_deg: float) -> Pair:
+def _turned_people(folder: Path, people: tuple[str, str], angle_deg: float) -> Pair:
+    return _turned(labelled_pair(folder, people), f"{people[0]} {people[1]}", angle_deg)
+
+
+def labelled_pair(folder: Path, people: tuple[str, str]) -> Pair:
+    """The brains of two people, fixed and moving, with their labels, as they lie."""
     images = [read_image(folder / f"{person}_SS.nii.gz") for person in people]
     labels = [read_image(folder / f"{person}_glm.nii.gz") for person in people]
-    pair = Pair(images[0], images[1], fixed_labels=labels[0], original_labels=labels[1])
-    return _turned(pair, f"{people[0]} {people[1]}", angle_deg)
+    return Pair(images[0], images[1], fixed_labels=labels[0], original_labels=labels[1])
 
 
 def _no_brain(folder: Path) -> list[Case]:
     """Volumes against noise, black, and smooth blobs without anatomy; in both roles."""
-    volumes = _found(folder, WRONG_FOR)
+    volumes = volumes_in(folder, WRONG_FOR)
     return [case for volume in volumes for case in _against_nothing(volume)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.image import Image
-from retreg.transforms import Affine
+from retreg.transforms import Affine, Transform
 
 NO_POINTS = np.zeros((0, 3))
 
@@ -20,10 +20,10 @@ NO_POINTS = np.zeros((0, 3))
 class Pair:
     """Two images, and the truth about them.
 
-    moving may be a turned copy of an original picture or volume; original_from_moving takes its
-    world back to that of the original, where errors are measured, so that turning and scaling
-    change the task but not the ruler. fixed_points, original_points: corresponding (n, 3) LPS mm,
-    empty when none are known. error_unit_mm: the length that the reported errors count in.
+    moving may be a turned or warped copy of an original picture or volume; original_from_moving
+    takes its world back to that of the original, where errors are measured, so that turning and
+    scaling change the task but not the ruler. fixed_points, original_points: corresponding (n, 3)
+    LPS mm, empty when none are known. error_unit_mm: the length in which errors are reported.
     fixed_labels, original_labels: label maps of the fixed and of the original moving image.
     """
 
@@ -31,7 +31,7 @@ class Pair:
     moving: Image
     fixed_points: np.ndarray = field(default_factory=NO_POINTS.copy)
     original_points: np.ndarray = field(default_factory=NO_POINTS.copy)
-    original_from_moving: Affine = field(default_factory=Affine.identity)
+    original_from_moving: Transform = field(default_factory=Affine.identity)
     error_unit_mm: float = 1.0
     fixed_labels: Image | None = None
     original_labels: Image | None = None

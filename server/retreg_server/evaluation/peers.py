@@ -9,17 +9,25 @@ from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, Scalar
 from retreg.transforms import Affine, Transform
+from retreg_server.evaluation.ants_syn import ants_is_installed, ants_syn
 from retreg_server.evaluation.cost import Cost
-from retreg_server.evaluation.elastix import ElastixAffine, elastix_is_installed
+from retreg_server.evaluation.elastix import (
+    elastix_affine,
+    elastix_bspline,
+    elastix_is_installed,
+)
+from retreg_server.evaluation.global_start import after_affine
+from retreg_server.evaluation.peer_worker import PeerWorker, Register
 from retreg_server.evaluation.sift import sift_homography
-from retreg_server.registration.engine import register
+from retreg_server.registration.engine import register as run_engine
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import FACTORIES, get_model
 
-ELASTIX_MISSING = (
-    "elastix-affine is left out because itk-elastix is not installed; install the extra 'peers' "
-    "of this project to compare with it."
-)
+INSTALLED = {
+    "elastix-affine": ("itk-elastix", elastix_is_installed),
+    "elastix-bspline": ("itk-elastix", elastix_is_installed),
+    "ants-syn": ("antspyx", ants_is_installed),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +58,8 @@ def method_by_name(name: str, family: str | None = None) -> Method:
         "identity": lambda: _identity,
         "sift-homography": lambda: _sift_homography,
         "elastix-affine": _elastix_affine,
+        "elastix-bspline": lambda: _deformable("elastix", elastix_bspline),
+        "ants-syn": lambda: _deformable("ANTs", ants_syn),
     }
     if base in baselines and not own_family:
         return baselines[base]()
@@ -61,7 +71,13 @@ def method_by_name(name: str, family: str | None = None) -> Method:
 
 def is_missing(name: str) -> str:
     """The sentence that tells why a baseline cannot run here, or nothing."""
-    return ELASTIX_MISSING if name == "elastix-affine" and not elastix_is_installed() else ""
+    package, is_installed = INSTALLED.get(name, ("", None))
+    if is_installed is None or is_installed():
+        return ""
+    return (
+        f"{name} is left out because {package} is not installed; install the extra 'peers' of "
+        "this project to compare with it."
+    )
 
 
 def _model(name: str, family: str | None) -> Method:
@@ -69,7 +85,7 @@ def _model(name: str, family: str | None) -> Method:
     complete_options(get_model(name).info, options)
 
     def run(fixed: Image, moving: Image) -> Answer:
-        result = register(RegistrationRequest(fixed, moving, name, options))
+        result = run_engine(RegistrationRequest(fixed, moving, name, options))
         quality = result.quality
         return Answer(result.transform, quality.verdict, quality.reason, quality.numbers)
 
@@ -85,10 +101,21 @@ def _sift_homography(fixed: Image, moving: Image) -> Answer:
 
 
 def _elastix_affine() -> Method:
-    elastix = ElastixAffine()
+    worker = PeerWorker("elastix", elastix_affine)
 
     def run(fixed: Image, moving: Image) -> Answer:
-        transform, cost = elastix(fixed, moving)
+        matrix, cost = worker(fixed, moving)
+        return Answer(Affine(matrix), cost=cost)
+
+    return run
+
+
+def _deformable(name: str, register: Register) -> Method:
+    """A deformable baseline after the affine of auto-brain, whose cost is counted in."""
+    worker = PeerWorker(name, register)
+
+    def run(fixed: Image, moving: Image) -> Answer:
+        transform, cost = after_affine(worker, fixed, moving)
         return Answer(transform, cost=cost)
 
     return run

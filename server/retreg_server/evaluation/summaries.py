@@ -58,7 +58,7 @@ def fire_errors(rows: Sequence[Row]) -> dict[str, str]:
 
 def brain_errors(rows: Sequence[Row]) -> dict[str, str]:
     """Mean distances to the true transform in mm, also for each range of the known angle."""
-    measures = _errors("mm", BRAIN_FAILURE_MM, (1, 2), rows)
+    measures = _errors("mm", BRAIN_FAILURE_MM, (1, 2), rows) | _folds(rows)
     for label, members in _by_angle(rows):
         errors = errors_of(members)
         within = percent(error <= 2 for error in errors)
@@ -73,7 +73,7 @@ def overlaps(rows: Sequence[Row]) -> dict[str, str]:
         "mean Dice": f"{np.mean(_dices(rows)):.3f}",
         "lowest Dice": f"{min(_dices(rows)):.3f}",
         "initial mean Dice": f"{np.nanmean([row.initial_dice for row in rows]):.3f}",
-    }
+    } | _folds(rows)
     for label, members in _by_angle(rows):
         measures[f"{label}: mean Dice"] = f"{np.mean(_dices(members)):.3f}"
     return measures
@@ -188,6 +188,12 @@ def _errors(
     for bound in bounds:
         measures[f"within {bound} {unit}"] = percent(error <= bound for error in errors)
     return measures
+
+
+def _folds(rows: Sequence[Row]) -> dict[str, str]:
+    """The worst pair; nothing for transforms that cannot fold."""
+    shares = [row.folding for row in rows if math.isfinite(row.folding)]
+    return {"folded voxels, worst pair": f"{100 * max(shares):.4f} %"} if shares else {}
 
 
 def _by_angle(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

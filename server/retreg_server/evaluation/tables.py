@@ -73,7 +73,7 @@ def models_of(rows: Sequence[Row]) -> tuple[str, ...]:
 def _summary_of(members: Sequence[Row], benchmark: str) -> Summary:
     if any(math.isfinite(row.initial_dice) for row in members):
         return overlaps
-    if benchmark == "brain":
+    if benchmark != "retina":
         return brain_errors
     return fire_errors if members[0].benchmark_set == "fire" else retina_errors
 
