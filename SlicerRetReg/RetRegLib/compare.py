@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,18 +33,23 @@ class Views:
             tuple(
                 (
                     view,
-                    tuple(getattr(view, f"Get{layer}VolumeID")() for layer in _LAYERS),
+                    tuple(_volume(view, layer) for layer in _LAYERS),
                     view.GetForegroundOpacity(),
                 )
                 for view in _views(scene)
             )
         )
 
-    def restore(self) -> None:
-        """Show it again."""
+    def restore(self, instead_of: Collection[str] | None = None) -> None:
+        """Show it again; instead_of: only in views that show no volumes but those of these IDs."""
         for view, volumes, opacity in self.shown:
+            scene = view.GetScene()
+            shown = {_volume(view, layer) for layer in _LAYERS} - {None}
+            if scene is None or (instead_of is not None and not shown <= set(instead_of)):
+                continue
             for layer, volume in zip(_LAYERS, volumes, strict=True):
-                getattr(view, f"Set{layer}VolumeID")(volume)
+                there = volume is not None and scene.GetNodeByID(volume) is not None
+                getattr(view, f"Set{layer}VolumeID")(volume if there else None)
             view.SetForegroundOpacity(opacity)
 
 
@@ -104,6 +110,12 @@ def _longest(transform: Node, grid: Grid) -> float:
     points = flipped(grid.coarsened(max(1, max(grid.size) // 8)).lattice())
     moved = np.array([world.TransformPoint(point) for point in points])
     return float(np.linalg.norm(moved - points, axis=1).max())
+
+
+def _volume(view: Node, layer: str) -> str | None:
+    """The identity of the volume in a layer of a slice view, unless it has gone."""
+    volume: str | None = getattr(view, f"Get{layer}VolumeID")()
+    return volume if volume and view.GetScene().GetNodeByID(volume) is not None else None
 
 
 def _views(scene: Node) -> list[Node]:

@@ -24,6 +24,14 @@ class PairsNow:
     fixed: Keypoints
     moving: Keypoints
 
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing has changed."""
+        return isinstance(other, PairsNow) and self._facts() == other._facts()
+
+    def _facts(self) -> tuple[object, ...]:
+        points = self.fixed.points.tobytes(), self.moving.points.tobytes()
+        return self.labels, *points, self.weights.tobytes()
+
     @property
     def weights(self) -> np.ndarray:
         """(n,) weights with which they are fitted: 0 for those that are unselected."""

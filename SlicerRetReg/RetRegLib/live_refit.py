@@ -85,6 +85,7 @@ class LiveRefit:
         self._moving_grid = grid_of_volume(outcome.moving, outcome.transform)
         self._judge = LocalJudge.of(outcome.result, self._fixed_grid)
         self._pairs = KeypointPairs(outcome.fixed_keypoints, outcome.moving_keypoints)
+        self._fitted = self._pairs.now()
         self._dragged: Node | None = None
         self._settled, self._busy, self._resting_until = True, False, 0.0
         known = transform_of(outcome.transform) if outcome.is_edited else outcome.result.transform
@@ -119,7 +120,8 @@ class LiveRefit:
             fill_markups(self._outcome.fixed_keypoints, result.fixed_keypoints)
             fill_markups(self._outcome.moving_keypoints, result.moving_keypoints)
             self._pairs.begin()
-        self._tell(self._described(result.transform, self._pairs.now(), time.perf_counter()))
+        self._fitted = self._pairs.now()
+        self._tell(self._described(result.transform, self._fitted, time.perf_counter()))
 
     def settle(self) -> None:
         """Show exactly what was fitted.
@@ -143,16 +145,22 @@ class LiveRefit:
     def _changed(self, node: Node, _caller: Any, _event: str) -> None:
         if self._busy or (self._dragged is not None and time.perf_counter() < self._resting_until):
             return
+        self._follow(node)
+
+    def _follow(self, node: Node) -> None:
         with self._quiet():
             self._pairs.follow(node)
-        self._fit()
+        if self._pairs.now() != self._fitted:
+            self._fit()
 
     def _drag_begins(self, node: Node, _caller: Any, _event: str) -> None:
         self._dragged = node
 
-    def _drag_ends(self, node: Node, caller: Any, event: str) -> None:
+    def _drag_ends(self, node: Node, _caller: Any, _event: str) -> None:
         self._dragged = None
-        self._changed(node, caller, event)
+        self._follow(node)  # a mere click changes nothing
+        if not self._settled:
+            self._tell(self.refit)
         if is_native(self.refit.transform):
             self.settle()
         elif not self._settled:
@@ -161,7 +169,8 @@ class LiveRefit:
 
     def _fit(self) -> None:
         start = time.perf_counter()
-        pairs = self._flattened(self._pairs.now())
+        self._fitted = self._pairs.now()
+        pairs = self._flattened(self._fitted)
         points = pairs.fixed.points, pairs.moving.points
         try:
             transform = fit(self.family, *points, pairs.weights, self.smoothing)

@@ -7,6 +7,7 @@ the folder, or the transform alone, puts the moving volume back where it was.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -186,8 +187,13 @@ class _Builder:
             "metrics": self._metrics(),
             "provenance": self._provenance(),
         }
-        back = partial(views.restore, (self.fixed, self.moving, warped))
-        caretaker = Caretaker(self.scene, transform, placement, tuple(made.values()), back)
+        registered = {self.fixed.GetID(), self.moving.GetID()}
+
+        def show_again(made: Collection[str]) -> None:
+            views.restore(registered.union(made))
+
+        nodes = tuple(made.values())
+        caretaker = Caretaker(self.scene, transform, placement, nodes, show_again)
         self.undo.later(caretaker.retire)
         folder = self._folder([*made.values(), placement.own])
         carrier = transform.GetTransformFromParent()

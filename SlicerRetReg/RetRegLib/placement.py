@@ -7,7 +7,7 @@ too; then the moving image gets a transform of its own that places it as before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,15 +71,23 @@ def _placed(node: Node, transform: Node, undo: Undo, own: Node | None = None) ->
 class Caretaker:
     """Tidies up when nodes of a result are removed, by whom and how ever.
 
-    The moving image returns to its former place when the transform goes, and display nodes leave
-    with the nodes that they show. The scene keeps the caretaker alive, until nothing is left.
+    When the transform goes, the moving image returns to its former place, and show_again is called
+    with the IDs of all nodes of the result. Display nodes leave with the nodes that they show. The
+    scene keeps the caretaker alive, until nothing is left.
     """
 
     def __init__(
-        self, scene: Node, transform: Node, placement: Placement, made: Sequence[Node]
+        self,
+        scene: Node,
+        transform: Node,
+        placement: Placement,
+        made: Sequence[Node],
+        show_again: Callable[[Collection[str]], object],
     ) -> None:
         self._scene, self._transform, self._placement = scene, transform, placement
+        self._show_again = show_again
         self._made = [node for node in (*made, placement.own) if node is not None]
+        self._known = {node.GetID() for node in self._made}
         self._observer = scene.AddObserver(
             slicer.vtkMRMLScene.NodeRemovedEvent, partial(_on_removed, self)
         )
@@ -87,6 +95,7 @@ class Caretaker:
     def watch(self, node: Node) -> None:
         """Look after another node."""
         self._made.append(node)
+        self._known.add(node.GetID())
 
     def tidy(self) -> None:
         """See what has been removed, and remove what belonged to it."""
@@ -99,6 +108,7 @@ class Caretaker:
             return
         if self._transform in gone:
             self._placement.restore()
+            self._show_again(self._known)
             if self._placement.own is not None:
                 self._remove(self._placement.own)
         for node in gone:

@@ -13,6 +13,7 @@ from scene_content import (
     LARGE_GRID,
     MOVING_GRID,
     PICTURE_GRID,
+    field,
     mapped_from_world,
     points_in,
     result_of,
@@ -345,6 +346,17 @@ def test_a_moving_point_is_dragged_on_an_image_that_stays_still(bench: Bench) ->
     place = np.array(bench.moving.GetNthControlPointPosition(5)) * SIGNS
     np.testing.assert_allclose(place, transform(shown_place[None])[0], atol=1e-6)
     np.testing.assert_allclose(bench.shown(bench.probes), bench.expected()(bench.probes), atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_a_mere_click_changes_nothing(scene: Any, which: str) -> None:
+    bench = Bench(scene, result_of(field(), points_in(FIXED_GRID, 20)))
+    points = getattr(bench, which)
+    bench.begin(points)
+    points.SetNthControlPointPosition(5, points.GetNthControlPointPosition(5))
+    bench.end(points)
+    assert bench.told == []
+    assert not bench.outcome.is_edited
 
 
 def test_a_moving_list_that_was_taken_out_follows_at_once(bench: Bench) -> None:

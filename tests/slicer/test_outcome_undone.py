@@ -147,24 +147,15 @@ def test_removing_the_outcome_restores_the_scene(
     from RetRegLib.compare import show_deformation
     from RetRegLib.outcome import remove_outcome, show_outcome
 
-    before, items = nodes_and_parents(scene), folders(scene, slicer)
+    before, items = state(scene), folders(scene, slicer)
     outcome = show_outcome(result, *pair)
     show_deformation(outcome.transform, pair[0], "grid")
     show_checkerboard(outcome)
     assert node_ids(scene) > set(before)
     remove_outcome(outcome)
-    assert nodes_and_parents(scene) == before
+    assert state(scene) == before
     assert folders(scene, slicer) == items
     remove_outcome(outcome)  # again does no harm
-
-
-def nodes_and_parents(scene: Any) -> dict[str, Any]:
-    """As state, but without what the slice views show."""
-    return {
-        identity: facts
-        for identity, facts in state(scene).items()
-        if "SliceComposite" not in facts[1]
-    }
 
 
 def test_deleting_the_folder_by_hand_does_the_same(
@@ -172,11 +163,11 @@ def test_deleting_the_folder_by_hand_does_the_same(
 ) -> None:
     from RetRegLib.outcome import show_outcome
 
-    before = nodes_and_parents(scene)
+    before = state(scene)
     outcome = show_outcome(result, *pair)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     hierarchy.RemoveItem(outcome.folder, True, True)
-    assert nodes_and_parents(scene) == before
+    assert state(scene) == before
 
 
 def test_deleting_the_transform_alone_puts_the_moving_volume_back(
@@ -191,6 +182,21 @@ def test_deleting_the_transform_alone_puts_the_moving_volume_back(
     scene.RemoveNode(outcome.transform)
     assert moving.GetParentTransformNode() is parent
     assert outcome.warped.GetScene() is scene
+
+
+def test_views_that_show_something_else_by_now_are_left_alone(
+    scene: Any, pair: tuple[Any, Any], result: RegistrationResult
+) -> None:
+    from RetRegLib.outcome import remove_outcome, show_outcome
+    from RetRegLib.volumes import volume_from_image
+
+    view = scene.GetFirstNodeByName("view")
+    outcome = show_outcome(result, *pair)
+    other = volume_from_image(smooth_image(FIXED_GRID), "other", scene)
+    view.SetForegroundVolumeID(other.GetID())
+    remove_outcome(outcome)
+    assert view.GetBackgroundVolumeID() == pair[0].GetID()
+    assert view.GetForegroundVolumeID() == other.GetID()
 
 
 def test_a_former_parent_that_is_gone_is_not_missed(
