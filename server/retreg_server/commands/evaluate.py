@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         help="models to compare, MODEL or MODEL:TRANSFORM; times are relative to the first one. "
-        "Baselines: identity, sift-homography, elastix-affine, elastix-bspline, ants-syn",
+        "Baselines: identity, sift-homography, elastix-affine, elastix-bspline, ants-syn, "
+        "dis-flow, tvl1-flow",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the report (default: evaluate-BENCHMARK)"

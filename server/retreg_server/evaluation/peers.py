@@ -16,6 +16,13 @@ from retreg_server.evaluation.elastix import (
     elastix_bspline,
     elastix_is_installed,
 )
+from retreg_server.evaluation.flow_peers import (
+    Flow,
+    dis_flow,
+    skimage_is_installed,
+    tvl1_flow,
+    with_flow,
+)
 from retreg_server.evaluation.global_start import after_affine
 from retreg_server.evaluation.peer_worker import PeerWorker, Register
 from retreg_server.evaluation.sift import sift_homography
@@ -27,6 +34,7 @@ INSTALLED = {
     "elastix-affine": ("itk-elastix", elastix_is_installed),
     "elastix-bspline": ("itk-elastix", elastix_is_installed),
     "ants-syn": ("antspyx", ants_is_installed),
+    "tvl1-flow": ("scikit-image", skimage_is_installed),
 }
 
 
@@ -60,6 +68,8 @@ def method_by_name(name: str, family: str | None = None) -> Method:
         "elastix-affine": _elastix_affine,
         "elastix-bspline": lambda: _deformable("elastix", elastix_bspline),
         "ants-syn": lambda: _deformable("ANTs", ants_syn),
+        "dis-flow": lambda: _flow(dis_flow),
+        "tvl1-flow": lambda: _flow(tvl1_flow),
     }
     if base in baselines and not own_family:
         return baselines[base]()
@@ -98,6 +108,13 @@ def _identity(_fixed: Image, _moving: Image) -> Answer:
 
 def _sift_homography(fixed: Image, moving: Image) -> Answer:
     return Answer(sift_homography(fixed, moving))
+
+
+def _flow(flow: Flow) -> Method:
+    def run(fixed: Image, moving: Image) -> Answer:
+        return Answer(with_flow(flow, fixed, moving))
+
+    return run
 
 
 def _elastix_affine() -> Method:

@@ -1,0 +1,93 @@
+"""Dense optical flow after the global stage of auto-fundus, as baselines for its deformable one.
+
+The moving picture is brought to the fixed one by the quadratic transform, both are levelled to the
+same local brightness and contrast, and the flow between them is added. The scale of the work is
+that of auto-fundus: 768 pixels across the field of view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import cv2
+import numpy as np
+
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg.messages import Scalar
+from retreg.transforms import Chain, DisplacementField
+from retreg_server.registration.auto_fundus import DIAMETER, AutoFundus
+from retreg_server.registration.base import Stopwatch
+from retreg_server.registration.fundus_pictures import Picture, retina_picture
+from retreg_server.registration.parametric_refinement import Level
+from retreg_server.registration.vessel_tracking import warped
+
+BACKGROUND = 0.03  # of the field of view
+CONTRAST = 6.0  # deviations from black to white
+
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(h, w, 2) shifts in pixels, from two pictures (h, w) float32 from 0 to 1: x is found at
+x + shift in the second one."""
+
+
+def skimage_is_installed() -> bool:
+    """Whether scikit-image can be imported."""
+    return find_spec("skimage") is not None
+
+
+def dis_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Dense inverse search (Kroeger et al. 2016) with its slowest setting, by OpenCV."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    first, second = (np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in (fixed, moving))
+    flow: np.ndarray = search.calc(first, second, None)
+    return flow
+
+
+def tvl1_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Total variation and L1 (Zach et al. 2007; Wedel et al. 2009), scikit-image's defaults."""
+    from skimage.registration import optical_flow_tvl1
+
+    down, across = optical_flow_tvl1(fixed, moving)
+    return np.dstack([across, down])
+
+
+def with_flow(flow: Flow, fixed: Image, moving: Image) -> Chain:
+    """A field on the working pixels of the fixed picture, followed by the quadratic transform.
+
+    Raises RegistrationError when there is no global transform.
+    """
+    options: dict[str, Scalar] = {"transform": "quadratic", "smoothing": 0.1}
+    bent = AutoFundus().estimate(fixed, moving, options, Stopwatch()).transform
+    first = retina_picture(fixed, "fixed", DIAMETER)
+    second = retina_picture(moving, "moving", DIAMETER)
+    still = _levelled(first)
+    size = first.inside.shape[0], first.inside.shape[1]
+
+    def mapped(points: np.ndarray) -> np.ndarray:
+        return second.pixels(bent(first.world(points)))
+
+    brought, shown = warped(_levelled(second), mapped, size)
+    both = shown & still.valid
+    shifts = flow(still.samples[..., 0] * both, brought * both)
+    height, width = shifts.shape[:2]
+    vectors = first.world_from_pixel[:3, :2] @ shifts.reshape(-1, 2).T
+    pixels = Grid((width, height, 1), first.world_from_pixel)
+    return Chain((DisplacementField(vectors.reshape(3, 1, height, width), pixels), bent))
+
+
+def _levelled(picture: Picture) -> Level:
+    """The picture with its local mean at one half and its local deviation at 1 / CONTRAST."""
+    sigma = BACKGROUND * max(picture.grey.shape)
+    weight = picture.inside.astype(np.float32)
+
+    def local_mean(values: np.ndarray, width: float) -> np.ndarray:
+        counts = cv2.GaussianBlur(weight, (0, 0), width)
+        mean: np.ndarray = cv2.GaussianBlur(values * weight, (0, 0), width) / (counts + 1e-3)
+        return mean
+
+    flat = (picture.grey - local_mean(picture.grey, sigma)) * weight
+    deviation = np.sqrt(local_mean(flat * flat, 2 * sigma))
+    floor = 0.2 * float(np.median(deviation[picture.inside])) + 1e-6
+    level = np.clip(0.5 + flat / np.maximum(deviation, floor) / CONTRAST, 0, 1) * weight
+    return Level(level[..., None].astype(np.float32), picture.inside, 1)
