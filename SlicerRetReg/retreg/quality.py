@@ -85,6 +85,8 @@ class Limits:
     agreement: share of the blocks of the image that find their best counterpart where the
     transform put them. inconsistency: 95th percentile of the inverse consistency, as a share of
     the size of the imaged object. correlation of the vessels counts for pictures only.
+    undeformed: the agreement under the global map below a deformation, which makes any two images
+    somewhat alike.
     """
 
     agreement: float
@@ -92,10 +94,15 @@ class Limits:
     overlap: float
     blocks: float
     correlation: float
+    undeformed: float
 
 
-ACCEPT = Limits(agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2)
-FAIL = Limits(agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1)
+ACCEPT = Limits(
+    agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2, undeformed=0.25
+)
+FAIL = Limits(
+    agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1, undeformed=0.12
+)
 
 
 def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]:
@@ -103,7 +110,8 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation. unit names the unit of the world.
+    missing or NaN counts as bad, except the correlation and agreement_undeformed. unit names the
+    unit of the world.
     """
     if numbers.get("folding", np.nan) != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
@@ -128,6 +136,12 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
         return "The images show too little structure in common to judge the result"
     if not agreement >= limits.agreement:
         return f"Only {agreement:.0%} of the image finds its counterpart where it was put"
+    undeformed = numbers.get("agreement_undeformed", 1.0)
+    if not undeformed >= limits.undeformed:
+        return (
+            f"Only {undeformed:.0%} of the image found its counterpart before it was deformed, "
+            "and a deformation makes even unrelated images alike"
+        )
     if not inconsistency <= limits.inconsistency:
         return (
             "Registering the other way round gives another result, "

@@ -15,8 +15,10 @@ from retreg.transforms import Affine, Chain
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.base import Estimate
+from retreg_server.registration.brain_scene import View
 from retreg_server.registration.picture_quality import PictureQuality
 from retreg_server.registration.quality import assess
+from retreg_server.registration.refine import deform
 from retreg_server.registration.volume_quality import VolumeQuality
 
 
@@ -136,3 +138,18 @@ def test_a_common_outline_alone_is_no_agreement():
     stuffed = Image(np.where(brain, 500 + 2000 * noise, 0)[None].astype("f4"), pair.fixed.grid)
     assert VolumeQuality(pair.fixed, pair.fixed).measure(Affine.identity())["agreement"] > 0.95
     assert VolumeQuality(pair.fixed, stuffed).measure(Affine.identity())["agreement"] < 0.2
+
+
+def test_a_deformation_does_not_hide_a_wrong_global_map():
+    pair = make_head_pair(7, spacing_mm=4.0, rotation_deg=0, shift_mm=(0, 0, 0), stripped=True)
+    upside_down = np.diag([1.0, -1, -1, 1])
+    centre = pair.landmarks.mean(axis=0)
+    upside_down[:3, 3] = centre - upside_down[:3, :3] @ centre
+    views = View.of(pair.fixed, "fixed"), View.of(pair.moving, "moving")
+    bent = deform(*views, upside_down, upside_down)
+    estimate = an_estimate(pair, bent.forward, bent.backward)
+    found = assess(pair.fixed, pair.moving, replace(estimate, undeformed=Affine(upside_down)))
+    stiff = assess(pair.fixed, pair.moving, an_estimate(pair, *[Affine(upside_down)] * 2))
+    assert found.numbers["agreement"] > stiff.numbers["agreement"] + 0.05
+    assert found.numbers["agreement_undeformed"] == pytest.approx(stiff.numbers["agreement"])
+    assert found.verdict == "fail"

@@ -106,6 +106,9 @@ def test_a_good_registration_is_accepted_in_a_sentence():
         ({"folding": np.nan}, "fail", "folds"),
         ({"correlation": 0.15}, "check", "correlate"),
         ({"correlation": 0.0}, "fail", "correlate"),
+        ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
+        ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
+        ({"agreement_undeformed": np.nan}, "fail", "before it was deformed"),
     ],
 )
 def test_one_bad_number_is_enough(changes, verdict, words):

@@ -220,6 +220,7 @@ class AutoBrain:
             Keypoints(moving_points, marks.similarity, marks.agrees),
             maps[1],
             evidence,
+            Affine(matrix) if deformable else None,
         )
 
 

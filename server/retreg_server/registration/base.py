@@ -30,7 +30,9 @@ class Estimate:
     transform maps fixed to moving world (LPS mm). backward maps moving to fixed and is estimated
     from the images in the other direction, not by inverting transform: the distance between the
     two is the inverse consistency. None leaves it to the engine to run the model the other way.
-    evidence: numbers that only the model knows, such as the inlier ratio.
+    evidence: numbers that only the model knows, such as the inlier ratio. undeformed: the global
+    map under a deformation (fixed to moving). Bending can make unlike images look alike, so what
+    it rests on is judged as well.
     """
 
     transform: Transform
@@ -38,6 +40,7 @@ class Estimate:
     moving_keypoints: Keypoints
     backward: Transform | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
+    undeformed: Transform | None = None
 
 
 class Model(Protocol):

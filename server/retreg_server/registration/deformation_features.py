@@ -9,7 +9,7 @@ from retreg_server.registration.mind import mind_ssc
 
 RADIUS = 3  # voxels: the window of the local mean and deviation
 FLAT = 0.02  # deviation of the intensity (0 to 1) below which a place counts as flat
-GREY_SHARE = 0.2  # weight of the grey levels beside the descriptors
+GREY_SHARE = 0.7  # weight of the grey levels beside the descriptors
 UNLIKE, ALIKE = 0.1, 0.3  # correlation of the local grey levels of different and equal contrasts
 
 

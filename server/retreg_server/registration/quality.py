@@ -44,6 +44,8 @@ def assess(fixed: Image, moving: Image, estimate: Estimate) -> Quality:
         **_geometry(measure, moving.grid, estimate),
         **_keypoints(estimate.fixed_keypoints),
     }
+    if estimate.undeformed is not None:
+        numbers["agreement_undeformed"] = measure.measure(estimate.undeformed)["agreement"]
     known = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
     return Quality(known, *judge(known, "px" if fixed.grid.is_unscaled_picture else "mm"))
 
