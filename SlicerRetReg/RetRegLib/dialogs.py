@@ -18,6 +18,7 @@ def ask(title: str, text: str, agree: str) -> bool:
     box = qt.QMessageBox(slicer.util.mainWindow())
     box.setWindowTitle(title)
     box.setIcon(qt.QMessageBox.Question)
+    box.setTextFormat(qt.Qt.PlainText)
     box.setText(text)
     agreed = box.addButton(agree, qt.QMessageBox.AcceptRole)
     box.setDefaultButton(box.addButton(qt.QMessageBox.Cancel))

@@ -38,7 +38,7 @@ class ServerSection:
         self._ui, self._logic, self._line = ui, logic, line
         self._ask, self._on_models = ask, on_models
         self._errand: Job[Any] | None = None
-        self._runs_here = False
+        self._runs_here = self._is_connected = False
         if logic.connection is not None:
             ui.serverAddress.text = logic.connection.url
             ui.serverToken.text = logic.connection.token
@@ -56,7 +56,7 @@ class ServerSection:
     def connect_quietly(self) -> None:
         """Try the remembered server if it is on this computer: nothing else is sent unasked."""
         known = self._logic.connection
-        if known is not None and known.is_local and not self.busy and not self._runs_here:
+        if known is not None and known.is_local and not self.busy and not self._is_connected:
             self.test()
 
     def test(self) -> None:
@@ -159,6 +159,7 @@ class ServerSection:
         self._logic.run(errand)
 
     def _connected(self, connection: Connection, models: Models) -> None:
+        self._is_connected = True
         self._on_models(models)
         place = _("this computer") if connection.is_local else connection.host
         self._draw()
@@ -176,7 +177,7 @@ class ServerSection:
 
     def _forget(self) -> None:
         """The old connection no longer counts."""
-        self._runs_here = False
+        self._runs_here = self._is_connected = False
         self._on_models(())
         self._draw()
 

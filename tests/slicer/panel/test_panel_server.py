@@ -79,6 +79,15 @@ def test_a_remembered_server_on_this_computer_is_tried_on_entering(window, make_
     again.until(lambda: again.ui.modelSelector.count == 3)
 
 
+def test_entering_again_keeps_the_connection(window):
+    window.connect("http://127.0.0.1:1")
+    window.ui.modelSelector.setCurrentIndex(1)
+    window.widget.exit()
+    window.widget.enter()
+    assert not window.panel.server.busy
+    assert window.ui.modelSelector.currentText == "Other heads"
+
+
 def test_a_remembered_server_elsewhere_is_left_alone_on_entering(window, make_window):
     window.connect("https://far.example")
     again = make_window()
