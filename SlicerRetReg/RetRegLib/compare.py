@@ -40,6 +40,11 @@ class Views:
             )
         )
 
+    def but_overlays(self, fixed: Node, moving: Node) -> Views:
+        """Without the views that show these two already, as after an earlier registration."""
+        overlay = (fixed.GetID(), moving.GetID())
+        return Views(tuple(view for view in self.shown if view[1][:2] != overlay))
+
     def restore(self, instead_of: Collection[str] | None = None) -> None:
         """Show it again; instead_of: only in views that show no volumes but those of these IDs."""
         for view, volumes, opacity in self.shown:

@@ -8,21 +8,17 @@ the folder, or the transform alone, puts the moving volume back where it was.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import slicer
-import vtk
 
-from retreg.errors import InputError
 from retreg.geometry import Grid
-from retreg.image import Image
 from retreg.messages import RegistrationResult
-from retreg.resample import resample
-from retreg.transforms import Transform
 from RetRegLib.compare import Views, show_overlay
 from RetRegLib.correspondences import correspondences_node, fill_correspondences, residuals
+from RetRegLib.folders import file_node, hierarchy_of, items_below
 from RetRegLib.markups import MOVING_LOOK, fill_markups, markups_from_keypoints
 from RetRegLib.nodes import Node
 from RetRegLib.placement import Caretaker, place_under
@@ -33,20 +29,19 @@ from RetRegLib.volumes import (
     fill_volume,
     grid_of_volume,
     is_label,
-    volume_class,
     volume_from_image,
-    voxels_of_volume,
 )
+from RetRegLib.wanted import Wanted, check_wanted
+from RetRegLib.warping import look_alike, warped_image
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """Nodes to be filled with the result; a new one is made for each that is None."""
-
-    transform: Node | None = None
-    warped: Node | None = None
-    fixed_keypoints: Node | None = None
-    moving_keypoints: Node | None = None
+__all__ = [
+    "Outcome",
+    "Wanted",
+    "check_wanted",
+    "remove_outcome",
+    "show_outcome",
+    "warp_again",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +95,7 @@ class Outcome:
 
     def adopt(self, node: Node) -> None:
         """Let another node, made later, live and go with this outcome."""
-        file_node(_hierarchy(node.GetScene()), self.folder, node, Undo(node.GetScene()))
+        file_node(hierarchy_of(node.GetScene()), self.folder, node, Undo(node.GetScene()))
         if self.caretaker is not None:
             self.caretaker.watch(node)
 
@@ -130,9 +125,9 @@ def remove_outcome(outcome: Outcome) -> None:
     scene = outcome.fixed.GetScene() or outcome.transform.GetScene()
     if scene is None:
         return
-    hierarchy = _hierarchy(scene)
-    if outcome.folder in _items(hierarchy, hierarchy.GetSceneItemID()):
-        for item in _items(hierarchy, outcome.folder):
+    hierarchy = hierarchy_of(scene)
+    if outcome.folder in items_below(hierarchy, hierarchy.GetSceneItemID()):
+        for item in items_below(hierarchy, outcome.folder):
             node = hierarchy.GetItemDataNode(item)
             hierarchy.RemoveItem(item, False, False)  # outside the application it would stay
             if node is not None:
@@ -148,16 +143,6 @@ def warp_again(outcome: Outcome) -> None:
     transform = transform_of(outcome.transform) if outcome.is_edited else outcome.result.transform
     image = warped_image(outcome.fixed, outcome.moving, transform, outcome.transform)
     fill_volume(outcome.warped, image)
-
-
-def warped_image(fixed: Node, moving: Node, transform: Transform, below: Node | None) -> Image:
-    """The moving volume, as placed below the transform node, on the voxels of the fixed one.
-
-    The grid is that of the fixed node itself, without its parents. Labels stay labels.
-    """
-    image = voxels_of_volume(moving, below)
-    values = resample(image, transform, grid_of_volume(fixed), nearest=is_label(moving)).array
-    return Image(values, grid_of_volume(fixed, fixed.GetParentTransformNode()))
 
 
 class _Builder:
@@ -188,9 +173,10 @@ class _Builder:
             "provenance": self._provenance(),
         }
         registered = {self.fixed.GetID(), self.moving.GetID()}
+        earlier = views.but_overlays(self.fixed, self.moving)
 
         def show_again(made: Collection[str]) -> None:
-            views.restore(registered.union(made))
+            earlier.restore(registered.union(made))
 
         nodes = tuple(made.values())
         caretaker = Caretaker(self.scene, transform, placement, nodes, show_again)
@@ -259,7 +245,7 @@ class _Builder:
         if node is None:
             label = is_label(self.moving)
             node = volume_from_image(lattice, self._name("warped"), self.scene, label)
-            _look_alike(node, self.moving)
+            look_alike(node, self.moving)
         else:
             self.undo.content_of(node)
             fill_volume(node, lattice)
@@ -280,7 +266,7 @@ class _Builder:
         return node
 
     def _folder(self, made: list[Node | None]) -> int:
-        hierarchy = _hierarchy(self.scene)
+        hierarchy = hierarchy_of(self.scene)
         title = hierarchy.GenerateUniqueItemName(f"RetReg: {self.title}")
         folder = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title))
         self.undo.later(partial(hierarchy.RemoveItem, folder, False, False))
@@ -288,65 +274,3 @@ class _Builder:
             if node is not None:
                 file_node(hierarchy, folder, node, self.undo)
         return folder
-
-
-def _hierarchy(scene: Node) -> Node:
-    return slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
-
-
-def _items(hierarchy: Node, below: int) -> list[int]:
-    found = vtk.vtkIdList()
-    hierarchy.GetItemChildren(below, found, True)
-    return [int(found.GetId(n)) for n in range(found.GetNumberOfIds())]
-
-
-def file_node(hierarchy: Node, folder: int, node: Node, undo: Undo) -> None:
-    """Put a node into a folder of the subject hierarchy."""
-    item = hierarchy.GetItemByDataNode(node)
-    if not item:  # outside the application, nobody has made one
-        item = hierarchy.CreateItem(folder, node)
-        undo.later(partial(hierarchy.RemoveItem, item, False, False))
-        return
-    undo.later(partial(hierarchy.SetItemParent, item, hierarchy.GetItemParent(item)))
-    hierarchy.SetItemParent(item, folder)
-
-
-def _look_alike(node: Node, original: Node) -> None:
-    """Show a volume with the colours, window and level of another one."""
-    display, other = node.GetDisplayNode(), original.GetDisplayNode()
-    if display is not None and other is not None and display.GetClassName() == other.GetClassName():
-        display.CopyContent(other)
-        if display.IsA("vtkMRMLScalarVolumeDisplayNode"):
-            display.SetAutoWindowLevel(False)  # which would choose others for other borders
-            display.SetWindowLevel(other.GetWindow(), other.GetLevel())
-        if other.GetColorNodeID():
-            display.SetAndObserveColorNodeID(other.GetColorNodeID())
-
-
-def check_wanted(wanted: Wanted, fixed: Node, moving: Node) -> None:
-    """Raise InputError unless the nodes can take the result."""
-    grid_of_volume(fixed)
-    channels = len(voxels_of_volume(moving, wanted.transform).array)
-    if fixed is moving:
-        raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
-    expected = {
-        "transform": "vtkMRMLTransformNode",
-        "warped": volume_class(channels, is_label(moving)),
-        "fixed_keypoints": "vtkMRMLMarkupsFiducialNode",
-        "moving_keypoints": "vtkMRMLMarkupsFiducialNode",
-    }
-    chosen = [getattr(wanted, field.name) for field in fields(wanted)]
-    for name, kind in expected.items():
-        node = getattr(wanted, name)
-        if node is None:
-            continue
-        if node.GetScene() is None:
-            raise InputError(f"{node.GetName()} is no longer there; choose another one or none.")
-        exact = name == "warped"
-        if not (node.GetClassName() == kind if exact else node.IsA(kind)):
-            raise InputError(
-                f"{node.GetName()} cannot hold the {name.replace('_', ' ')}: it is a "
-                f"{node.GetClassName()}, but a {kind} is needed; choose another one or none."
-            )
-        if node in (fixed, moving) or chosen.count(node) > 1:
-            raise InputError(f"{node.GetName()} is used twice; choose another one or none.")

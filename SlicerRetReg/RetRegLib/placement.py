@@ -18,6 +18,8 @@ from retreg.errors import InputError
 from RetRegLib.nodes import Node, flipped_map, parents, vtk_matrix, world_from_node
 from RetRegLib.undo import Undo
 
+_OWN = "RetReg.placement"  # marks such a transform
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -48,12 +50,16 @@ def place_under(transform: Node, moving: Node, fixed: Node, undo: Undo) -> Place
     above = parents(moving, transform)
     if above and above[-1] in parents(fixed):
         return _placed(moving, transform, undo, _own_transform(moving, transform))
-    return _placed(above[-1] if above else moving, transform, undo)
+    top = above[-1] if above else moving
+    if top.GetAttribute(_OWN):  # made by an earlier result in the same transform
+        return _placed(top, transform, undo, top)
+    return _placed(top, transform, undo)
 
 
 def _own_transform(moving: Node, transform: Node) -> Node:
     name = f"{moving.GetName()} as it was placed"
     own = moving.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    own.SetAttribute(_OWN, "1")
     to_world = flipped_map(world_from_node(moving, transform))
     own.SetMatrixTransformToParent(vtk_matrix(to_world))
     return own
@@ -62,9 +68,11 @@ def _own_transform(moving: Node, transform: Node) -> Node:
 def _placed(node: Node, transform: Node, undo: Undo, own: Node | None = None) -> Placement:
     former = node.GetParentTransformNode()
     undo.parent_of(node)
-    if own is not None:
+    if own is not None and own is not node:
+        undo.parent_of(own)
         own.SetAndObserveTransformNodeID(transform.GetID())
-    node.SetAndObserveTransformNodeID((own or transform).GetID())
+    above = transform if own is None or own is node else own
+    node.SetAndObserveTransformNodeID(above.GetID())
     return Placement(node, None if former is transform else former, own)
 
 

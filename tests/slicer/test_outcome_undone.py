@@ -212,6 +212,29 @@ def test_a_former_parent_that_is_gone_is_not_missed(
     assert moving.GetParentTransformNode() is None
 
 
+def test_a_result_that_replaced_another_one_is_removed_as_well(
+    slicer: Any, scene: Any, pair: tuple[Any, Any], result: RegistrationResult
+) -> None:
+    from RetRegLib.outcome import Wanted, remove_outcome, show_outcome
+    from RetRegLib.replacing import clear_away, wanted_again
+    from RetRegLib.volumes import grid_of_volume
+
+    fixed, moving = pair
+    before, items = state(scene), folders(scene, slicer)
+    place = grid_of_volume(moving).world_from_index
+    first = show_outcome(result, *pair)
+    second = show_outcome(result, *pair, wanted_again(Wanted(), first))
+    clear_away(first, second)
+    assert second.transform is first.transform
+    below = grid_of_volume(moving, second.transform).world_from_index
+    np.testing.assert_allclose(below, place, atol=1e-9)
+    assert second.transform.GetScene() is scene
+    remove_outcome(second)
+    assert state(scene) == before
+    assert folders(scene, slicer) == items
+    assert fixed.GetParentTransformNode() is moving.GetParentTransformNode()
+
+
 def test_removing_the_moving_volume_first_does_no_harm(
     scene: Any, pair: tuple[Any, Any], result: RegistrationResult
 ) -> None:
