@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from watching import Untouched, a_volume
 
-from retreg import Affine, Keypoints, RegistrationResult
+from retreg import Affine, Keypoints, RegistrationResult, ThinPlateSpline
 from retreg.errors import InputError, RegistrationError
 from retreg.quality import Quality
 
@@ -85,3 +85,26 @@ def test_volumes_of_a_sequence_that_fail_are_left_out(nodes, a_sequence):
     assert outcome.verdicts.GetCellText(1, 1) == "fail"
     assert outcome.verdicts.GetCellText(1, 2) == "Nothing looks alike."
     assert isinstance(outcome.frames[1], RegistrationError)
+
+
+def test_transforms_of_different_kinds_become_nodes_of_one_class(nodes, a_sequence):
+    from RetRegLib.sequences import register_frames
+    from RetRegLib.transform_nodes import transform_of
+
+    corners = np.array([[x, y, z] for x in (0.0, 20) for y in (0.0, 15) for z in (0.0, 30)])
+    bent = corners + np.sin(corners / 9)
+    shift = np.eye(4)
+    shift[0, 3] = 5.0
+    transforms = [Affine(shift), ThinPlateSpline(corners, bent, 0.0), Affine.identity()]
+    waiting = iter(transforms)
+
+    def register_one(_fixed, _moving, _tell):
+        none = Keypoints(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool))
+        return RegistrationResult(next(waiting), none, none, Quality({}, "check", "So."), {})
+
+    made = register_frames(nodes[0], a_sequence, register_one, None).transforms
+    assert {made.GetNthDataNode(n).GetClassName() for n in range(3)} == {"vtkMRMLTransformNode"}
+    points = np.random.default_rng(0).uniform(0, 15, (20, 3))
+    for number, transform in enumerate(transforms):
+        found = transform_of(made.GetNthDataNode(number))(points)
+        assert np.allclose(found, transform(points), atol=1e-6)
