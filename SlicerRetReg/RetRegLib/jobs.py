@@ -56,7 +56,7 @@ class Job(Generic[T]):
         on_cancelled: Callable[[], None] | None = None,
         abort: Callable[[], None] | None = None,
     ) -> None:
-        self._work = work
+        self._work: Callable[[Progress], T] | None = work
         self._on_progress = on_progress
         self._on_done = on_done
         self._on_error = on_error
@@ -67,8 +67,10 @@ class Job(Generic[T]):
         self.ended = False
 
     def start(self) -> None:
-        """Begin the work."""
-        threading.Thread(target=self._run, name="RetReg job", daemon=True).start()
+        """Begin the work; once."""
+        assert self._work is not None
+        work, self._work = self._work, None
+        threading.Thread(target=self._run, args=(work,), name="RetReg job", daemon=True).start()
 
     def poll(self) -> None:
         """Deliver what is new; called on the main thread, often. Only the last progress counts."""
@@ -94,30 +96,39 @@ class Job(Generic[T]):
         """
         if self.ended:
             return
-        self.ended = True
         self._unwanted.set()
-        if self._abort is not None:
-            threading.Thread(target=self._wake, name="RetReg abort", daemon=True).start()
-        if self._on_cancelled is not None:
-            self._on_cancelled()
+        abort, on_cancelled = self._abort, self._on_cancelled
+        self._close()
+        if abort is not None:
+            waking = (abort,)
+            threading.Thread(target=_wake, args=waking, name="RetReg abort", daemon=True).start()
+        if on_cancelled is not None:
+            on_cancelled()
+
+    def _close(self) -> None:
+        """Let go of the callbacks: whoever keeps the job must not keep the images in them."""
+        self.ended = True
+        self._work = self._abort = None
+        self._on_progress = self._on_done = self._on_error = self._on_cancelled = None
 
     def _report(self, told: _Told | None) -> None:
         if told is not None and self._on_progress is not None:
             self._on_progress(told.stage, told.fraction)
 
     def _end(self, news: _Done[T] | _Failed) -> None:
-        self.ended = True
+        on_done, on_error = self._on_done, self._on_error
+        self._close()
         if isinstance(news, _Done):
-            if self._on_done is not None:
-                self._on_done(news.value)
-        elif self._on_error is None:
+            if on_done is not None:
+                on_done(news.value)
+        elif on_error is None:
             raise news.error
         else:
-            self._on_error(news.error)
+            on_error(news.error)
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[Progress], T]) -> None:
         try:
-            self._news.put(_Done(self._work(self._tell)))
+            self._news.put(_Done(work(self._tell)))
         except Exception as error:
             self._news.put(_Failed(in_a_sentence(error)))
 
@@ -126,10 +137,10 @@ class Job(Generic[T]):
             raise Cancelled("The work was cancelled.")
         self._news.put(_Told(stage, fraction))
 
-    def _wake(self) -> None:
-        assert self._abort is not None
-        with suppress(RetRegError):  # nobody waits for what it would tell
-            self._abort()
+
+def _wake(abort: Callable[[], None]) -> None:
+    with suppress(RetRegError):  # nobody waits for what it would tell
+        abort()
 
 
 def in_a_sentence(error: Exception) -> RetRegError:

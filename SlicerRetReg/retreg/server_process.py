@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import threading
@@ -96,7 +97,8 @@ class ServerProcess:
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
-        self._process.terminate()
+        if os.name != "nt":  # where terminating means killing, the end of the input must do
+            self._process.terminate()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

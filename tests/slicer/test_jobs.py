@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -215,6 +217,34 @@ def test_a_job_may_be_cancelled_from_its_own_progress(jobs):
     job.start()
     poll_until_ended(job)
     assert news.kinds == ["cancelled"]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_job_that_has_ended_keeps_nothing_of_what_it_was_given(jobs, is_cancelled):
+    class Images:
+        """Large."""
+
+    images = Images()
+    gone = weakref.ref(images)
+
+    def work(tell, images=images):
+        tell("working", 0.5)
+        return id(images)
+
+    job = jobs.Job(work, on_done=lambda _, images=images: images, abort=lambda i=images: i)
+    del images
+    job.start()
+    if is_cancelled:
+        job.cancel()
+    else:
+        poll_until_ended(job)
+    del work
+    until = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.02)
+    assert gone() is None
+    assert job.ended
 
 
 def test_progress_of_one_of_many_is_told_as_progress_of_all(jobs):
