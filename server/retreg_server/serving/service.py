@@ -81,7 +81,12 @@ class Service:
         """The models on offer, as soon as they are loaded. Raises ApiError 503 before start."""
         if self._starting is None:
             raise ApiError(503, "not-ready", "The server is starting; try again in a moment.")
-        return await asyncio.shield(self._starting)
+        try:
+            return await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            if not self._starting.cancelled():
+                raise
+            raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
 
     async def model(self, name: str | None, fixed: ImageParcel) -> ModelInfo:
         """The model of that name, or the default one for the image. Raises OptionError."""
