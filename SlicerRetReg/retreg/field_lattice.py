@@ -14,6 +14,7 @@ import numpy as np
 from retreg.geometry import Grid, apply_matrix
 from retreg.transforms import Affine, Chain, DisplacementField, Transform
 
+_MOST = 8  # times the nodes of the field or the voxels of the grid
 _PARALLEL = 1e-6  # nodes by which an axis may miss another one over its whole length
 
 
@@ -39,6 +40,9 @@ def composed_field(transform: Transform, grid: Grid) -> DisplacementField | None
     low = np.where(many, np.maximum(0, np.ceil(-corners.min(axis=0))), 0).astype(int)
     high = np.ceil(corners.max(axis=0) - np.array(lattice.size) + 1)
     high = np.where(many, np.maximum(0, high), 0).astype(int)
+    nodes_needed = np.prod((np.array(lattice.size) + low + high).astype(np.float64))
+    if nodes_needed > _MOST * max(np.prod(lattice.size), np.prod(grid.size)):
+        return None  # a fine field for a small part of a large grid
     wider = _continued(field.vectors_mm, low, high)
     shift = np.eye(4)
     shift[:3, 3] = -low

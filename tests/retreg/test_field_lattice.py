@@ -120,7 +120,9 @@ def test_other_transforms_are_left_to_sampling() -> None:
         np.zeros((3, 1, 8, 9)), Grid((9, 8, 1), GRID.world_from_index @ np.diag([3.0, 3, 3, 1]))
     )
     field = PARALLEL["coarser"]
-    for transform in (spline, Affine(MATRIX), Chain((field, field)), Chain((spline, field)), slab):
+    tiny = field_on((9, 9, 9), placed(np.eye(3), (0.1, 0.1, 0.1), (3, 3, 3)))
+    chains = Chain((field, field)), Chain((spline, field))
+    for transform in (spline, Affine(MATRIX), *chains, slab, tiny):
         assert composed_field(transform, GRID) is None
     assert FieldLattice.of(OBLIQUE, GRID, None) is None
     voxels = GRID.lattice()

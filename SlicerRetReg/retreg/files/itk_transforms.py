@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from retreg.errors import FileError
+from retreg.field_lattice import composed_field
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.formats import recognised
 from retreg.files.limits import MAX_TRANSFORM_BYTES
@@ -23,10 +24,11 @@ _SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
 def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) -> None:
     """Write .h5, .tfm (affine only), or a displacement field image .nrrd, .nii.gz or .mha.
 
-    An Affine is stored exactly; everything else as the displacement field that equals it on
-    fixed_grid within 0.01 mm (retreg.transforms.as_field). ITK moves no point beyond the field,
-    while Slicer and retreg continue the displacement of its edge. A NIfTI field is stored as ANTs
-    and SimpleITK do, with LPS vectors of intent 1007: Slicer reads it right, with a warning.
+    An Affine is stored exactly, and so is a field with affines after it; everything else as the
+    displacement field that equals it on fixed_grid within 0.01 mm (retreg.transforms.as_field).
+    ITK moves no point beyond the field, while Slicer and retreg continue the displacement of its
+    edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
+    reads it right, with a warning.
     Raises FileError when the ending is unknown or the file cannot be written.
     """
     import SimpleITK as sitk
@@ -36,7 +38,7 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
         stored = _itk_affine(transform)
     elif suffix not in ("", ".tfm"):
-        field = as_field(transform, fixed_grid)
+        field = _stored_field(transform, fixed_grid)
         if suffix == ".nii.gz" and field.grid.is_plane:
             field = _doubled(field)
         stored = to_itk(field.vectors_mm, field.grid)
@@ -72,6 +74,16 @@ def read_transform(path: str | Path) -> Transform:
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
         return _from_field(read_checked(path, recognised(path)), path.name)
+
+
+def _stored_field(transform: Transform, fixed_grid: Grid) -> DisplacementField:
+    """One field for the transform; ITK wants the axes of its lattice at right angles."""
+    exact = composed_field(transform, fixed_grid)
+    if exact is not None:
+        direction = exact.grid.direction
+        if np.allclose(direction.T @ direction, np.eye(3), atol=1e-6):
+            return exact
+    return as_field(transform, fixed_grid)
 
 
 def _doubled(field: DisplacementField) -> DisplacementField:
