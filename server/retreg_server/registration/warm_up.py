@@ -18,14 +18,16 @@ VOXELS, PIXELS = 32, 128
 
 
 def warm_up(model: Model) -> None:
-    """Show a model's network something; nothing happens for a model without one.
+    """Show a keypoint network something, and read the weights of a network for fields.
 
-    Raises FileError when its weights cannot be used.
+    Nothing happens for a model without a network. Raises FileError when weights cannot be used.
     """
     if isinstance(model, KeyMorph):
         is_for_pictures = "picture" in model.info.kinds
         image = ball(PIXELS, 1) if is_for_pictures else ball(VOXELS, VOXELS)
         model.look(image, "first", False, "auto")
+    else:
+        getattr(model, "net", None)  # read when it is first asked for
 
 
 def ball(side: int, planes: int) -> Image:
