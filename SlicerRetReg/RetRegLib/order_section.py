@@ -12,9 +12,9 @@ from slicer.i18n import tr as _
 from retreg.messages import ImageKind, ModelInfo, Scalar
 from RetRegLib.message_line import MessageLine
 from RetRegLib.options_form import OptionsForm
-from RetRegLib.outcome import Wanted
 from RetRegLib.parameters import Parameters
 from RetRegLib.smoothing_scale import position_of, smoothing_at, smoothing_text
+from RetRegLib.wanted import Wanted
 
 OWN_CONTROLS = ("transform", "smoothing")
 """Options of models that have a place of their own in the panel."""

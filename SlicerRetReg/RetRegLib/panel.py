@@ -130,11 +130,11 @@ class Panel:
         self.line.say(f"{stage[:1].upper()}{stage[1:]} …")
 
     def _done(self, outcome: Outcome) -> None:
-        self._draw()
         self.line.clear()
         if self.outcome is not None and same_pair(self.outcome, outcome):
             clear_away(self.outcome, outcome)
         self.outcome = outcome
+        self._draw()
         self.refit.show(outcome, self.order.parameters.smoothing)
         self.result.show(outcome)
 
@@ -151,6 +151,7 @@ class Panel:
 
     def _undone(self) -> None:
         self._forget_outcome()
+        self._draw()
         self.line.say(_("The result was removed, and the moving image is back where it was."))
 
     def _forget_outcome(self) -> None:
@@ -168,8 +169,18 @@ class Panel:
             if self.busy
             else missing or _("Brings the moving image onto the fixed one.")
         )
-        ui.hintLabel.text, ui.hintLabel.visible = missing, bool(missing) and not self.busy
+        hint = missing or self._where_it_starts()
+        ui.hintLabel.text, ui.hintLabel.visible = hint, bool(hint) and not self.busy
         ui.progressBar.visible = self.busy
         for section in (ui.inputsButton, ui.serverButton, ui.registrationButton, ui.advancedButton):
             section.enabled = not self.busy
         ui.undoButton.enabled = not self.busy
+
+    def _where_it_starts(self) -> str:
+        """A sentence when the moving image is not where its file says; empty otherwise."""
+        order = self.order.parameters
+        parent = order.moving.GetParentTransformNode()
+        if parent is None or same_pair(self.outcome, order):
+            return ""
+        text = _("The moving image lies under {name}; it is registered from where it is shown.")
+        return str(text.format(name=parent.GetName()))

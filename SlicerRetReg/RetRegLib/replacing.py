@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
 
-import slicer
-import vtk
-
-from RetRegLib.outcome import Outcome, Wanted
+from RetRegLib.folders import hierarchy_of, items_below
+from RetRegLib.outcome import Outcome
 from RetRegLib.parameters import Parameters
+from RetRegLib.wanted import Wanted
 
 
 def same_pair(outcome: Outcome | None, other: Parameters | Outcome) -> bool:
@@ -33,18 +31,12 @@ def wanted_again(wanted: Wanted, outcome: Outcome) -> Wanted:
 def clear_away(old: Outcome, new: Outcome) -> None:
     """Remove what is left of the old outcome, with its folder."""
     scene = new.fixed.GetScene()
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
-    folders = _below(hierarchy, hierarchy.GetSceneItemID())
+    hierarchy = hierarchy_of(scene)
+    folders = items_below(hierarchy, hierarchy.GetSceneItemID())
     has_own_folder = old.folder != new.folder and old.folder in folders
-    inside = _below(hierarchy, old.folder) if has_own_folder else []
+    inside = items_below(hierarchy, old.folder) if has_own_folder else []
     for node in (*old.made, *map(hierarchy.GetItemDataNode, inside)):
         if node is not None and node not in new.made and node.GetScene() is not None:
             scene.RemoveNode(node)
     if has_own_folder:
         hierarchy.RemoveItem(old.folder, False, True)
-
-
-def _below(hierarchy: Any, item: int) -> list[int]:
-    found = vtk.vtkIdList()
-    hierarchy.GetItemChildren(item, found, True)
-    return [found.GetId(n) for n in range(found.GetNumberOfIds())]

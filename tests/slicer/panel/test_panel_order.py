@@ -23,6 +23,20 @@ def test_register_says_what_is_missing_until_nothing_is(window, volumes):
     assert not ui.hintLabel.visible
 
 
+def test_a_moving_image_under_a_transform_is_registered_from_where_it_is(ready, scene, volumes):
+    parent = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Rough")
+    volumes[1].SetAndObserveTransformNodeID(parent.GetID())
+    ready.ui.familySelector.setCurrentIndex(1)
+    assert "lies under Rough" in ready.ui.hintLabel.text
+    ready.server.gate.set()
+    ready.register()
+    assert ready.ui.hintLabel.text == "", "the result itself is no surprise"
+    assert parent.GetParentTransformNode() is ready.panel.outcome.transform
+    ready.press("undoButton")
+    assert volumes[1].GetParentTransformNode() is parent
+    assert "lies under Rough" in ready.ui.hintLabel.text
+
+
 def test_volumes_and_colour_pictures_are_offered_but_no_label_maps(window, scene, volumes):
     assert volumes
     scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Colour")
