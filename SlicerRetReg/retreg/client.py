@@ -19,6 +19,7 @@ from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
+from retreg.uploads import Pieces, Upload
 
 if TYPE_CHECKING:
     import requests
@@ -27,7 +28,6 @@ Progress = Callable[[str, float], None]
 """Called with the stage and the fraction done (0 to 1); what it raises cancels the job."""
 
 RECONNECTS = 5
-PIECE_BYTES = 2**19
 UNKNOWN_IMAGE = "unknown-image"
 BYTES = "application/octet-stream"
 
@@ -150,7 +150,7 @@ class Client:
     ) -> str:
         """Upload what the server does not have and queue the job; returns its path."""
         encoding = self._encoding
-        images = {"fixed": _Upload(fixed, encoding), "moving": _Upload(moving, encoding)}
+        images = {"fixed": Upload(fixed, encoding), "moving": Upload(moving, encoding)}
         order = {
             **{role: image.address for role, image in images.items()},
             "model": model,
@@ -172,7 +172,7 @@ class Client:
             _wait(_retry_after_s(answer), tell)
 
     def _order(
-        self, images: Mapping[str, _Upload], order: Mapping[str, Any], tell: Progress
+        self, images: Mapping[str, Upload], order: Mapping[str, Any], tell: Progress
     ) -> requests.Response:
         """The answer to the order, or to the first image that the server refuses."""
         for role, image in images.items():
@@ -181,7 +181,7 @@ class Client:
             path = f"/v1/images/{image.address}"
             if self._request("HEAD", path).status_code != 200:
                 header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
-                pieces = _Pieces(image.body, partial(tell, stage))
+                pieces = image.pieces(partial(tell, stage))
                 answer = self._request("PUT", path, data=pieces, headers=header)
                 if answer.status_code >= 300:
                     return answer
@@ -243,7 +243,7 @@ class Client:
         method: str,
         path: str,
         *,
-        data: bytes | _Pieces | None = None,
+        data: bytes | Pieces | None = None,
         headers: Mapping[str, str] | None = None,
         json: bool = False,
         stream: bool = False,
@@ -290,33 +290,6 @@ class Client:
 
 class _Lost(ServerError):
     """The connection failed, which may be different at the next try."""
-
-
-class _Upload:
-    """An image encoded for the wire."""
-
-    def __init__(self, image: Image, encoding: wire.Encoding) -> None:
-        self.header, self.body = wire.encode_image(image, encoding)
-        self.address = wire.image_address(self.header, self.body)
-
-
-class _Pieces:
-    """A body that is sent piece by piece: each gets the whole timeout, and can be the last one.
-
-    tell: called with the fraction that is sent; what it raises ends the sending.
-    """
-
-    def __init__(self, body: bytes, tell: Callable[[float], None]) -> None:
-        self._body = body
-        self._tell = tell
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self), PIECE_BYTES):
-            self._tell(start / len(self))
-            yield self._body[start : start + PIECE_BYTES]
 
 
 def _split(url: str) -> SplitResult:

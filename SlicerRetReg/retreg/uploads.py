@@ -1,0 +1,41 @@
+"""Images on their way to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from retreg import wire
+from retreg.image import Image
+
+PIECE_BYTES = 2**19
+
+
+class Upload:
+    """An image encoded for the wire: its header, and the address under which it will be known."""
+
+    def __init__(self, image: Image, encoding: wire.Encoding) -> None:
+        self.header, self._body = wire.encode_image(image, encoding)
+        self.address = wire.image_address(self.header, self._body)
+
+    def pieces(self, tell: Callable[[float], None]) -> Pieces:
+        """The body to be sent; tell is called with the fraction that is sent."""
+        return Pieces(self._body, tell)
+
+
+class Pieces:
+    """A body that is sent piece by piece: each gets the whole timeout, and can be the last one.
+
+    tell: called with the fraction that is sent; what it raises ends the sending.
+    """
+
+    def __init__(self, body: bytes, tell: Callable[[float], None]) -> None:
+        self._body = body
+        self._tell = tell
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self), PIECE_BYTES):
+            self._tell(start / len(self))
+            yield self._body[start : start + PIECE_BYTES]
