@@ -28,6 +28,7 @@ lint: .venv/installed-test
 	$(RUN) -m mypy
 
 screenshots: .venv/installed-test
+	$(RUN) tests/slicer/resources.py
 	$(RUN) tests/slicer/screenshots.py
 
 clean:
