@@ -41,7 +41,7 @@ def markups_from_keypoints(
     display.SetSelectedColor(*look.colour)
     display.SetGlyphTypeFromString(look.glyph)
     display.SetColor(*_OUTLIER_COLOUR)
-    display.SetGlyphScale(1.5)
+    display.SetGlyphScale(2.5)
     display.SetTextScale(2.0)
     display.SetPointLabelsVisibility(len(keypoints) <= _MANY)
     fill_markups(node, keypoints)
