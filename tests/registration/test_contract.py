@@ -44,14 +44,16 @@ def a_pair(model: str) -> PhantomPair:
     return make_head_pair(3, spacing_mm=3.0, rotation_deg=40)
 
 
-def register(model: str, fixed: Image, moving: Image) -> RegistrationResult:
-    return engine.register(RegistrationRequest(fixed, moving, model, {"transform": "affine"}))
+def register(
+    model: str, fixed: Image, moving: Image, family: str = "affine"
+) -> RegistrationResult:
+    return engine.register(RegistrationRequest(fixed, moving, model, {"transform": family}))
 
 
 @cache
-def the_result(model: str) -> RegistrationResult:
+def the_result(model: str, family: str = "affine") -> RegistrationResult:
     pair = a_pair(model)
-    return register(model, pair.fixed, pair.moving)
+    return register(model, pair.fixed, pair.moving, family)
 
 
 def voxels(image: Image) -> float:
@@ -117,6 +119,33 @@ def test_moving_both_images_in_the_world_moves_the_result_with_them(model):
     expected = apply_matrix(for_moving, the_result(model).transform(pair.landmarks))
     found = result.transform(apply_matrix(for_fixed, pair.landmarks))
     assert mean_distance(found, expected, pair.fixed) < GEOMETRY.get(model, OTHERS)
+
+
+def deforms(model: str) -> bool:
+    return "deformable" in get_model(model).info.produces
+
+
+def test_a_deformable_result_is_near_the_truth_and_folds_nowhere(model):
+    if not deforms(model):
+        pytest.skip(f"{model} does not deform")
+    pair, result = a_pair(model), the_result(model, "deformable")
+    error = mean_distance(result.transform(pair.landmarks), pair.truth(pair.landmarks), pair.fixed)
+    assert error < KNOWN
+    assert result.quality.numbers["folding"] == 0
+    assert result.quality.verdict == "accept"
+
+
+def test_a_deformable_result_follows_the_geometry_too(model):
+    if not deforms(model):
+        pytest.skip(f"{model} does not deform")
+    pair = a_pair(model)
+    world = np.eye(4)
+    world[:3, :3], world[:3, 3] = A_ROTATION, [200, -130, 45]
+    fixed = placed(flipped(pair.fixed, 1), world)
+    found = register(model, fixed, pair.moving, "deformable").transform
+    expected = the_result(model, "deformable").transform(pair.landmarks)
+    error = mean_distance(found(apply_matrix(world, pair.landmarks)), expected, pair.fixed)
+    assert error < GEOMETRY.get(model, OTHERS)
 
 
 def test_another_unit_of_length_scales_the_result(model):
