@@ -21,8 +21,8 @@ from retreg_server.registration.registry import FACTORIES, get_model
 # Errors in voxels of the fixed image. Two exposures of one picture differ by their noise, and a
 # flipped picture is the same one, but resized from the other end.
 IDENTITY, KNOWN = 0.1, 1.5
-# Without a sub-pixel stage, other corners mean another fit.
-GEOMETRY = {"fundus-sift": 1.0, "keymorph-fundus": 1.0}
+# Without a sub-pixel stage, other corners mean another fit; a network sees a flip otherwise.
+GEOMETRY = {"fundus-sift": 1.0, "keymorph-fundus": 1.0, "smoothproper-fundus": 0.6}
 OTHERS = 0.35
 # A network that sees a picture in 192 pixels, and nothing after it: 2 % of the picture's width.
 COARSE = {"keymorph-fundus": 7.0}
