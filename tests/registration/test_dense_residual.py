@@ -13,7 +13,7 @@ from retreg_server.registration.field_of_view import eroded
 from retreg_server.registration.fundus_pictures import retina_picture
 from retreg_server.registration.parametric_refinement import Level, pyramid
 from retreg_server.registration.smooth_field import smooth_field
-from retreg_server.registration.vessel_tracking import tracked, warped
+from retreg_server.registration.vessel_tracking import resemblance, tracked, warped
 from retreg_server.registration.vesselness import vessel_maps
 
 SIZE = 384
@@ -32,7 +32,7 @@ def hills(points: np.ndarray) -> np.ndarray:
 def test_a_smooth_field_is_a_thin_plate_spline_up_to_its_lattice(monkeypatch):
     """SciPy solves the same problem without a lattice: its smoothing is 8 pi b."""
     monkeypatch.setattr("retreg_server.registration.smooth_field.TENSION", 1e-9)
-    monkeypatch.setattr("retreg_server.registration.smooth_field.TOLERANCE", 1e9)
+    monkeypatch.setattr("retreg_server.registration.smooth_field.STAGES", ((1.0, 1.0),))
     points, bending = scattered(400), 3000.0
     shifts = hills(points) + np.random.default_rng(2).normal(0, 1, points.shape)
     found = smooth_field(points, shifts, np.ones(len(points)), SHAPE, bending)
@@ -161,3 +161,23 @@ def test_points_that_move_too_far_count_as_lost(vessels):
     length = np.linalg.norm(waves(points, 6), axis=1)
     assert (weights[length > 3] > 0).mean() < 0.1
     assert (all_weights > 0).mean() > 0.8
+
+
+def test_what_looks_alike_counts_fully_and_what_does_not_hardly(vessels):
+    points = strong(vessels)
+    none = np.zeros_like(points)
+    assert resemblance(points, none, vessels, vessels, here).min() > 0.99
+    turned = Level(vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1)
+    assert resemblance(points, none, vessels, turned, here).mean() < 0.1
+    assert resemblance(points + 8, none - 8, vessels, vessels, lambda p: p).mean() < 0.5
+    dimmed = Level(0.4 * vessels.samples, vessels.valid, 1)
+    assert resemblance(points, none, vessels, dimmed, here).min() > 0.99
+
+
+def test_a_group_of_wrong_shifts_does_not_make_a_bulge():
+    points = scattered(900)
+    shifts = hills(points) / 2
+    wrong = np.linalg.norm(points - (200, 150), axis=1) < 35
+    shifts[wrong] += np.random.default_rng(4).uniform(-12, 12, (int(wrong.sum()), 2))
+    found = smooth_field(points, shifts, np.ones(900), SHAPE, 100.0)
+    assert np.linalg.norm(found(points) - hills(points) / 2, axis=1)[wrong].mean() < 1.5

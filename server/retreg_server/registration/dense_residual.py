@@ -1,8 +1,9 @@
 """The local deformation that is left after a global transform, from tracked vessels.
 
 Many points on vessels are tracked from one picture to the other and back, and a smooth field that
-follows them without folding fills the space between them. Then the picture is bent by that field
-and the points are tracked once more, over the short way that is left.
+follows them without folding fills the space between them; what looks different there counts less.
+Then the picture is bent by that field, and the points are tracked once more over the short way that
+is left.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from retreg_server.registration.parametric_refinement import Level, sampled
 from retreg_server.registration.smooth_field import smooth_field
 from retreg_server.registration.vessel_agreement import PixelMap
-from retreg_server.registration.vessel_tracking import tracked
+from retreg_server.registration.vessel_tracking import resemblance, tracked
 
 SHRINK = 4  # full-size pixels per node of the residual
 MOST_POINTS = 3000
@@ -50,12 +51,14 @@ def dense_residual(
     height, width = fixed.valid.shape
     nothing = Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(height, width))
     start = start or nothing
+    if not len(points):
+        return start
     known = displaced(start, points) - points
     current = start
     for step in ROUNDS:
-        way, weights = tracked(
-            points, fixed, moving, _through(current, mapped), step.window, step.farthest
-        )
+        through = _through(current, mapped)
+        way, weights = tracked(points, fixed, moving, through, step.window, step.farthest)
+        weights = weights * resemblance(points, way, fixed, moving, through)
         shifts = displaced(current, points + way) - points
         current = _unfolded(points, shifts - known, weights, start, (height, width), step.bending)
     return current

@@ -3,7 +3,8 @@
 A cubic B-spline u minimises sum_i w_i |u(x_i) - d_i|^2 + b ∫|D²u|² + s ∫|Du|²: the smoothing
 thin-plate spline (Duchon 1977) on a lattice, with a little tension. Between points and beyond them
 it continues with as little bending as possible, where a local mean would fall back to zero. Points
-that the field cannot follow lose weight (Cauchy's function, iteratively reweighted).
+that the field cannot follow lose weight (Cauchy's function, iteratively reweighted), while it
+becomes less stiff (Blake and Zisserman 1987).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from scipy.sparse.linalg import splu
 
 SPACING = 24.0  # pixels between the nodes
 TENSION = 0.1  # s, dimensionless: keeps what is far from all points from running away
-TOLERANCE = 1.0  # pixels between a point and the field that halve its weight
-REWEIGHTED = 4  # times
+# How many times stiffer the field is at first, and then how many pixels between a point and the
+# field halve the weight of the point. A group of wrong points cannot bend a stiff field.
+STAGES = ((100.0, 4.0), (30.0, 2.5), (10.0, 1.5), (3.0, 1.0), (1.0, 1.0))
 # The four pieces of the uniform cubic B-spline as polynomials of the fraction of a cell.
 PIECES = tuple(
     Polynomial(np.array(sixths) / 6)
@@ -54,20 +56,19 @@ def smooth_field(
     about 2 pi (b / q)^(1/4) are smoothed away.
     """
     basis = _basis(points, shape)
-    penalty = _penalty(shape, bending)
     robust = weights
     coefficients = np.zeros((basis.shape[1], 2))
-    for _ in range(REWEIGHTED):
+    for stiffness, tolerance in STAGES:
         weighted = basis.T @ sparse.diags(robust)
         factors = splu(
-            (weighted @ basis + penalty).tocsc(),
+            (weighted @ basis + _penalty(shape, stiffness * bending)).tocsc(),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
         coefficients = factors.solve(weighted @ shifts)
         missed = shifts - basis @ coefficients
-        robust = weights / (1 + np.square(missed / TOLERANCE).sum(axis=1))
+        robust = weights / (1 + np.square(missed / tolerance).sum(axis=1))
     return SmoothField(coefficients, shape)
 
 

@@ -11,6 +11,7 @@ from retreg_server.registration.vessel_agreement import PixelMap
 WINDOW = 31  # pixels
 FARTHEST = 15.0  # pixels that tracking may move a point
 LEVELS = 3  # of the pyramid, beyond full size
+UNLIKE = 0.4  # correlation of two windows that show nothing in common
 MAP_STEP = 4  # pixels between the places where a map is computed
 
 
@@ -47,6 +48,35 @@ def tracked(
     good &= (np.linalg.norm(shift, axis=1) < farthest) & (mismatch < 1)
     shift[~good] = 0
     return shift, np.where(good, 1 / (1 + (2 * mismatch) ** 2), 0.0)
+
+
+def resemblance(
+    points: np.ndarray, shifts: np.ndarray, fixed: Level, moving: Level, mapped: PixelMap
+) -> np.ndarray:
+    """How alike the pictures are around each x (n, 2) and mapped(x + shift): (n,) from 0 to 1.
+
+    It is 1 where two windows correlate fully, and 0 where they do as little as UNLIKE. n > 0.
+    """
+    height, width = fixed.valid.shape
+    other, shown = warped(moving, mapped, (height, width))
+    both = shown & fixed.valid
+    reach = np.arange(-(WINDOW // 2) + 1, WINDOW // 2, 2)
+    x, y = (offset.ravel() for offset in np.meshgrid(reach, reach))
+
+    def windows(image: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        columns, rows = (
+            (start[:, None] + offset).astype(np.float32)
+            for start, offset in zip(centres.T, (x, y), strict=True)
+        )
+        values = cv2.remap(image * both, columns, rows, cv2.INTER_LINEAR)
+        centred: np.ndarray = values - values.mean(axis=1, keepdims=True)
+        return centred
+
+    first, second = windows(fixed.samples[..., 0], points), windows(other, points + shifts)
+    energy = np.square(first).sum(axis=1) * np.square(second).sum(axis=1)
+    correlation = (first * second).sum(axis=1) / np.sqrt(energy + 1e-9)
+    alike: np.ndarray = np.clip((correlation - UNLIKE) / (1 - UNLIKE), 0, 1)
+    return alike
 
 
 def warped(
