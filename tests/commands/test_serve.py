@@ -12,7 +12,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,16 +137,10 @@ def test_doctor_tells_a_server_without_tls_from_one_with():
     assert (last.subject, last.ok) == ("server: TLS", False)
 
 
-def test_doctor_looks_for_what_the_package_needs_and_for_no_extra():
-    found = {name.lower() for name in doctor.packages()}
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
-    extras = {
-        re.match(r"[\w.-]+", requirement)[0].lower()
-        for group in project["project"]["optional-dependencies"].values()
-        for requirement in group
-    }
-    assert {"retreg", "torch", "numpy", "fastapi"} <= found
-    assert not found & extras
+def test_doctor_looks_for_what_the_package_needs_and_for_no_extra(monkeypatch):
+    needed = ["torch>=2.10", "python-multipart (>=0.0.18)", 'ray[serve]>=2.50; extra == "ray"']
+    monkeypatch.setattr(doctor, "requires", lambda _: needed)
+    assert list(doctor.packages()) == ["retreg", "torch", "python-multipart"]
 
 
 def test_doctor_reports_the_installation(capsys):

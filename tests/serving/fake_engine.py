@@ -98,6 +98,7 @@ def fake_result(request: RegistrationRequest) -> RegistrationResult:
         "model": request.model,
         "options": dict(request.options),
         "seconds": {"working": 0.01},
+        "niceness": os.nice(0),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
     backward = None if is_spline else Affine.identity()  # off by the shift

@@ -17,10 +17,12 @@ import requests
 from PIL import Image as Picture
 
 from retreg import wire
+from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg_server.serving.settings import Settings
 
+EYE = np.eye(4)
 DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0}
 
 
@@ -109,6 +111,21 @@ def test_the_model_gets_the_voxels_and_the_geometry_that_were_sent(a_server, a_v
     np.testing.assert_array_equal(
         request.moving.grid.world_from_index, a_volume.grid.world_from_index
     )
+
+
+@pytest.mark.parametrize("encoding", ["identity", "zlib+shuffle"])
+@pytest.mark.parametrize("piece", [977, 65_536, 300_001])
+def test_an_image_arrives_whole_in_pieces_of_any_size(a_server, encoding, piece):
+    rng = np.random.default_rng(piece)
+    volume = Image(rng.integers(0, 2**15, (1, 20, 100, 120), np.int16), Grid((120, 100, 20), EYE))
+    header, body = wire.encode_image(volume, encoding)
+    address = wire.image_address(header, body)
+    pieces = (body[start : start + piece] for start in range(0, len(body), piece))
+    path = f"/v1/images/{address}"
+    assert a_server.put(path, data=pieces, headers={wire.IMAGE_HEADER: header}).status_code == 201
+    answer = a_server.post("/v1/registrations", json={"fixed": address, "moving": address})
+    ended(a_server, answer.json()["id"])
+    np.testing.assert_array_equal(a_server.model.requests[-1].moving.array, volume.array)
 
 
 def test_a_job_runs_to_its_result(a_server, a_picture):
