@@ -9,8 +9,8 @@ from retreg_server.registration.mind import mind_ssc
 
 RADIUS = 3  # voxels: the window of the local mean and deviation
 FLAT = 0.02  # deviation of the intensity (0 to 1) below which a place counts as flat
-GREY_SHARE = 0.7  # weight of the grey levels beside the descriptors
-UNLIKE, ALIKE = 0.1, 0.3  # correlation of the local grey levels of different and equal contrasts
+GREY_SHARE = 3.0  # weight of the grey levels beside the descriptors
+UNLIKE, ALIKE = 0.5, 0.7  # correlation of the local grey levels of different and equal contrasts
 
 
 def described(
