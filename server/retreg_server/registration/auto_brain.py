@@ -211,7 +211,10 @@ class AutoBrain:
         maps: tuple[Transform, Transform] = Affine(matrix), Affine(back_matrix)
         if deformable:
             with watch.stage(DEFORMING, 0.76):
-                deformed = deform(*views, matrix, back_matrix, progress=_deforming(watch))
+                grids = fixed.grid, moving.grid
+                deformed = deform(
+                    *views, matrix, back_matrix, progress=_deforming(watch), grids=grids
+                )
             maps, evidence = (deformed.forward, deformed.backward), evidence | deformed.evidence
         moving_points = maps[0](marks.points)
         return Estimate(

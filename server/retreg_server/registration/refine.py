@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField
 from retreg_server.registration.brain_scene import MARGIN_MM, TRIM_MM, UNEQUAL, View, weighted
 from retreg_server.registration.convex_start import convex_start
@@ -81,24 +82,39 @@ def deform(
     fixed_from_moving: np.ndarray,
     starts: tuple[DisplacementField, DisplacementField] | None = None,
     progress: Progress = unheard,
+    grids: tuple[Grid, Grid] | None = None,
 ) -> Deformed:
     """Deform two volumes onto each other after a global stage, in both directions.
 
     moving_from_fixed, fixed_from_moving: (4, 4) LPS mm, the global stage of each direction.
     starts: residuals to begin with, in the fixed and in the moving world; see refine. progress is
-    called with the fraction done (0 to 1), and may raise Cancelled.
+    called with the fraction done (0 to 1), and may raise Cancelled. grids: those of the fixed and
+    of the moving image; then the fields have their nodes on voxels, see on_voxels.
     """
     pair = pair_of(fixed, moving)
     ahead, back = starts or (None, None)
     there = refine(pair, moving_from_fixed, ahead, lambda done: progress(done / 2))
     swapped = Pair(pair.target, pair.domain)
     here = refine(swapped, fixed_from_moving, back, lambda done: progress(0.5 + done / 2))
+    if grids is not None:
+        there, here = on_voxels(there, grids[0]), on_voxels(here, grids[1])
     lengths = np.linalg.norm(there.vectors_mm, axis=0)
     return Deformed(
         Chain((there, Affine(moving_from_fixed))),
         Chain((here, Affine(fixed_from_moving))),
         {"deformation_mean_mm": float(lengths.mean()), "deformation_max_mm": float(lengths.max())},
     )
+
+
+def on_voxels(field: DisplacementField, grid: Grid) -> DisplacementField:
+    """The field with its nodes on every 2^n-th voxel of an image, and without folds there, too.
+
+    Files and warped images, which need the field on voxels, then hold exactly this field.
+    """
+    finest = float(field.grid.spacing.min())
+    voxel = float(np.prod(grid.spacing) ** (1 / 3))
+    step = 2 ** max(0, round(np.log2(finest / voxel)))
+    return unfolded(DisplacementField.sampled(field, grid.coarsened(step)))
 
 
 def pair_of(fixed: View, moving: View) -> Pair:
@@ -128,7 +144,8 @@ def refine(
     start: a residual to begin with, such as that of a network, instead of the discrete search.
     The result has its own lattice, coarser than the volumes, and no fold: see jacobian_guard.
     """
-    aligned = NetInput(sample(pair.target, pair.domain, target_from_domain), _frame(pair))
+    seen = sample(pair.target, pair.domain, target_from_domain)
+    aligned = NetInput(seen, pair.domain.world_from_norm)
     ends = time.monotonic() + TIME_LIMIT_S
     shift = None if start is None else shift_from_field(start, pair.domain.pooled(levels[0].factor))
     done = np.cumsum([0.0] + [level.iterations / level.factor**2 for level in levels])
@@ -145,10 +162,6 @@ def refine(
     field = unfolded(field_from_shift(shift, pair.domain))
     progress(1.0)
     return field
-
-
-def _frame(pair: Pair) -> np.ndarray:
-    return pair.domain.world_from_norm
 
 
 class _Stage:
