@@ -33,7 +33,8 @@ class Shifting(torch.nn.Module):
     def forward(self, fixed, moving):
         self.seen = [fixed, moving]
         shape = [n // 2 for n in fixed.shape[2:]]
-        return (self.shift.reshape(1, -1, *(1,) * len(shape)).expand(1, -1, *shape),)
+        field = self.shift.reshape(1, -1, *(1,) * len(shape)).expand(1, -1, *shape)
+        return (torch.cat([field, -field])[: len(fixed)],)  # the second pair is upside down
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,9 @@ def test_the_field_of_a_network_for_pictures_is_in_their_pixels():
     assert field.factor == SHRINK
     assert field.samples.shape == (50, 60, 2)
     np.testing.assert_allclose(field.samples, np.broadcast_to([3.0, -4.0], (50, 60, 2)))
-    assert net.seen[0].shape[2:] == (112, 128)  # halved, and filled up to multiples of 16
+    assert net.seen[0].shape == (2, 1, 112, 128)  # halved, and filled up to multiples of 16
     torch.testing.assert_close(*net.seen)
+    torch.testing.assert_close(net.seen[0][1], net.seen[0][0].flip(1, 2))
 
 
 def test_the_moving_picture_is_shown_in_the_frame_of_the_fixed_one():

@@ -21,15 +21,26 @@ SHRINK = 2 * HALF  # pixels of the pictures per node of its field
 def vessel_field(
     net: FieldNet, fixed: Level, moving: Level, mapped: PixelMap, device: torch.device
 ) -> Level:
-    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x))."""
+    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x)).
+
+    The mean of what the network answers to the pictures and to the pictures upside down.
+    """
     other, shown = warped(moving, mapped, fixed.valid.shape)
     both = shown & fixed.valid
-    images = [_input(image * both, net.architecture.multiple) for image in
-              (fixed.samples[..., 0], other)]
-    field = net.to(device)(*(image.to(device) for image in images))[-1]
+    images = [
+        _input(image * both, net.architecture.multiple).to(device)
+        for image in (fixed.samples[..., 0], other)
+    ]
+    upright, turned = net.to(device)(*(_both_ways(image) for image in images))[-1].chunk(2)
+    field = (upright - turned.flip(2, 3)) / 2
     height, width = (n // SHRINK for n in fixed.valid.shape)
     pixels = HALF * field[0, :, :height, :width].movedim(0, -1).float().cpu().numpy()
     return Level(np.ascontiguousarray(pixels), np.ones((height, width), bool), SHRINK)
+
+
+def _both_ways(image: torch.Tensor) -> torch.Tensor:
+    """The picture (1, 1, h, w), and the picture upside down: (2, 1, h, w)."""
+    return torch.cat([image, image.flip(2, 3)])
 
 
 def _input(image: np.ndarray, multiple: int) -> torch.Tensor:
