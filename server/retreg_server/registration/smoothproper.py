@@ -5,7 +5,7 @@ The global alignment comes first, then the network, then, where it is asked for,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 
 from retreg.image import Image
@@ -13,14 +13,15 @@ from retreg.messages import Keypoints, ModelInfo, Option, Scalar
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.deformable_brain import DeformableBrain, deformable_brain
-from retreg_server.registration.dense_residual import dense_residual
+from retreg_server.registration.dense_residual import dense_residual, displaced
 from retreg_server.registration.devices import DEVICES, chosen_device
 from retreg_server.registration.fundus_global import Side
 from retreg_server.registration.fundus_pictures import world_matrix
 from retreg_server.registration.fundus_start import STARTS, FundusStart, fundus_start
 from retreg_server.registration.fundus_transforms import bent_transform, residual_transform
 from retreg_server.registration.nets.field_net import FieldNet
-from retreg_server.registration.parametric_refinement import QuadraticMap
+from retreg_server.registration.parametric_refinement import Level, QuadraticMap
+from retreg_server.registration.vessel_agreement import alikeness
 from retreg_server.registration.vessel_field import vessel_field
 from retreg_server.registration.weights import load_field_net, load_metadata
 
@@ -84,8 +85,24 @@ class SmoothProperFundus:
             return bent_transform(mapped, *pictures, image.grid)
         field = vessel_field(self.net, *levels, mapped, chosen_device(str(options["device"])))
         if options["refine"]:
-            field = dense_residual(*levels, mapped, field)
+            field = _best_refined((None, field), *levels, mapped)
         return residual_transform(mapped, field, *pictures, image.grid)
+
+
+def _best_refined(
+    starts: Sequence[Level | None], fixed: Level, moving: Level, mapped: QuadraticMap
+) -> Level:
+    """The field that aligns the vessels best, of those that tracking makes of each start.
+
+    Tracking alone (None) is more precise where it finds the vessels; the field of the network
+    brings them near enough where it does not.
+    """
+    refined = [dense_residual(fixed, moving, mapped, start) for start in starts]
+
+    def likeness(field: Level) -> float:
+        return alikeness(fixed, moving, lambda points: mapped(displaced(field, points)))
+
+    return max(refined, key=likeness)
 
 
 def _keypoints(start: FundusStart) -> tuple[Keypoints, Keypoints]:
