@@ -150,7 +150,7 @@ def _spline_carrier(transform: ThinPlateSpline) -> Any:
     it tells VTK what happens across the plane, where it would else flatten space.
     """
     source = np.unique(transform.spline.centres, axis=0)
-    _, spread, axes = np.linalg.svd(source - source.mean(axis=0))
+    _, spread, axes = np.linalg.svd(source - source.mean(axis=0), full_matrices=False)
     if len(spread) < 3 or spread[2] <= _FLAT * spread[0]:
         source = np.vstack([source, source.mean(axis=0) + spread[0] / len(source) * axes[2]])
     carrier = vtk.vtkThinPlateSplineTransform()

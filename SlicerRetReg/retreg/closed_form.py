@@ -114,7 +114,8 @@ class PointPairs:
 def _principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Columns: unit axes of decreasing spread (3, 3); and the singular values (3,)."""
     centred = points - points.mean(axis=0)
-    _, singular, axes = np.linalg.svd(centred, full_matrices=True)
+    few = len(points) < 3  # the axes across them must come from somewhere; else n x n is a waste
+    _, singular, axes = np.linalg.svd(centred, full_matrices=few)
     return axes.T, np.pad(singular, (0, 3 - len(singular)))
 
 

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,25 +40,14 @@ class Slicer:
 
     def __init__(self, folder: Path) -> None:
         import slicer
-        from conftest import LOGICS
+        from bare_scene import bare_scene
         from slice_shot import SliceShot
         from stand_in.application import install
         from stand_in.widgets import WIDGETS
 
         self.patch = pytest.MonkeyPatch()
-        self.scene, logic = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
-        logic.SetMRMLScene(self.scene)
-        logic.GetColorLogic().SetMRMLScene(self.scene)
-        logic.GetColorLogic().AddDefaultColorNodes()
-        self.kept = [logic]
-        for name, kind in LOGICS.items():
-            part = getattr(slicer, kind)()
-            part.SetMRMLScene(self.scene)
-            part.SetMRMLApplicationLogic(logic)
-            logic.SetModuleLogic(name, part)
-            self.kept.append(part)
-        slicer.mrmlScene = self.scene
-        slicer.app = SimpleNamespace(applicationLogic=lambda: logic)
+        self.stack = ExitStack()
+        self.scene, logic = self.stack.enter_context(bare_scene(slicer))
         self.app = install(self.patch, slicer, folder)
         self.view = SliceShot(self.scene, logic, (SHOT, SHOT))
         self.parent = WIDGETS["qMRMLWidget"]()
@@ -249,6 +238,7 @@ def main() -> None:
         finally:
             window.widget.cleanup()
             window.patch.undo()
+            window.stack.close()
 
 
 if __name__ == "__main__":

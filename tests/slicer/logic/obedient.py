@@ -33,13 +33,6 @@ class Server:
         message = wire.loads((self.folder / f"{number}.json").read_bytes())
         return [wire.decode_header(text, 2**30) for text in message["headers"]]
 
-    @property
-    def cpu_s(self) -> float:
-        """Processor time of the server, without that of the model's process."""
-        text = Path(f"/proc/{self.process._process.pid}/stat").read_text()
-        user, system = text.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
     def number(self, name: str) -> float:
         """The sum of a metric over the labels that the pattern allows."""
         head = {"Authorization": f"Bearer {TOKEN}"}
