@@ -9,7 +9,6 @@ from retreg.errors import FileError, RegistrationError
 from retreg.fitting import fit_affine
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.transforms import Affine
 from retreg_server.registration import keymorph_candidates as hook
 from retreg_server.registration.keypoint_matching import Match
 from retreg_server.registration.weights import is_shipped
@@ -76,15 +75,3 @@ def test_matches_that_determine_nothing_are_passed_over(monkeypatch):
     found = [Match(line, line, np.ones(40), 2.0, 0.0), a_match(7)]
     monkeypatch.setattr(hook, "_model", lambda _: FakeModel(found))
     assert [m[0, 3] for m in hook.keymorph_candidates(VOLUME, VOLUME)] == pytest.approx([7])
-
-
-def test_keypoints_are_judged_by_the_transform_of_the_other_model():
-    match = a_match(noise=0.5)
-    match.moving[0] += 60
-    transform = Affine(fit_affine(match.fixed[1:], match.moving[1:]).moving_from_fixed)
-    fixed, moving = hook.supporting_keypoints([a_match(90), match], transform)
-    assert fixed.points is not moving.points
-    np.testing.assert_array_equal(moving.points, match.moving)
-    assert not fixed.inliers[0]
-    assert fixed.inliers[1:].all()
-    assert fixed.weights[0] < 0.05 < 0.9 < fixed.weights[1:].min()

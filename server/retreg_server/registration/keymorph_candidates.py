@@ -1,4 +1,4 @@
-"""What KeyMorph has to say to other models: further candidates, and keypoints for their result."""
+"""What KeyMorph has to say to other models: further candidates for their transform."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from retreg.errors import DegeneratePointsError, FileError, RegistrationError
 from retreg.fitting import fit
 from retreg.image import Image
-from retreg.messages import Keypoints
-from retreg.transforms import Affine, Transform
+from retreg.transforms import Affine
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.keymorph import (
     KeyMorph,
@@ -25,7 +24,6 @@ from retreg_server.registration.weights import is_shipped
 
 CANDIDATES = 3
 APART = 0.05  # maps closer than this share of the size of the point set are the same
-QUALITY = 0.1  # distance at which a keypoint counts half, as a share of that size
 
 
 def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[Match]:
@@ -72,24 +70,6 @@ def candidates_of(matches: list[Match], family: Linear = "affine") -> list[np.nd
         if min(known, default=np.inf) > APART * size_mm(match.moving):
             found.append(matrix)
     return found[:CANDIDATES]
-
-
-def supporting_keypoints(
-    matches: list[Match], transform: Transform
-) -> tuple[Keypoints, Keypoints]:
-    """The network's keypoints in both images, judged by a transform that something else found.
-
-    Of the matches (one or more) the one closest to the transform is taken. The weight of a pair
-    falls with its distance from the transform; within QUALITY of the size of the point set it
-    counts as an inlier.
-    """
-    distances = [np.linalg.norm(transform(m.fixed) - m.moving, axis=1) for m in matches]
-    closest = int(np.argmin([np.median(missed) for missed in distances]))
-    match = matches[closest]
-    relative = distances[closest] / (QUALITY * size_mm(match.moving))
-    weights = match.weights / (1 + relative**2)
-    inliers = relative < 1
-    return Keypoints(match.fixed, weights, inliers), Keypoints(match.moving, weights, inliers)
 
 
 def _model(image: Image) -> KeyMorph | None:
