@@ -9,7 +9,9 @@ import time
 import pytest
 
 from retreg import wire
-from retreg.errors import FileError
+from retreg.errors import Cancelled, FileError
+from retreg.messages import RegistrationRequest
+from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration.base import Model, silent
 from retreg_server.registration.keymorph import keymorph_brain, keymorph_fundus
 from retreg_server.registration.keypoint_detection import CHUNK
@@ -98,3 +100,23 @@ def test_weights_that_cannot_be_used_take_their_model_away_at_the_start(monkeypa
     models, failures = LocalEngine().models()
     assert "auto-brain" not in {model.name for model in models}
     assert "damaged" in failures["auto-brain"]
+
+
+@pytest.mark.skipif(not is_shipped("keymorph-fundus"), reason="needs the trained weights")
+def test_a_cancellation_is_noticed_within_a_pass_of_a_network(monkeypatch):
+    pair, passes, forward = make_fundus_pair(83, size=256), [], KeypointNet.forward
+    monkeypatch.setattr(
+        KeypointNet, "forward", lambda self, views: passes.append(True) or forward(self, views)
+    )
+    inside = []
+
+    def report(stage: str, _fraction: float) -> None:
+        if passes:
+            inside.append(stage)
+            raise Cancelled("Not wanted any more.")
+
+    request = RegistrationRequest(pair.fixed, pair.moving, "keymorph-fundus", {})
+    with pytest.raises(Cancelled):
+        LocalEngine().register(request, report)
+    assert len(passes) == 1
+    assert inside == ["keypoints"]

@@ -60,10 +60,19 @@ class LocalEngine:
         return catalogue.models, catalogue.failures
 
     def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
-        """Run the model."""
+        """Run the model; a cancellation is noticed before each layer of a network, too."""
         from retreg_server.registration import engine
+        from retreg_server.registration.interruption import interruptible
 
-        return engine.register(request, report)
+        last = ("starting", 0.0)
+
+        def noting(stage: str, fraction: float) -> None:
+            nonlocal last
+            last = stage, fraction
+            report(stage, fraction)
+
+        with interruptible(lambda: report(*last)):
+            return engine.register(request, noting)
 
     def free(self) -> None:
         """Empty the caches of the device and the heap."""
