@@ -228,14 +228,14 @@ def _our_looker() -> Any:
 
     from retreg_server.registration.keypoint_looks import BrainLooker
     from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-    from retreg_server.registration.weights import KeypointMetadata, is_shipped
+    from retreg_server.registration.weights import NetMetadata, is_shipped
 
     looker = BrainLooker()
     if not is_shipped(looker.name):
         torch.manual_seed(0)
         net = KeypointNet(Architecture("light", 3, 128)).eval().requires_grad_(False)
         template = torch.rand(128, 3) - 0.5
-        looker.__dict__["_loaded"] = (net, KeypointMetadata("", 64, 3.5, template, "", {}))
+        looker.__dict__["_loaded"] = (net, NetMetadata("", 64, 3.5, template, "", {}))
     return looker
 
 

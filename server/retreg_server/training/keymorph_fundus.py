@@ -185,7 +185,8 @@ def fundus_bundle(keypoints: int, recipe: dict[str, Any], hardware: str) -> Bund
             f"{PHANTOMS} made-up eyes in colour, red-free light and angiography; "
             f"{UNSEEN_PHANTOMS} more were kept back for validation",
             "vessel masks of HRF (15, Budai et al. 2013) and masks and pictures of CHASE_DB1 (20, "
-            "Owen et al. 2009), CC BY 4.0 by their owners' statement",
+            "Owen et al. 2009), CC BY 4.0 by their owners' statement; disc and fovea were read off "
+            f"by eye; {' and '.join(UNSEEN_REAL)} were kept back for validation",
         ),
         hardware=hardware,
     )
