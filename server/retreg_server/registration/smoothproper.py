@@ -5,7 +5,7 @@ The global alignment comes first, then the network, then, where it is asked for,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, cached_property
 
 from retreg.image import Image
@@ -28,6 +28,7 @@ from retreg_server.registration.weights import load_field_net, load_metadata
 FAMILIES = ("deformable", "quadratic", "affine")
 CITATION = "Zhang et al. 2025, IPMI (SmoothProper)"
 ALIGNING, NETWORK = "global alignment", "network"
+CLEARLY_BETTER = 1.03  # times the likeness of the vessels
 
 
 class SmoothProperFundus:
@@ -85,24 +86,22 @@ class SmoothProperFundus:
             return bent_transform(mapped, *pictures, image.grid)
         field = vessel_field(self.net, *levels, mapped, chosen_device(str(options["device"])))
         if options["refine"]:
-            field = _best_refined((None, field), *levels, mapped)
+            field = _refined(field, *levels, mapped)
         return residual_transform(mapped, field, *pictures, image.grid)
 
 
-def _best_refined(
-    starts: Sequence[Level | None], fixed: Level, moving: Level, mapped: QuadraticMap
-) -> Level:
-    """The field that aligns the vessels best, of those that tracking makes of each start.
+def _refined(field: Level, fixed: Level, moving: Level, mapped: QuadraticMap) -> Level:
+    """What tracking makes of the field of the network, or of none if that aligns vessels as well.
 
-    Tracking alone (None) is more precise where it finds the vessels; the field of the network
-    brings them near enough where it does not.
+    Tracking alone is more precise where it finds the vessels; the network brings them near enough
+    where it does not.
     """
-    refined = [dense_residual(fixed, moving, mapped, start) for start in starts]
+    alone, after = (dense_residual(fixed, moving, mapped, start) for start in (None, field))
 
-    def likeness(field: Level) -> float:
-        return alikeness(fixed, moving, lambda points: mapped(displaced(field, points)))
+    def likeness(found: Level) -> float:
+        return alikeness(fixed, moving, lambda points: mapped(displaced(found, points)))
 
-    return max(refined, key=likeness)
+    return after if likeness(after) > CLEARLY_BETTER * likeness(alone) else alone
 
 
 def _keypoints(start: FundusStart) -> tuple[Keypoints, Keypoints]:
