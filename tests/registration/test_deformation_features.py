@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.deformation_features import GREY_SHARE, described
+from retreg_server.registration.deformation_features import (
+    GREY_SHARE,
+    described,
+    grey_share,
+    locally_normalised,
+)
 from retreg_server.registration.mind import CHANNELS
 
 
@@ -17,20 +22,31 @@ def a_head() -> torch.Tensor:
     return volume / volume.max()
 
 
-def test_the_same_contrast_adds_a_channel_and_another_does_not(a_head):
+def test_grey_levels_count_between_equal_contrasts_only(a_head):
     weight = torch.ones_like(a_head)
-    alike = described(a_head, a_head * 0.9, weight)
-    inverted = described(a_head, 1 - a_head, weight)
-    assert [features.shape[1] for features in alike] == [CHANNELS + 1] * 2
-    assert [features.shape[1] for features in inverted] == [CHANNELS] * 2
-
-
-def test_brightness_and_gain_do_not_change_the_grey_channel(a_head):
-    first, second = described(a_head, 0.5 * a_head + 0.2, torch.ones_like(a_head))
-    difference = (first[:, -1] - second[:, -1]).abs()
-    assert float(difference.median()) < 0.1 * GREY_SHARE
-
-
-def test_noise_has_no_contrast_in_common(a_head):
     noise = torch.rand(a_head.shape, generator=torch.Generator().manual_seed(1))
-    assert described(a_head, noise, torch.ones_like(a_head))[0].shape[1] == CHANNELS
+    assert grey_share(a_head, a_head * 0.9, weight) == pytest.approx(GREY_SHARE)
+    assert grey_share(a_head, 1 - a_head, weight) == 0
+    assert grey_share(a_head, noise, weight) == 0
+    assert grey_share(a_head, a_head, torch.zeros_like(a_head)) == 0
+
+
+def test_they_are_one_more_channel(a_head):
+    assert described(a_head, 0.0).shape[1] == CHANNELS
+    features = described(a_head, 2.0)
+    assert features.shape[1] == CHANNELS + 1
+    torch.testing.assert_close(features[:, -1:], 2 * locally_normalised(a_head))
+
+
+def test_brightness_and_gain_hardly_change_them(a_head):
+    first, second = (locally_normalised(volume) for volume in (a_head, 0.5 * a_head + 0.2))
+    assert float((first - second).abs().median()) < 0.1
+
+
+def test_local_normalisation_gives_mean_0_and_deviation_1():
+    random = torch.Generator().manual_seed(2)
+    volume = 5 + 3 * torch.randn(1, 1, 24, 24, 24, generator=random)
+    inner = locally_normalised(volume)[..., 4:-4, 4:-4, 4:-4]
+    assert float(inner.mean()) == pytest.approx(0, abs=0.05)
+    assert float(inner.std()) == pytest.approx(1, abs=0.05)
+    assert not locally_normalised(torch.full((1, 1, 9, 9, 9), 7.0)).any()

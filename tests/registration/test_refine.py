@@ -123,7 +123,7 @@ def test_a_field_to_start_from_takes_the_place_of_the_search():
     found = refine(pair, np.eye(4), before)
     assert errors_mm(found, truth, points).mean() < 1.7
     far = DisplacementField(np.full((3, *fixed.grid.shape), 60.0), fixed.grid)
-    assert errors_mm(refine(pair, np.eye(4), far), truth, points).mean() > 10
+    assert errors_mm(refine(pair, np.eye(4), far), truth, points).mean() > 5
 
 
 def test_progress_rises_to_1_and_cancelling_stops_the_work():

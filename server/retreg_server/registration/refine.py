@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField
 from retreg_server.registration.brain_scene import MARGIN_MM, TRIM_MM, UNEQUAL, View, weighted
 from retreg_server.registration.convex_start import convex_start
-from retreg_server.registration.deformation_features import described
+from retreg_server.registration.deformation_features import described, grey_share
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.jacobian_guard import unfolded
 from retreg_server.registration.lattice_shift import (
@@ -36,6 +37,7 @@ FINEST = 1.0  # voxels of the coarser volume: there is nothing to be seen below
 LONGEST_STEP = 1.0  # voxels
 SETTLED = 0.01  # voxels: a smaller mean step ends a level
 SOLVER_ITERATIONS = 30
+COMPARED_MM = 4.0  # smaller voxels show details that do not meet yet, larger ones outlines only
 TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
 
 Progress = Callable[[float], None]
@@ -149,13 +151,15 @@ def refine(
     ends = time.monotonic() + TIME_LIMIT_S
     shift = None if start is None else shift_from_field(start, pair.domain.pooled(levels[0].factor))
     done = np.cumsum([0.0] + [level.iterations / level.factor**2 for level in levels])
+    share = _grey_share(pair.domain, aligned)
     for number, level in enumerate(levels):
         scale = done[number + 1] - done[number]
 
         def report(fraction: float, low: float = done[number], scale: float = scale) -> None:
             progress(0.95 * (low + scale * fraction) / done[-1])
 
-        stage = _Stage(pair.domain.pooled(level.factor), aligned.pooled(level.factor), level)
+        volumes = pair.domain.pooled(level.factor).tensor, aligned.pooled(level.factor).tensor
+        stage = _Stage(*volumes, share, level)
         shift = stage.settled(stage.begun(shift), report, ends)
     if shift is None:
         raise ValueError("refine needs at least one level.")
@@ -164,15 +168,23 @@ def refine(
     return field
 
 
+def _grey_share(domain: NetInput, aligned: NetInput) -> float:
+    """See grey_share; judged once, in voxels of about COMPARED_MM."""
+    factor = max(1, round(COMPARED_MM / domain.spacing[0]))
+    first, second = (functional.avg_pool3d(each.tensor, factor) for each in (domain, aligned))
+    return grey_share(first[:, :1], second[:, :1], first[:, 1:] * second[:, 1:])
+
+
 class _Stage:
     """The two volumes at one level, described once."""
 
-    def __init__(self, domain: NetInput, aligned: NetInput, level: Level) -> None:
+    def __init__(
+        self, domain: torch.Tensor, aligned: torch.Tensor, share: float, level: Level
+    ) -> None:
         self._level = level
-        self._weights = domain.tensor[:, 1:], aligned.tensor[:, 1:]
-        both = self._weights[0] * self._weights[1]
-        self._features = described(domain.tensor[:, :1], aligned.tensor[:, :1], both)
-        size = domain.tensor.shape[2:]
+        self._weights = domain[:, 1:], aligned[:, 1:]
+        self._features = described(domain[:, :1], share), described(aligned[:, :1], share)
+        size = domain.shape[2:]
         self._shape = torch.Size(n // level.pool for n in size)
 
     def begun(self, shift: torch.Tensor | None) -> torch.Tensor:
