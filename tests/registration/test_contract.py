@@ -22,10 +22,10 @@ from retreg_server.registration.registry import FACTORIES, get_model
 # flipped picture is the same one, but resized from the other end.
 IDENTITY, KNOWN = 0.1, 1.5
 # Without a sub-pixel stage, other corners mean another fit; a network sees a flip otherwise.
-GEOMETRY = {"fundus-sift": 1.0, "keymorph-fundus": 1.0}
+GEOMETRY = {"fundus-sift": 1.0, "keymorph-fundus": 0.5}
 OTHERS = 0.35
-# A network that sees a picture in 192 pixels, and nothing after it: 2 % of the picture's width.
-COARSE = {"keymorph-fundus": 7.0}
+# A network that sees a picture in 192 pixels, and nothing after it: 1.2 % of the picture's width.
+COARSE = {"keymorph-fundus": 4.0}
 
 A_ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 
@@ -75,7 +75,7 @@ def test_a_known_affine_is_recovered(model):
     pair, result = a_pair(model), the_result(model)
     error = mean_distance(result.transform(pair.landmarks), pair.truth(pair.landmarks), pair.fixed)
     assert error < KNOWN * COARSE.get(model, 1.0)
-    assert result.quality.verdict == "accept" or model in COARSE
+    assert result.quality.verdict == "accept"
 
 
 def test_keypoints_match_in_number_and_follow_the_transform(model):
