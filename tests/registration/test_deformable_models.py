@@ -144,3 +144,11 @@ def test_noise_is_not_accepted_because_a_field_can_be_bent_to_it(model):
     values = np.random.default_rng(5).integers(0, 255, fixed.array.shape).astype(np.uint8)
     result = register(model, fixed, Image(values, fixed.grid), start="identity", refine=False)
     assert result.quality.verdict != "accept"
+
+
+def test_keymorph_can_give_the_start(model):
+    fixed, moving, points, truth = a_warped_pair(model)
+    result = register(model, fixed, moving, start="keymorph", refine=False)
+    assert isinstance(result.transform.transforms[0], DisplacementField)
+    error_mm = np.linalg.norm(result.transform(points) - truth, axis=1).mean()
+    assert error_mm < 0.06 * np.ptp(points, axis=0).max()
