@@ -166,3 +166,13 @@ def test_the_same_call_gives_the_same_numbers():
     chain = deformed(fixed, moving).forward
     assert isinstance(chain, Chain)
     np.testing.assert_array_equal(chain(points), the_result().forward(points))
+
+
+def test_out_of_time_each_level_still_takes_a_step(monkeypatch):
+    monkeypatch.setattr("retreg_server.registration.refine.TIME_LIMIT_S", 0.0)
+    fixed, moving, truth, points = a_warped_pair()
+    pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+    heard: list[float] = []
+    hasty = refine(pair, np.eye(4), progress=heard.append)
+    assert len(heard) == 4  # three levels and the end
+    assert errors_mm(hasty, truth, points).mean() < 4.0
