@@ -9,7 +9,7 @@ A deformable result bends the affine one until structures meet; see refine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
@@ -19,13 +19,13 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Option, Scalar
-from retreg.transforms import Affine, Transform
+from retreg.transforms import Affine
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.gauss_newton import Aligner, generators
 from retreg_server.registration.keymorph_suggestions import Suggest, suggestions
 from retreg_server.registration.landmarks import find_landmarks
-from retreg_server.registration.refine import deform
+from retreg_server.registration.refine import Deformed, deform
 from retreg_server.registration.robust_fit import Linear
 from retreg_server.registration.rotation_search import (
     Jitter,
@@ -208,23 +208,36 @@ class AutoBrain:
             "keypoint_agreement": float(marks.agrees.mean()),
             "keypoint_similarity": float(marks.similarity.mean()),
         }
-        maps: tuple[Transform, Transform] = Affine(matrix), Affine(back_matrix)
-        if deformable:
-            with watch.stage(DEFORMING, 0.76):
-                grids = fixed.grid, moving.grid
-                deformed = deform(
-                    *views, matrix, back_matrix, progress=_deforming(watch), grids=grids
-                )
-            maps, evidence = (deformed.forward, deformed.backward), evidence | deformed.evidence
-        moving_points = maps[0](marks.points)
-        return Estimate(
-            maps[0],
+        moving_points = apply_matrix(matrix, marks.points)
+        estimate = Estimate(
+            Affine(matrix),
             Keypoints(marks.points, marks.similarity, marks.agrees),
             Keypoints(moving_points, marks.similarity, marks.agrees),
-            maps[1],
+            Affine(back_matrix),
             evidence,
-            Affine(matrix) if deformable else None,
         )
+        if not deformable:
+            return estimate
+        with watch.stage(DEFORMING, 0.76):
+            grids = fixed.grid, moving.grid
+            progress = _deforming(watch)
+            deformed = deform(*views, matrix, back_matrix, progress=progress, grids=grids)
+            return _bent(estimate, deformed)
+
+
+def _bent(estimate: Estimate, deformed: Deformed) -> Estimate:
+    """The estimate with its affines deformed, and the keypoints where they go now."""
+    marks = estimate.moving_keypoints
+    return replace(
+        estimate,
+        transform=deformed.forward,
+        moving_keypoints=replace(
+            marks, points=deformed.forward(estimate.fixed_keypoints.points)
+        ),
+        backward=deformed.backward,
+        evidence={**estimate.evidence, **deformed.evidence},
+        undeformed=estimate.transform,
+    )
 
 
 def _deforming(watch: Stopwatch) -> Callable[[float], None]:
