@@ -135,6 +135,13 @@ def test_a_deformable_result_is_near_the_truth_and_folds_nowhere(model):
     assert result.quality.verdict == "accept"
 
 
+def test_what_a_deformation_rests_on_is_judged_as_well(model):
+    if not deforms(model):
+        pytest.skip(f"{model} does not deform")
+    numbers = the_result(model, "deformable").quality.numbers
+    assert 0.25 <= numbers["agreement_undeformed"] <= 1
+
+
 def test_a_deformable_result_follows_the_geometry_too(model):
     if not deforms(model):
         pytest.skip(f"{model} does not deform")

@@ -68,9 +68,11 @@ class AutoFundus:
             transform = forward.transform(family, smoothing, fixed)
             watch.tick("transform", 0.82)
             back = backward.transform(family, smoothing, moving)
-        fixed_keypoints, moving_keypoints = forward.keypoints()
-        evidence = _evidence(found)
-        return Estimate(transform, fixed_keypoints, moving_keypoints, back, evidence)
+        deforms = family == "deformable"
+        return Estimate(
+            transform, *forward.keypoints(), back, _evidence(found),
+            undeformed=forward.transform("quadratic", smoothing, fixed) if deforms else None,
+        )  # fmt: skip
 
 
 class _Direction:

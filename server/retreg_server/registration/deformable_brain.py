@@ -69,7 +69,7 @@ class DeformableBrain:
             evidence |= done.evidence
         marks = found.fixed_keypoints
         moved = Keypoints(forward(marks.points), marks.weights, marks.inliers)
-        return Estimate(forward, marks, moved, backward, evidence)
+        return Estimate(forward, marks, moved, backward, evidence, undeformed=Affine(ahead))
 
 
 def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:

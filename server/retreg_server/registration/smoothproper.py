@@ -68,7 +68,13 @@ class SmoothProperFundus:
             forward = self._transform(start.fixed, start.moving, start.forward, fixed, options)
             watch.tick(NETWORK, 0.7)
             backward = self._transform(start.moving, start.fixed, start.backward, moving, options)
-        return Estimate(forward, *_keypoints(start), backward, start.evidence)
+        undeformed = None
+        if options["transform"] == FAMILIES[0]:
+            pictures = start.fixed.picture, start.moving.picture
+            undeformed = bent_transform(start.forward, *pictures, fixed.grid)
+        return Estimate(
+            forward, *_keypoints(start), backward, start.evidence, undeformed=undeformed
+        )
 
     def _transform(
         self,
