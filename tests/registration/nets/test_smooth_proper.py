@@ -101,15 +101,18 @@ def test_the_distribution_is_the_one_a_general_solver_finds(alpha):
     for x in range(4):
         place = (..., slice(x, x + 1))
 
-        def cost(q, place=place):
-            q = torch.from_numpy(q).reshape(1, -1, 1, 1)
-            return float(energy(p[place], q, v[place], bases, alpha, 0.0))
+        def cost_and_slope(q, place=place):
+            q = torch.from_numpy(q).reshape(1, -1, 1, 1).requires_grad_(True)
+            cost = energy(p[place], q, v[place], bases, alpha, 0.0)
+            (slope,) = torch.autograd.grad(cost.sum(), q)
+            return float(cost.detach()), slope.flatten().numpy()
 
         count = len(bases)
         oracle = minimize(
-            cost, np.full(count, 1 / count), method="SLSQP", bounds=[(0, 1)] * count,
+            cost_and_slope, np.full(count, 1 / count), jac=True, method="SLSQP",
+            bounds=[(0, 1)] * count,
             constraints={"type": "eq", "fun": lambda q: q.sum() - 1},
-            options={"ftol": 1e-14, "maxiter": 500},
+            options={"ftol": 1e-12, "maxiter": 500},
         )  # fmt: skip
         assert oracle.success
         np.testing.assert_allclose(found[0, :, 0, x], oracle.x, atol=2e-6)
