@@ -10,6 +10,7 @@ becomes less stiff (Blake and Zisserman 1987).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.polynomial import Polynomial
@@ -101,14 +102,21 @@ def _along(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _penalty(shape: tuple[int, int], bending: float) -> sparse.csr_matrix:
     """The matrix of b ∫|D²u|² + s ∫|Du|² in the coefficients of one component."""
-    down, across = ([_gram(count, order) for order in range(3)] for count in _counts(shape))
+    bends, slopes = _roughness(_counts(shape))
+    return (bending * bends + TENSION * slopes).tocsr()
+
+
+@lru_cache(maxsize=8)  # pictures of one session have few shapes
+def _roughness(counts: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """The matrices of ∫|D²u|² and ∫|Du|²."""
+    down, across = ([_gram(count, order) for order in range(3)] for count in counts)
     bends = (
         sparse.kron(down[2], across[0])
         + 2 * sparse.kron(down[1], across[1])
         + sparse.kron(down[0], across[2])
     ) / SPACING**2
     slopes = sparse.kron(down[1], across[0]) + sparse.kron(down[0], across[1])
-    return (bending * bends + TENSION * slopes).tocsr()
+    return bends.tocsr(), slopes.tocsr()
 
 
 def _gram(count: int, order: int) -> sparse.csr_matrix:
