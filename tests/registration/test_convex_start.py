@@ -7,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from retreg_server.registration.convex_start import convex_start
-from retreg_server.registration.lattice_shift import shifted
+from retreg_server.registration.nets.fields import warped
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
 
 
@@ -24,7 +24,7 @@ def test_a_large_displacement_that_slopes_miss_is_found():
     _, j, i = np.indices(shape)
     wanted = np.stack([4 + np.sin(j / 6), 3 + 0 * i, np.cos(i / 7) - 4])
     truth = torch.from_numpy(wanted).float()[None]
-    fixed = shifted(moving[None], truth)[0]
+    fixed = warped(moving[None], truth)[0]
     inner = (slice(None), slice(None), *[slice(6, -6)] * 3)
 
     def error(shift: torch.Tensor) -> float:
@@ -33,8 +33,8 @@ def test_a_large_displacement_that_slopes_miss_is_found():
     weight = torch.ones(shape)
     slopes = torch.zeros(1, 3, *shape)
     for _ in range(10):
-        warped = shifted(moving[None], slopes)[0]
-        normal = normal_equations(fixed, warped, weight, 1)
+        other = warped(moving[None], slopes)[0]
+        normal = normal_equations(fixed, other, weight, 1)
         slopes = slopes + smooth_step(normal, slopes[0], Stiffness(0.1, 0.0), 50)[None].clamp(-1, 1)
     assert error(slopes) > 1.5
     assert error(convex_start(fixed, moving, weight, 5)) < 0.7
@@ -49,7 +49,7 @@ def test_where_nothing_counts_the_neighbours_decide():
     moving = textured((14, 14, 14), 3)
     truth = torch.zeros(1, 3, 14, 14, 14)
     truth[:, 0] = 2.0
-    fixed = shifted(moving[None], truth)[0]
+    fixed = warped(moving[None], truth)[0]
     weight = torch.ones(14, 14, 14)
     weight[5:9, 5:9, 5:9] = 0
     fixed[:, 5:9, 5:9, 5:9] = 0

@@ -8,13 +8,12 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from retreg_server.registration.lattice_shift import (
-    composed,
     field_from_shift,
     resized,
     shift_from_field,
-    shifted,
     smoothed,
 )
+from retreg_server.registration.nets.fields import composed, warped
 from retreg_server.registration.spaces import NetInput, index_from_norm
 
 SIZE = (7, 8, 9)  # i, j, k
@@ -40,7 +39,7 @@ def test_a_volume_is_looked_up_at_x_plus_its_shift():
     k, j, i = np.indices(SIZE[::-1])
     x, y, z = shift[0].double().numpy()
     expected = map_coordinates(volume, [k + z, j + y, i + x], order=1, mode="nearest")
-    found = shifted(torch.from_numpy(volume).float()[None, None], shift)[0, 0].numpy()
+    found = warped(torch.from_numpy(volume).float()[None, None], shift)[0, 0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -48,7 +47,7 @@ def test_the_first_of_two_shifts_moves_the_point_first():
     first, then = a_shift(3), a_shift(4)
     k, j, i = np.indices(SIZE[::-1])
     places = [c + first[0, n].double().numpy() for n, c in ((2, k), (1, j), (0, i))]
-    both = composed(then, first)[0].double().numpy()
+    both = composed(first, then)[0].double().numpy()
     for axis in range(3):
         moved = map_coordinates(then[0, axis].double().numpy(), places, order=1, mode="nearest")
         np.testing.assert_allclose(both[axis], first[0, axis].numpy() + moved, atol=1e-5)

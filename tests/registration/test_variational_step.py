@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from retreg_server.registration.lattice_shift import shifted
+from retreg_server.registration.nets.fields import warped
 from retreg_server.registration.variational_step import (
     DAMPING,
     Normal,
@@ -72,7 +72,7 @@ def waves(shape: tuple[int, int, int]) -> torch.Tensor:
 def test_a_small_shift_is_found_in_one_step_on_either_lattice():
     moving = waves((16, 16, 16))
     truth = torch.tensor([0.4, -0.3, 0.2])
-    fixed = shifted(moving[None], truth[None, :, None, None, None].expand(1, 3, 16, 16, 16))[0]
+    fixed = warped(moving[None], truth[None, :, None, None, None].expand(1, 3, 16, 16, 16))[0]
     for pool in (1, 2):
         normal = normal_equations(fixed, moving, torch.ones(16, 16, 16), pool)
         start = torch.zeros(3, *[16 // pool] * 3)

@@ -46,7 +46,10 @@ class Estimate:
 class Model(Protocol):
     """One way of registering two images. A model is one file and one line in the registry."""
 
-    info: ModelInfo
+    @property
+    def info(self) -> ModelInfo:
+        """How clients learn of the model."""
+        ...
 
     def estimate(
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 
-from retreg.errors import OptionError
 from retreg.image import Image
-from retreg.messages import Keypoints, ModelInfo, Option, Scalar
+from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.transforms import Affine, Chain
 from retreg_server.registration.auto_brain import AutoBrain
-from retreg_server.registration.base import Estimate, Model, Stopwatch
+from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.brain_scene import Scene, View
-from retreg_server.registration.devices import DEVICES, chosen_device
+from retreg_server.registration.devices import chosen_device
+from retreg_server.registration.global_starts import (
+    affine_estimate,
+    field_options,
+    keymorph_for,
+    linear_matrix,
+)
 from retreg_server.registration.landmarks import find_landmarks
 from retreg_server.registration.nets.field_net import FieldNet
 from retreg_server.registration.refine import deform
@@ -24,7 +28,6 @@ from retreg_server.registration.volume_field import volume_field
 from retreg_server.registration.weights import load_field_net, load_metadata
 
 FAMILIES = ("deformable", "affine")
-STARTS = ("auto", "keymorph", "identity")
 ALIGNING, NETWORK, REFINING = "global alignment", "network", "refinement"
 GLOBAL_SHARE = 0.5  # of the progress
 
@@ -48,7 +51,7 @@ class DeformableBrain:
             found = _start(str(options["start"]), fixed, moving, watch)
         if options["transform"] == "affine":
             return found
-        ahead, back = _matrix(found.transform), _matrix(found.backward)
+        ahead, back = linear_matrix(found.transform), linear_matrix(found.backward)
         with watch.stage(NETWORK, GLOBAL_SHARE):
             views = View.of(fixed, "fixed"), View.of(moving, "moving")
             metadata = load_metadata(self.info.name)
@@ -80,12 +83,7 @@ def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:
             title=title,
             kinds=("volume",),
             produces=FAMILIES,
-            options=(
-                Option("transform", "Transform", FAMILIES[0], FAMILIES),
-                Option("start", "Global alignment before it", STARTS[0], STARTS),
-                Option("refine", "Refine the field on these images", True),
-                Option("device", "Device", DEVICES[0], DEVICES),
-            ),
+            options=field_options(FAMILIES),
             citation=citation,
             weights_sha256=load_metadata(name).sha256,
         )
@@ -96,11 +94,10 @@ def _start(name: str, fixed: Image, moving: Image, watch: Stopwatch) -> Estimate
     """The affine alignment of that name, one of STARTS."""
     if name == "identity":
         return _untouched(fixed, moving)
-    model = AutoBrain() if name == "auto" else _keymorph()
-    options: dict[str, Scalar] = {each.name: each.default for each in model.info.options}
+    model = AutoBrain() if name == "auto" else keymorph_for(fixed)
     share = GLOBAL_SHARE - 0.04
     inner = Stopwatch(lambda _stage, done: watch.tick(ALIGNING, 0.02 + share * done))
-    return model.estimate(fixed, moving, {**options, "transform": "affine"}, inner)
+    return affine_estimate(model, fixed, moving, inner)
 
 
 def _untouched(fixed: Image, moving: Image) -> Estimate:
@@ -109,18 +106,3 @@ def _untouched(fixed: Image, moving: Image) -> Estimate:
     marks = find_landmarks(scene.levels[1], np.eye(4))
     points = Keypoints(marks.points, marks.similarity, marks.agrees)
     return Estimate(Affine.identity(), points, points, Affine.identity())
-
-
-def _keymorph() -> Model:
-    from retreg_server.registration.registry import FACTORIES, get_model
-
-    if "keymorph-brain" not in FACTORIES:
-        raise OptionError(
-            "The start keymorph needs the weights of keymorph-brain, which are not installed; use "
-            "the start auto."
-        )
-    return get_model("keymorph-brain")
-
-
-def _matrix(transform: object) -> np.ndarray:
-    return cast(Affine, transform).moving_from_fixed

@@ -8,20 +8,21 @@ from functools import partial
 
 import numpy as np
 
-from retreg.errors import OptionError
 from retreg.image import Image
-from retreg.messages import Scalar
-from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.fundus_global import LinearFit, Side, global_fit, vessel_side
 from retreg_server.registration.fundus_keypoints import PixelPairs, keypoint_pairs
 from retreg_server.registration.fundus_matching import Matches
 from retreg_server.registration.fundus_pictures import pixel_matrix, retina_picture
+from retreg_server.registration.global_starts import (
+    affine_estimate,
+    keymorph_for,
+    linear_matrix,
+)
 from retreg_server.registration.keymorph_suggestions import suggestions
 from retreg_server.registration.parametric_refinement import QuadraticMap, refined_quadratic
 from retreg_server.registration.vessel_agreement import agreement, linear_map
 
-STARTS = ("auto", "keymorph", "identity")
 DIAMETER = 768
 Tick = Callable[[float], None]
 
@@ -71,22 +72,8 @@ def _given(name: str, fixed: Image, moving: Image) -> tuple[np.ndarray, np.ndarr
     """World matrices (4, 4) there and back."""
     if name == "identity":
         return np.eye(4), np.eye(4)
-    from retreg_server.registration.registry import FACTORIES, get_model
-
-    if "keymorph-fundus" not in FACTORIES:
-        raise OptionError(
-            "The start keymorph needs the weights of keymorph-fundus, which are not installed; "
-            "use the start auto."
-        )
-    model = get_model("keymorph-fundus")
-    defaults: dict[str, Scalar] = {each.name: each.default for each in model.info.options}
-    found = model.estimate(fixed, moving, {**defaults, "transform": "affine"}, Stopwatch())
-    return _matrix(found.transform), _matrix(found.backward)
-
-
-def _matrix(transform: Transform | None) -> np.ndarray:
-    assert isinstance(transform, Affine)
-    return transform.moving_from_fixed
+    found = affine_estimate(keymorph_for(fixed), fixed, moving, Stopwatch())
+    return linear_matrix(found.transform), linear_matrix(found.backward)
 
 
 def _linear(world: np.ndarray, fixed: Side, moving: Side) -> LinearFit:

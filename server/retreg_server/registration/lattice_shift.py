@@ -1,35 +1,19 @@
 """Displacements on a lattice of cubic voxels: what a deformable registration works with.
 
 A shift is a tensor (1, 3, k, j, i) in voxels of its lattice, in the order (x, y, z) of the tensor
-axes (i, j, k): the point x of the lattice goes to x + shift(x).
+axes (i, j, k): the point x of the lattice goes to x + shift(x). That is a field of nets/fields.py,
+which warps and composes it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from retreg.geometry import Grid
 from retreg.transforms import DisplacementField, Transform
+from retreg_server.registration.nets import fields
 from retreg_server.registration.spaces import NetInput
-
-
-def shifted(volume: torch.Tensor, shift: torch.Tensor, outside: str = "border") -> torch.Tensor:
-    """volume (1, c, k, j, i) looked up at x + shift(x); outside: grid_sample's padding mode."""
-    places = []
-    for axis, size in enumerate(volume.shape[:1:-1]):
-        along = torch.arange(size, dtype=shift.dtype, device=shift.device)
-        along = along.reshape([-1 if dimension == 2 - axis else 1 for dimension in range(3)])
-        places.append((shift[:, axis] + along + 0.5) * (2 / size) - 1)
-    return functional.grid_sample(
-        volume, torch.stack(places, dim=-1), align_corners=False, padding_mode=outside
-    )
-
-
-def composed(shift: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """The shift that moves a point by first and then by shift."""
-    return first + shifted(shift, first)
 
 
 def resized(shift: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -38,7 +22,7 @@ def resized(shift: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return shift
     scale = [shape[2 - axis] / shift.shape[4 - axis] for axis in range(3)]
     factors = torch.tensor(scale, dtype=shift.dtype, device=shift.device)[None, :, None, None, None]
-    return functional.interpolate(shift, shape, mode="trilinear", align_corners=False) * factors
+    return fields.resized(shift, shape) * factors
 
 
 def smoothed(volume: torch.Tensor) -> torch.Tensor:

@@ -22,13 +22,8 @@ from retreg_server.registration.convex_start import convex_start
 from retreg_server.registration.deformation_features import described, grey_share
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.jacobian_guard import unfolded
-from retreg_server.registration.lattice_shift import (
-    composed,
-    field_from_shift,
-    resized,
-    shift_from_field,
-    shifted,
-)
+from retreg_server.registration.lattice_shift import field_from_shift, resized, shift_from_field
+from retreg_server.registration.nets.fields import composed, warped
 from retreg_server.registration.spaces import NetInput, sample
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
 
@@ -200,7 +195,7 @@ class _Stage:
         for iteration in range(iterations):
             report(iteration / iterations)
             step = self._step(shift)
-            shift = composed(shift, step)
+            shift = composed(step, shift)
             length = float(step.square().sum(dim=1).sqrt().mean())
             if length < SETTLED or time.monotonic() > ends:
                 break
@@ -209,8 +204,8 @@ class _Stage:
     def _step(self, shift: torch.Tensor) -> torch.Tensor:
         fixed, moving = self._features
         fine = resized(shift, fixed.shape[2:])
-        weight = self._weights[0] * shifted(self._weights[1], fine, "zeros")
-        warped = shifted(moving, fine)[0]
-        normal = normal_equations(fixed[0], warped, weight[0, 0], self._level.pool)
+        weight = self._weights[0] * warped(self._weights[1], fine, "zeros")
+        other = warped(moving, fine)[0]
+        normal = normal_equations(fixed[0], other, weight[0, 0], self._level.pool)
         step = smooth_step(normal, shift[0], self._level.stiffness, SOLVER_ITERATIONS)
         return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)

@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from functools import cache, cached_property
 
 from retreg.image import Image
-from retreg.messages import Keypoints, ModelInfo, Option, Scalar
+from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.deformable_brain import DeformableBrain, deformable_brain
 from retreg_server.registration.dense_residual import dense_residual, displaced
-from retreg_server.registration.devices import DEVICES, chosen_device
+from retreg_server.registration.devices import chosen_device
 from retreg_server.registration.fundus_global import Side
 from retreg_server.registration.fundus_pictures import world_matrix
-from retreg_server.registration.fundus_start import STARTS, FundusStart, fundus_start
+from retreg_server.registration.fundus_start import FundusStart, fundus_start
 from retreg_server.registration.fundus_transforms import bent_transform, residual_transform
+from retreg_server.registration.global_starts import field_options
 from retreg_server.registration.nets.field_net import FieldNet
 from retreg_server.registration.parametric_refinement import Level, QuadraticMap
 from retreg_server.registration.vessel_agreement import alikeness
@@ -40,12 +41,7 @@ class SmoothProperFundus:
             title="Retina, SmoothProper",
             kinds=("picture",),
             produces=FAMILIES,
-            options=(
-                Option("transform", "Transform", FAMILIES[0], FAMILIES),
-                Option("start", "Global alignment before it", STARTS[0], STARTS),
-                Option("refine", "Refine the field on these images", True),
-                Option("device", "Device", DEVICES[0], DEVICES),
-            ),
+            options=field_options(FAMILIES),
             citation=CITATION,
             weights_sha256=load_metadata("smoothproper-fundus").sha256,
         )

@@ -22,11 +22,17 @@ def half_sizes(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(shape[::-1], dtype=like.dtype, device=like.device) / 2
 
 
-def warped(image: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-    """image (b, c, *shape) looked up at x + field(x); the edges of image continue outside."""
-    shape = tuple(field.shape[2:])
-    grid = identity_grid(shape, field.device) + field.movedim(1, -1) / half_sizes(shape, field)
-    return functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+def warped(image: torch.Tensor, field: torch.Tensor, outside: str = "border") -> torch.Tensor:
+    """image (b, c, *shape) looked up at x + field(x); outside: grid_sample's padding mode."""
+    d = field.ndim - 2
+    places = []
+    for axis, size in enumerate(field.shape[:1:-1]):
+        along = torch.arange(size, dtype=field.dtype, device=field.device)
+        along = along.reshape([-1 if dimension == d - 1 - axis else 1 for dimension in range(d)])
+        places.append((field[:, axis] + along + 0.5) * (2 / size) - 1)
+    return functional.grid_sample(
+        image, torch.stack(places, dim=-1), align_corners=False, padding_mode=outside
+    )
 
 
 def composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
