@@ -86,3 +86,24 @@ def test_places_without_weight_have_no_say():
     normal = normal_equations(fixed, moving, torch.zeros(8, 8, 8), 1)
     assert not normal.matrices.any()
     assert not normal.pulls.any()
+
+
+def test_the_normal_equations_are_sums_over_channels_and_means_over_blocks():
+    shape, random = (8, 6, 10), np.random.default_rng(4)
+    fixed, moving = random.normal(size=(2, 5, *shape))
+    weight = random.uniform(size=shape) * (random.uniform(size=shape) > 0.5)
+    weight[:2] = 0
+    found = normal_equations(*(torch.from_numpy(each) for each in (fixed, moving, weight)), 2)
+
+    rest = fixed - moving
+    squared = (rest**2).mean(axis=0)
+    typical = (squared * weight).sum() / weight.sum()
+    weight = weight / (1 + squared / typical) ** 2
+    slopes = [np.gradient((fixed + moving) / 2, axis=axis) for axis in (3, 2, 1)]
+    blocks = (4, 2, 3, 2, 5, 2)
+    for entry, (a, b) in enumerate(PAIRS):
+        expected = (weight * (slopes[a] * slopes[b]).sum(axis=0)).reshape(blocks)
+        np.testing.assert_allclose(found.matrices[entry], 4 * expected.mean(axis=(1, 3, 5)))
+    for axis in range(3):
+        expected = (weight * (slopes[axis] * rest).sum(axis=0)).reshape(blocks)
+        np.testing.assert_allclose(found.pulls[axis], 2 * expected.mean(axis=(1, 3, 5)))

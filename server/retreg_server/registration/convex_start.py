@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from retreg_server.registration.mind import patch_mean
+
 REACH = 3  # nodes in each direction along each axis
 COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -25,14 +27,14 @@ def convex_start(
     steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
     z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
     choices = torch.stack([x.ravel(), y.ravel(), z.ravel()], dim=1)
-    costs = _box(_box(_costs(fixed, moving, weight, choices, reach))).flatten(2)[0]
+    costs = _costs(fixed, moving, weight, choices, reach)
     shape = (1, 3, *weight.shape)
-    smooth = _box(choices[costs.argmin(dim=0)].T.reshape(shape))
+    smooth = _box(choices[costs.min(dim=0).indices].T.reshape(shape))
     own = choices.square().sum(dim=1, keepdim=True)
     for coupling in COUPLINGS:
         # |choice - smooth|^2 but for the part that is the same for every choice.
-        pull = own - 2 * choices @ smooth.flatten(2)[0]
-        best = torch.add(costs, pull, alpha=coupling).argmin(dim=0)
+        pulled = torch.addmm(costs, choices, smooth.flatten(2)[0], alpha=-2 * coupling)
+        best = pulled.add_(own, alpha=coupling).min(dim=0).indices
         smooth = _box(choices[best].T.reshape(shape))
     return smooth
 
@@ -44,17 +46,18 @@ def _costs(
     choices: torch.Tensor,
     reach: int,
 ) -> torch.Tensor:
-    """(1, choices, k, j, i) weighted squared differences of the features."""
+    """(choices, nodes) weighted squared differences of the features, smoothed over the nodes."""
     padded = functional.pad(moving[None], [reach] * 6, mode="replicate")[0]
     k, j, i = weight.shape
-    costs = torch.empty(1, len(choices), k, j, i, dtype=fixed.dtype, device=fixed.device)
+    costs = fixed.new_empty(len(choices), weight.numel())
     for number, choice in enumerate(choices):
         x, y, z = (int(step) + reach for step in choice)
         other = padded[:, z : z + k, y : y + j, x : x + i]
-        costs[0, number] = (fixed - other).square_().sum(dim=0).mul_(weight)
+        cost = (fixed - other).square_().sum(dim=0).mul_(weight)
+        costs[number] = _box(_box(cost[None, None])).ravel()
     return costs
 
 
 def _box(values: torch.Tensor) -> torch.Tensor:
     """The mean over 3^3 nodes, continued at the border; (1, c, k, j, i)."""
-    return functional.avg_pool3d(functional.pad(values, [1] * 6, mode="replicate"), 3, 1)
+    return patch_mean(functional.pad(values, [1] * 6, mode="replicate"))

@@ -39,11 +39,15 @@ def described(volume: torch.Tensor, share: float) -> torch.Tensor:
 
 def locally_normalised(volume: torch.Tensor) -> torch.Tensor:
     """(volume - mean) / deviation in a window around each voxel; 0 where it is flat."""
-    window = 2 * RADIUS + 1
-    mean, square = (
-        functional.avg_pool3d(values, window, 1, RADIUS, count_include_pad=False)
-        for values in (volume, volume.square())
-    )
+    mean, square = _local_mean(volume), _local_mean(volume.square())
     variance = (square - mean.square()).clamp_min_(0)
     return (volume - mean) / (variance + FLAT**2).sqrt_()
 
+
+def _local_mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean over a window around each voxel, of what lies in the volume."""
+    for axis in range(3):
+        window, margin = [1, 1, 1], [0, 0, 0]
+        window[axis], margin[axis] = 2 * RADIUS + 1, RADIUS
+        values = functional.avg_pool3d(values, window, 1, margin, count_include_pad=False)
+    return values

@@ -22,7 +22,7 @@ def resized(shift: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return shift
     scale = [shape[2 - axis] / shift.shape[4 - axis] for axis in range(3)]
     factors = torch.tensor(scale, dtype=shift.dtype, device=shift.device)[None, :, None, None, None]
-    return fields.resized(shift, shape) * factors
+    return fields.resized(shift * factors, shape)
 
 
 def smoothed(volume: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ def mind_ssc(volume: torch.Tensor, distance: int = 1) -> torch.Tensor:
             step = [0, 0, 0]
             step[a], step[b] = -distance, sign * distance
             other = torch.roll(padded, [-s for s in step], (2, 3, 4))
-            differences = _patch_mean((padded - other).square_())
+            differences = patch_mean((padded - other).square_())
             first, second = [0, 0, 0], [0, 0, 0]
             first[a], second[b] = distance, -sign * distance
             channels += [_window(differences, distance, at) for at in (first, second)]
@@ -40,7 +40,7 @@ def mind_ssc(volume: torch.Tensor, distance: int = 1) -> torch.Tensor:
     return distances.div_(variance).neg_().exp_()
 
 
-def _patch_mean(squares: torch.Tensor) -> torch.Tensor:
+def patch_mean(squares: torch.Tensor) -> torch.Tensor:
     """Mean over 3^3 voxels; every spatial size shrinks by 2."""
     for axis in (2, 3, 4):
         inner = squares.shape[axis] - 2

@@ -23,9 +23,10 @@ from retreg_server.registration.deformation_features import described, grey_shar
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.jacobian_guard import unfolded
 from retreg_server.registration.lattice_shift import field_from_shift, resized, shift_from_field
-from retreg_server.registration.nets.fields import composed, warped
+from retreg_server.registration.nets.fields import composed, half_sizes, identity_grid
 from retreg_server.registration.spaces import NetInput, sample
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
+from retreg_server.registration.weighted_boxes import boxes_of
 
 FINE_VOXELS = 128  # along the longest side of the smaller object
 FINEST = 1.0  # voxels of the coarser volume: there is nothing to be seen below
@@ -177,16 +178,19 @@ class _Stage:
         self, domain: torch.Tensor, aligned: torch.Tensor, share: float, level: Level
     ) -> None:
         self._level = level
-        self._weights = domain[:, 1:], aligned[:, 1:]
-        self._features = described(domain[:, :1], share), described(aligned[:, :1], share)
-        size = domain.shape[2:]
-        self._shape = torch.Size(n // level.pool for n in size)
+        self._fixed, self._weight = described(domain[:, :1], share)[0], domain[0, 1]
+        self._moving = torch.cat([described(aligned[:, :1], share), _framed(aligned[:, 1:])], 1)
+        near = functional.max_pool3d(domain[:, 1:], 3, 1, 1)  # slopes need the neighbours
+        self._boxes = boxes_of(near[0, 0])
+        self._seen = torch.zeros_like(self._moving[0])
+        self._identity = identity_grid(tuple(self._weight.shape))
+        self._shape = torch.Size(n // level.pool for n in self._weight.shape)
 
     def begun(self, shift: torch.Tensor | None) -> torch.Tensor:
         """The shift on the lattice of this level, searched for where there is none."""
         if shift is None:
-            both = (self._weights[0] * self._weights[1])[0, 0]
-            shift = convex_start(self._features[0][0], self._features[1][0], both)
+            both = self._weight * self._moving[0, -1]
+            shift = convex_start(self._fixed, self._moving[0, :-1], both)
         return resized(shift, self._shape)
 
     def settled(self, shift: torch.Tensor, report: Progress, ends: float) -> torch.Tensor:
@@ -202,10 +206,22 @@ class _Stage:
         return shift
 
     def _step(self, shift: torch.Tensor) -> torch.Tensor:
-        fixed, moving = self._features
-        fine = resized(shift, fixed.shape[2:])
-        weight = self._weights[0] * warped(self._weights[1], fine, "zeros")
-        other = warped(moving, fine)[0]
-        normal = normal_equations(fixed[0], other, weight[0, 0], self._level.pool)
+        self._look(resized(shift, self._weight.shape))
+        weight = self._weight * self._seen[-1]
+        normal = normal_equations(self._fixed, self._seen[:-1], weight, self._level.pool)
         step = smooth_step(normal, shift[0], self._level.stiffness, SOLVER_ITERATIONS)
         return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)
+
+    def _look(self, shift: torch.Tensor) -> None:
+        """Note what is seen of the moving volume, and its weight, where the fixed one counts."""
+        half = half_sizes(tuple(shift.shape[2:]), shift)
+        for box in self._boxes:
+            places = self._identity[:, *box] + shift[:, :, *box].movedim(1, -1) / half
+            self._seen[:, *box] = functional.grid_sample(
+                self._moving, places, align_corners=False, padding_mode="border"
+            )[0]
+
+
+def _framed(weight: torch.Tensor) -> torch.Tensor:
+    """A weight (1, 1, k, j, i) that is 0 on the border, and so beyond."""
+    return functional.pad(weight[:, :, 1:-1, 1:-1, 1:-1], [1] * 6)

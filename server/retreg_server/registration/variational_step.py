@@ -7,12 +7,14 @@ linear system is solved by conjugate gradients with the diagonal as precondition
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-CHANNELS_AT_A_TIME = 4
+from retreg_server.registration.weighted_boxes import Box, boxes_of, grown
+
 DAMPING = 1e-4
 SOLVED = 1e-3  # of the initial squared residual
 
@@ -66,29 +68,49 @@ def normal_equations(
 ) -> Normal:
     """From features (c, k, j, i) and weights (k, j, i), averaged over blocks of pool^3 voxels.
 
-    Voxels that differ much count less (weights of Geman and McClure 1987).
+    Voxels that differ much count less (weights of Geman and McClure 1987). Places without weight
+    are not looked at.
     """
-    squared = (fixed - warped).square_().mean(dim=0)
-    typical = (squared * weight).sum() / weight.sum().clamp_min(1e-6)
-    weight = weight / (1 + squared / typical.clamp_min(1e-9)).square_()
-    sums = torch.zeros(9, *weight.shape, dtype=weight.dtype, device=weight.device)
-    for first in range(0, len(fixed), CHANNELS_AT_A_TIME):
-        part = slice(first, first + CHANNELS_AT_A_TIME)
-        slopes = [_slope((fixed[part] + warped[part]).mul_(0.5), axis) for axis in (3, 2, 1)]
-        factors = [*slopes, fixed[part] - warped[part]]
-        entry = 0
-        for row in range(3):
-            for column in range(row, 4):
-                place = 6 + row if column == 3 else entry
-                sums[place] += (factors[row] * factors[column]).sum(dim=0)
-                entry += column < 3
-    sums *= weight
-    if pool > 1:
-        sums = functional.avg_pool3d(sums[None], pool)[0]
-        # Slopes are per voxel of the features, the step is in larger ones.
-        sums[:6] *= pool**2
-        sums[6:] *= pool
+    boxes = boxes_of(weight, pool)
+    weight = _trusted(fixed, warped, weight, boxes)
+    sums = weight.new_zeros(9, *(n // pool for n in weight.shape))
+    for box in boxes:
+        products = _products(fixed, warped, box).mul_(weight[box])
+        coarse = [slice(s.start // pool, s.stop // pool) for s in box]
+        sums[:, coarse[0], coarse[1], coarse[2]] = functional.avg_pool3d(products, pool)
+    # Slopes are per voxel of the features, the step is in larger ones.
+    sums[:6] *= pool**2
+    sums[6:] *= pool
     return Normal(sums[:6], sums[6:])
+
+
+def _trusted(
+    fixed: torch.Tensor, warped: torch.Tensor, weight: torch.Tensor, boxes: Sequence[Box]
+) -> torch.Tensor:
+    """The weight, less where the features differ much."""
+    squared = torch.zeros_like(weight)
+    for box in boxes:
+        part = (slice(None), *box)
+        squared[box] = (fixed[part] - warped[part]).square_().mean(dim=0)
+    typical = (squared * weight).sum() / weight.sum().clamp_min(1e-6)
+    return weight / squared.div_(typical.clamp_min(1e-9)).add_(1).square_()
+
+
+def _products(fixed: torch.Tensor, warped: torch.Tensor, box: Box) -> torch.Tensor:
+    """(9, k, j, i) in a box: six products of slopes, three of slopes and difference."""
+    wide, inner = grown(box, fixed.shape[1:])
+    both = (fixed[:, *wide] + warped[:, *wide]).mul_(0.5)
+    slopes = []
+    for axis in (3, 2, 1):
+        line = [*inner]
+        line[axis - 1] = slice(None)
+        place = inner[axis - 1]
+        slope = _slope(both[:, *line], axis)
+        slopes.append(slope.narrow(axis, place.start, place.stop - place.start))
+    x, y, z = slopes
+    rest = fixed[:, *box] - warped[:, *box]
+    pairs = ((x, x), (x, y), (x, z), (y, y), (y, z), (z, z), (x, rest), (y, rest), (z, rest))
+    return torch.stack([(first * second).sum(dim=0) for first, second in pairs])
 
 
 def smooth_step(
