@@ -36,7 +36,7 @@ def test_what_is_left_over_at_the_end_of_an_axis_is_not_looked_at():
     weight = torch.ones(5, 7, 9)
     boxes = boxes_of(weight, 2)
     assert max(box[0].stop for box in boxes) == 4
-    assert {box[1:] for box in boxes} == {(slice(0, 6), slice(0, 8))}
+    assert all(box[1:] == (slice(0, 6), slice(0, 8)) for box in boxes)
 
 
 def test_nothing_counts_and_there_is_no_box():

@@ -8,7 +8,7 @@ before the ones that were found already, and in the end the field is smoothed wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.jacobian_guard import unfolded
 from retreg_server.registration.lattice_shift import field_from_shift, resized, shift_from_field
 from retreg_server.registration.nets.fields import composed, half_sizes, identity_grid
+from retreg_server.registration.side_by_side import Progress, side_by_side
 from retreg_server.registration.spaces import NetInput, sample
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
 from retreg_server.registration.weighted_boxes import boxes_of
@@ -35,8 +36,6 @@ SETTLED = 0.01  # voxels: a smaller mean step ends a level
 SOLVER_ITERATIONS = 30
 COMPARED_MM = 4.0  # smaller voxels show details that do not meet yet, larger ones outlines only
 TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,12 @@ def deform(
     """
     pair = pair_of(fixed, moving)
     ahead, back = starts or (None, None)
-    there = refine(pair, moving_from_fixed, ahead, lambda done: progress(done / 2))
     swapped = Pair(pair.target, pair.domain)
-    here = refine(swapped, fixed_from_moving, back, lambda done: progress(0.5 + done / 2))
+    there, here = side_by_side(
+        lambda tell: refine(pair, moving_from_fixed, ahead, tell),
+        lambda tell: refine(swapped, fixed_from_moving, back, tell),
+        progress,
+    )
     if grids is not None:
         there, here = on_voxels(there, grids[0]), on_voxels(here, grids[1])
     lengths = np.linalg.norm(there.vectors_mm, axis=0)
