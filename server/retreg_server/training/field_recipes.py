@@ -38,7 +38,7 @@ ARCHITECTURES = {
     "smoothproper-brain": FieldArchitecture(
         "smoothproper", 3, width=12, depth=4, radii=(2, 1), steps=2, descriptors=True
     ),
-    "voxelmorph-brain": FieldArchitecture("voxelmorph", 3, width=16, depth=4),
+    "voxelmorph-brain": FieldArchitecture("voxelmorph", 3, width=16, depth=4, descriptors=True),
 }
 
 

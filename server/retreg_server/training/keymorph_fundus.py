@@ -28,7 +28,7 @@ from retreg_server.training.losses import agreement_loss, keypoint_loss, weighte
 from retreg_server.training.real_pictures import RealPair, pair_errors, read_real_pairs
 
 PIXELS = 192
-ANGLE = 60.0
+ANGLE = 50.0
 RAMP = 0.25
 PHANTOMS = 300
 UNSEEN_PHANTOMS = 30

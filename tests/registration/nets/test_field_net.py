@@ -25,6 +25,7 @@ SMALL = {
         "smoothproper", 3, width=4, depth=3, radii=(1, 1), descriptors=True
     ),
     "voxelmorph-3d": FieldArchitecture("voxelmorph", 3, width=4, depth=3),
+    "voxelmorph-mind": FieldArchitecture("voxelmorph", 3, width=4, depth=3, descriptors=True),
 }
 
 
@@ -105,6 +106,18 @@ def test_an_untrained_voxelmorph_starts_near_the_identity():
     with torch.no_grad():
         (field,) = net(*torch.rand(2, 1, 1, 32, 32, 32, generator=rng(5)))
     assert field.abs().max() < 0.5
+
+
+def test_what_a_fresh_voxelmorph_sees_reaches_its_last_layer():
+    torch.manual_seed(0)
+    net = FieldArchitecture("voxelmorph", 3, width=8, depth=4).build()
+    layers = dict(net.backbone.named_modules())
+    (last,) = (layer for name, layer in layers.items() if name.endswith("final_conv_out"))
+    seen = []
+    last.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        net(*torch.rand(2, 1, 1, 32, 32, 32, generator=rng(5)))
+    assert seen[0].std(dim=(2, 3, 4)).mean() > 0.08  # 0.02 with PyTorch's usual weights
 
 
 def test_an_architecture_survives_json_and_bad_ones_are_refused():

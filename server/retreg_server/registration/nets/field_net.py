@@ -27,6 +27,7 @@ Network = Literal["smoothproper", "voxelmorph"]
 SHARPNESS = 10.0  # of the distributions at the start of the training
 SQUARINGS = 7
 FIRST_WEIGHTS = 1e-3
+SLOPE = 0.2  # of the leaky rectifiers in MONAI's VoxelMorph
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,27 @@ class VoxelMorphNet(nn.Module):
         self.mixed_precision = False
         self.architecture = architecture
         width = architecture.width
+        seen = 2 * (CHANNELS if architecture.descriptors else 1)
         channels = [width, width] + [2 * width] * (2 * architecture.depth - 2)
         self.backbone = VoxelMorphUNet(
-            architecture.dimensions, 2, width, channels, final_conv_channels=(width,)
+            architecture.dimensions, seen, width, channels, final_conv_channels=(width,)
         )
+        # Without this the signal fades from layer to layer, as there is no normalisation, and the
+        # network learns next to nothing in its first thousand steps (He et al. 2015).
         for name, value in self.backbone.named_parameters():
             if "final_conv_out" in name:  # VoxelMorph starts close to the identity
                 nn.init.normal_(value, std=FIRST_WEIGHTS)
+            elif value.ndim > 1:
+                nn.init.kaiming_normal_(value, SLOPE)
+            else:
+                nn.init.zeros_(value)
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        shown = [moving, fixed]
+        if self.architecture.descriptors:
+            shown = [mind_ssc(each) for each in shown]
         with torch.autocast(fixed.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            velocity = self.backbone(torch.cat([moving, fixed], dim=1))
+            velocity = self.backbone(torch.cat(shown, dim=1))
         half = tuple(n // 2 for n in fixed.shape[2:])
         return (2 * integrated(resized(velocity.float(), half) / 2, SQUARINGS),)
 
