@@ -11,10 +11,14 @@ from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.auto_brain import FAMILIES, AutoBrain
 from retreg_server.registration.base import Estimate, Stopwatch
+from retreg_server.registration.options import complete_options
 
 
-def estimate(fixed: Image, moving: Image, transform: str = "affine") -> Estimate:
-    return AutoBrain().estimate(fixed, moving, {"transform": transform}, Stopwatch())
+def estimate(
+    fixed: Image, moving: Image, transform: str = "affine", watch: Stopwatch | None = None
+) -> Estimate:
+    options = complete_options(AutoBrain.info, {"transform": transform})
+    return AutoBrain().estimate(fixed, moving, options, watch or Stopwatch())
 
 
 def error_mm(found: np.ndarray, truth: np.ndarray) -> float:
@@ -97,7 +101,7 @@ def test_a_cancelled_job_stops():
             raise Cancelled("The work was stopped.")
 
     with pytest.raises(Cancelled):
-        AutoBrain().estimate(pair.fixed, pair.moving, {"transform": "rigid"}, Stopwatch(refuse))
+        estimate(pair.fixed, pair.moving, "rigid", Stopwatch(refuse))
 
 
 def test_real_contrasts_of_one_brain_are_aligned_after_a_turn(retreg_data):

@@ -17,6 +17,7 @@ from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.registration.auto_fundus import FAMILIES, AutoFundus
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.fundus_sift import FundusSift
+from retreg_server.registration.options import complete_options
 
 
 @cache
@@ -25,7 +26,7 @@ def a_bent_pair() -> PhantomPair:
 
 
 def estimated(fixed: Image, moving: Image, family: str = "quadratic") -> Estimate:
-    options = {"transform": family, "smoothing": 0.1}
+    options = complete_options(AutoFundus.info, {"transform": family})
     return AutoFundus().estimate(fixed, moving, options, Stopwatch())
 
 

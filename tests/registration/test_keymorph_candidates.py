@@ -43,7 +43,7 @@ def test_without_weights_there_are_no_candidates(image, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("error", [RegistrationError("No head."), FileError("Wrong hash.")])
 def test_trouble_leaves_the_other_model_on_its_own(error, monkeypatch):
-    monkeypatch.setattr(hook, "_model", lambda _: FakeModel(error))
+    monkeypatch.setattr(hook, "installed_keymorph", lambda _: FakeModel(error))
     assert hook.keymorph_candidates(VOLUME, VOLUME) == []
 
 
@@ -51,13 +51,13 @@ def test_damaged_metadata_leaves_the_other_model_on_its_own(monkeypatch):
     def damaged(_image):
         raise FileError("The weights are not used.")
 
-    monkeypatch.setattr(hook, "_model", damaged)
+    monkeypatch.setattr(hook, "installed_keymorph", damaged)
     assert hook.keymorph_candidates(VOLUME, VOLUME) == []
 
 
 def test_candidates_are_the_affine_maps_of_different_matches(monkeypatch):
     found = [a_match(0), a_match(0.5), a_match(40), a_match(80), a_match(120), a_match(0, -np.inf)]
-    monkeypatch.setattr(hook, "_model", lambda _: FakeModel(found))
+    monkeypatch.setattr(hook, "installed_keymorph", lambda _: FakeModel(found))
     matrices = hook.keymorph_candidates(VOLUME, VOLUME)
     assert [m[0, 3] for m in matrices] == pytest.approx([0, 40, 80])
     expected = fit_affine(found[0].fixed, found[0].moving).moving_from_fixed
@@ -65,7 +65,7 @@ def test_candidates_are_the_affine_maps_of_different_matches(monkeypatch):
 
 
 def test_candidates_belong_to_the_family_that_is_asked_for(monkeypatch):
-    monkeypatch.setattr(hook, "_model", lambda _: FakeModel([a_match()]))
+    monkeypatch.setattr(hook, "installed_keymorph", lambda _: FakeModel([a_match()]))
     (rigid,) = hook.keymorph_candidates(VOLUME, VOLUME, "rigid")
     np.testing.assert_allclose(rigid[:3, :3] @ rigid[:3, :3].T, np.eye(3), atol=1e-9)
 
@@ -73,5 +73,5 @@ def test_candidates_belong_to_the_family_that_is_asked_for(monkeypatch):
 def test_matches_that_determine_nothing_are_passed_over(monkeypatch):
     line = np.outer(np.arange(40.0), [1, 0, 0])
     found = [Match(line, line, np.ones(40), 2.0, 0.0), a_match(7)]
-    monkeypatch.setattr(hook, "_model", lambda _: FakeModel(found))
+    monkeypatch.setattr(hook, "installed_keymorph", lambda _: FakeModel(found))
     assert [m[0, 3] for m in hook.keymorph_candidates(VOLUME, VOLUME)] == pytest.approx([7])

@@ -25,17 +25,19 @@ from retreg_server.registration.auto_fundus import AutoFundus
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.keymorph import KeyMorph, keymorph_brain
 from retreg_server.registration.keymorph_suggestions import suggestions
+from retreg_server.registration.options import complete_options
 
-BRAIN_OPTIONS = {"transform": "affine"}
-FUNDUS_OPTIONS = {"transform": "affine", "smoothing": 0.1}
+BRAIN_OPTIONS = complete_options(AutoBrain.info, {})
+FUNDUS_OPTIONS = complete_options(AutoFundus.info, {"transform": "affine"})
 
 
 def no_suggestions(*_):
     return [], []
 
 
-def brain_map(fixed, moving) -> np.ndarray:
-    found = AutoBrain().estimate(fixed, moving, BRAIN_OPTIONS, Stopwatch())
+def brain_map(fixed, moving, keypoints="matched") -> np.ndarray:
+    options = {**BRAIN_OPTIONS, "keypoints": keypoints}
+    found = AutoBrain().estimate(fixed, moving, options, Stopwatch())
     return found.transform.moving_from_fixed
 
 
@@ -74,11 +76,18 @@ def always_in_doubt(monkeypatch):
     monkeypatch.setattr(fundus_global, "STRONG_COUNT", np.inf)
 
 
-def test_a_registration_that_settles_asks_for_nothing(heads, monkeypatch):
-    asked = []
-    monkeypatch.setattr(auto_brain, "suggestions", lambda *_: asked.append(1) or ([], []))
+def test_a_registration_that_settles_does_not_look_with_the_network(heads, monkeypatch):
+    doubts, looks = [], []
+    monkeypatch.setattr(keymorph_candidates, "installed_keymorph", looks.append)
+
+    def overheard(fixed, moving, family, in_doubt):
+        doubts.append(in_doubt)
+        return suggestions(fixed, moving, family, in_doubt)
+
+    monkeypatch.setattr(auto_brain, "suggestions", overheard)
     assert error_mm(brain_map(heads.fixed, heads.moving), heads) < 3
-    assert not asked
+    assert doubts == [False]
+    assert not looks
 
 
 def test_a_suggestion_wins_where_the_search_went_wrong(heads, monkeypatch):
@@ -107,9 +116,9 @@ def test_wrong_suggestions_change_nothing(heads, alone, monkeypatch):
 
 @pytest.mark.parametrize("trouble", ["absent", "damaged"])
 def test_without_usable_weights_nothing_is_suggested(trouble, heads, monkeypatch, tmp_path):
-    assert len(suggestions(heads.fixed, heads.moving)[0]) > 0
+    assert len(suggestions(heads.fixed, heads.moving, "affine", True)[0]) > 0
     spoil(trouble, monkeypatch, tmp_path)
-    assert suggestions(heads.fixed, heads.moving) == ([], [])
+    assert suggestions(heads.fixed, heads.moving, "affine", True) == ([], [])
 
 
 def spoil(trouble, monkeypatch, folder):
@@ -128,7 +137,7 @@ def spoil(trouble, monkeypatch, folder):
     fresh = KeyMorph(
         keymorph_brain().info, keypoint_looks.BrainLooker(), keymorph_brain().likeness
     )
-    monkeypatch.setattr(keymorph_candidates, "_model", lambda _: fresh)
+    monkeypatch.setattr(keymorph_candidates, "installed_keymorph", lambda _: fresh)
 
 
 @pytest.mark.usefixtures("always_in_doubt")
@@ -158,37 +167,62 @@ def affine_near(truth, middle) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("always_in_doubt")
-def test_real_brains_are_registered_no_worse(retreg_data, monkeypatch):
+def test_real_brains_are_registered_no_worse_in_doubt(retreg_data, monkeypatch):
+    pair = a_turned_head(retreg_data)
+    helped = missed_head(pair, "matched")
+    monkeypatch.setattr(auto_brain, "suggestions", no_suggestions)
+    assert helped < missed_head(pair, "matched") + 0.1
+
+
+def test_real_brains_are_registered_no_worse_with_the_network(retreg_data):
+    pair = a_turned_head(retreg_data)
+    assert missed_head(pair, "network") < missed_head(pair, "matched") + 0.1
+
+
+def a_turned_head(data):
+    """Two contrasts of one head, the second turned, points of it and the matrix of the turn."""
     fixed, moving = (
-        read_image(retreg_data / f"brain/openms_mni/patient07_{name}.nii.gz")
-        for name in ("T1", "FLAIR")
+        read_image(data / f"brain/openms_mni/patient07_{name}.nii.gz") for name in ("T1", "FLAIR")
     )
     turn = np.eye(4)
     turn[:3, :3] = [[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]]
     turned = Image(moving.array, Grid(moving.grid.size, turn @ moving.grid.world_from_index))
     points = fixed.grid.world(np.argwhere(fixed.array[0] > 0)[::997, ::-1].astype(float))
-    errors = []
-    for suggest in (no_suggestions, suggestions):
-        monkeypatch.setattr(auto_brain, "suggestions", suggest)
-        difference = brain_map(fixed, turned) - turn
-        missed = points @ difference[:3, :3].T + difference[:3, 3]
-        errors.append(np.linalg.norm(missed, axis=1).mean())
-    assert errors[1] < errors[0] + 0.1
+    return fixed, turned, points, turn
 
 
-@pytest.mark.usefixtures("always_in_doubt")
+def missed_head(pair, keypoints) -> float:
+    fixed, turned, points, turn = pair
+    difference = brain_map(fixed, turned, keypoints) - turn
+    missed = points @ difference[:3, :3].T + difference[:3, 3]
+    return float(np.linalg.norm(missed, axis=1).mean())
+
+
 @pytest.mark.parametrize("name", ["055", "102"])
 def test_real_retinas_are_registered_no_worse(name, retreg_data, monkeypatch):
-    folder = retreg_data / "retina/multimodal_landmark_pairs"
-    fixed, moving = (read_image(folder / f"{name}_{role}.png") for role in ("fixed", "moving"))
+    pair = a_real_retina(retreg_data, name)
+    alone = missed_retina(pair, "matched")
+    assert missed_retina(pair, "network") < alone + 0.2
+    monkeypatch.setattr(fundus_global, "CLEAR_LEAD", np.inf)
+    monkeypatch.setattr(fundus_global, "STRONG_COUNT", np.inf)
+    in_doubt = missed_retina(pair, "matched")
+    monkeypatch.setattr(auto_fundus, "suggestions", no_suggestions)
+    assert in_doubt < missed_retina(pair, "matched") + 0.2
+
+
+def a_real_retina(data, name):
+    folder = data / "retina/multimodal_landmark_pairs"
+    images = [read_image(folder / f"{name}_{role}.png") for role in ("fixed", "moving")]
     rows = np.genfromtxt(folder / f"{name}_landmarks.csv", delimiter=",", names=True, skip_header=1)
-    points, targets = (
+    points = [
         np.stack([rows[f"{role}_x"], rows[f"{role}_y"], 0 * rows["fixed_x"]], axis=1)
         for role in ("fixed", "moving")
-    )
-    errors = []
-    for suggest in (no_suggestions, suggestions):
-        monkeypatch.setattr(auto_fundus, "suggestions", suggest)
-        found = AutoFundus().estimate(fixed, moving, FUNDUS_OPTIONS, Stopwatch()).transform
-        errors.append(np.median(np.linalg.norm(found(points) - targets, axis=1)))
-    assert errors[1] < errors[0] + 0.2
+    ]
+    return images, points
+
+
+def missed_retina(pair, keypoints) -> float:
+    images, (points, targets) = pair
+    options = {**FUNDUS_OPTIONS, "keypoints": keypoints}
+    found = AutoFundus().estimate(*images, options, Stopwatch()).transform
+    return float(np.median(np.linalg.norm(found(points) - targets, axis=1)))

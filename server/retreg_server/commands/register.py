@@ -11,6 +11,7 @@ from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
+from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --transform tps; 0 interpolates, inf is affine. Several values, as in 0,0.1,1, "
         "give one folder each",
     )
+    add_option_argument(parser)
     parser.add_argument(
         "--maps",
         action="store_true",
@@ -87,8 +89,10 @@ def _register(
             _register_on_server(args, fixed, moving, model, each, report) for each in every
         )
     from retreg_server.registration import engine
+    from retreg_server.registration.registry import get_model
 
     options |= _device_option(args.device, model)
+    options |= options_given(get_model(model).info, args.option)
     if len(args.smoothing) > 1:
         request = RegistrationRequest(fixed, moving, model, options)
         return engine.register_sweep(request, args.smoothing, report)
@@ -120,6 +124,9 @@ def _register_on_server(
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")
     with Client(args.server, token=token(args.token_file)) as client:
+        for info in client.models() if args.option else ():
+            if info.name == model:
+                options |= options_given(info, args.option)
         return client.register(fixed, moving, model=model, progress=report, **options)
 
 

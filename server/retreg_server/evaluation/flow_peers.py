@@ -15,11 +15,11 @@ import numpy as np
 
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.messages import Scalar
 from retreg.transforms import Chain, DisplacementField
 from retreg_server.registration.auto_fundus import DIAMETER, AutoFundus
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.fundus_pictures import Picture, retina_picture
+from retreg_server.registration.options import complete_options
 from retreg_server.registration.parametric_refinement import Level
 from retreg_server.registration.vessel_tracking import warped
 
@@ -57,7 +57,7 @@ def with_flow(flow: Flow, fixed: Image, moving: Image) -> Chain:
 
     Raises RegistrationError when there is no global transform.
     """
-    options: dict[str, Scalar] = {"transform": "quadratic", "smoothing": 0.1}
+    options = complete_options(AutoFundus.info, {"transform": "quadratic"})
     bent = AutoFundus().estimate(fixed, moving, options, Stopwatch()).transform
     first = retina_picture(fixed, "fixed", DIAMETER)
     second = retina_picture(moving, "moving", DIAMETER)

@@ -9,6 +9,7 @@ from retreg_server.evaluation.cost import Cost, measured
 from retreg_server.evaluation.peer_worker import PeerWorker
 from retreg_server.registration.auto_brain import AutoBrain
 from retreg_server.registration.base import Stopwatch
+from retreg_server.registration.options import complete_options
 
 
 def after_affine(
@@ -31,7 +32,8 @@ def after_affine(
 
 
 def _affine(fixed: Image, moving: Image) -> Affine:
-    estimate = AutoBrain().estimate(fixed, moving, {"transform": "affine"}, Stopwatch())
+    options = complete_options(AutoBrain.info, {"transform": "affine"})
+    estimate = AutoBrain().estimate(fixed, moving, options, Stopwatch())
     if not isinstance(estimate.transform, Affine):
         raise TypeError("auto-brain was asked for an affine.")
     return estimate.transform

@@ -2,7 +2,8 @@
 
 All rotations are searched by normalised mutual information on a small grid; the best ones are
 improved, and finished by Gauss-Newton on MIND-SSC descriptors. Both directions are searched on
-their own; where they leave doubt, each also tries what the other one and KeyMorph found.
+their own; where they leave doubt, each also tries what the other one and KeyMorph found. When the
+keypoints of the network are asked for, its maps are tried in any case.
 A deformable result bends the affine one until structures meet; see refine.
 """
 
@@ -19,11 +20,16 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Option, Scalar
-from retreg.transforms import Affine
+from retreg.transforms import Affine, Transform
 from retreg_server.registration.base import Estimate, Stopwatch
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.gauss_newton import Aligner, generators
-from retreg_server.registration.keymorph_suggestions import Suggest, suggestions
+from retreg_server.registration.keymorph_suggestions import (
+    KEYPOINTS,
+    Suggest,
+    suggestions,
+    view_if_wanted,
+)
 from retreg_server.registration.landmarks import find_landmarks
 from retreg_server.registration.refine import Deformed, deform
 from retreg_server.registration.robust_fit import Linear
@@ -126,24 +132,31 @@ def settle_both(
 ) -> tuple[Found, Found, float]:
     """The best of either direction, and how far apart in mm they were found.
 
-    When they disagree, or a clearly different rotation is nearly as good, each direction also
-    tries what the other one found, and what is suggested.
+    They are in doubt when they disagree, or a clearly different rotation is nearly as good. Then
+    each direction also tries what the other one found. What is suggested is always tried.
     """
     forward = settle(scene, family, ahead.candidates)
     watch.tick(COMPARING, 0.5)
     backward = settle(scene.swapped, family, back.candidates)
     gap = gap_mm(scene, forward.matrix, backward.matrix)
-    if gap > SAME_PLACE_MM or min(ahead.margin, back.margin) < CLEAR_MARGIN:
-        further = suggest()
-        starts = [
-            np.stack([np.linalg.inv(other.matrix), *suggested])
-            for other, suggested in zip((backward, forward), further, strict=True)
-        ]
-        other_forward = settle(scene, family, starts[0])
-        other_backward = settle(scene.swapped, family, starts[1])
-        forward = min(forward, other_forward, key=lambda found: found.mind)
-        backward = min(backward, other_backward, key=lambda found: found.mind)
-    return forward, backward, gap
+    in_doubt = gap > SAME_PLACE_MM or min(ahead.margin, back.margin) < CLEAR_MARGIN
+    there, home = suggest(in_doubt)
+    if in_doubt:
+        there = [np.linalg.inv(backward.matrix), *there]
+        home = [np.linalg.inv(forward.matrix), *home]
+    return (
+        _better(scene, family, forward, there),
+        _better(scene.swapped, family, backward, home),
+        gap,
+    )
+
+
+def _better(scene: Scene, family: str, found: Found, further: list[np.ndarray]) -> Found:
+    """What is found, or the best of further starts (4, 4) if that is closer in MIND."""
+    if not further:
+        return found
+    other = settle(scene, family, np.stack(further))
+    return min(found, other, key=lambda each: each.mind)
 
 
 def finish(scene: Scene, family: str, found: Found) -> tuple[np.ndarray, float]:
@@ -170,7 +183,10 @@ class AutoBrain:
         title="Brain, automatic (any contrast, any rotation)",
         kinds=("volume",),
         produces=(*FAMILIES, DEFORMABLE),
-        options=(Option("transform", "Transform", "affine", (*FAMILIES, DEFORMABLE)),),
+        options=(
+            Option("transform", "Transform", "affine", (*FAMILIES, DEFORMABLE)),
+            KEYPOINTS,
+        ),
         citation=(
             "Heinrich et al. 2013 (MIND-SSC); Studholme et al. 1999 (NMI); Alexa 2022 "
             "(super-Fibonacci rotations); Siebert et al. 2021 (ConvexAdam); Horn and Schunck 1981"
@@ -180,49 +196,61 @@ class AutoBrain:
     def estimate(
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
     ) -> Estimate:
-        """See Model.estimate. Raises RegistrationError when an image shows no object."""
+        """See Model.estimate. Raises RegistrationError when an image shows no object.
+
+        With keypoints = network, also OptionError or FileError when its weights cannot be used.
+        """
+        view = view_if_wanted(options["keypoints"], fixed, moving, watch, 0.0, 0.02)
         deformable = options["transform"] == DEFORMABLE
-        family = "affine" if deformable else str(options["transform"])
+        family = cast(Linear, "affine" if deformable else options["transform"])
         with watch.stage("finding the heads", 0.02):
             views = View.of(fixed, "fixed"), View.of(moving, "moving")
             scene = Scene.of(*views)
-        with watch.stage("searching all rotations", 0.1):
-            ahead = search(scene, family, 0.0)
-        with watch.stage("searching the other direction", 0.25):
-            back = search(scene.swapped, family, 7.0)
-        with watch.stage(COMPARING, 0.4):
-            suggest = partial(suggestions, fixed, moving, cast(Linear, family))
-            forward, backward, gap = settle_both(scene, family, ahead, back, watch, suggest)
-        with watch.stage(ALIGNING, 0.6):
-            matrix, mind = finish(scene, family, forward)
-            watch.tick(ALIGNING, 0.72)
-            back_matrix, back_mind = finish(scene.swapped, family, backward)
-        with watch.stage("placing keypoints", 0.75 if deformable else 0.85):
-            marks = find_landmarks(scene.levels[1], matrix)
-        evidence = {
-            "search_gap_mm": gap,
-            "search_margin": min(ahead.margin, back.margin),
-            "search_nmi": float(scene.probe.scores(matrix[None])[0]),
-            "mind_to_chance": max(mind, back_mind),
-            "scale": float(np.cbrt(np.linalg.det(matrix[:3, :3]))),
-            "keypoint_agreement": float(marks.agrees.mean()),
-            "keypoint_similarity": float(marks.similarity.mean()),
-        }
-        moving_points = apply_matrix(matrix, marks.points)
-        estimate = Estimate(
-            Affine(matrix),
-            Keypoints(marks.points, marks.similarity, marks.agrees),
-            Keypoints(moving_points, marks.similarity, marks.agrees),
-            Affine(back_matrix),
-            evidence,
-        )
-        if not deformable:
-            return estimate
-        with watch.stage(DEFORMING, 0.76):
-            grids = fixed.grid, moving.grid
-            progress = _deforming(watch)
-            deformed = deform(*views, matrix, back_matrix, progress=progress, grids=grids)
-            return _bent(estimate, deformed)
+        advice = view.suggestions if view else partial(suggestions, fixed, moving)
+        estimate = _linear(scene, family, partial(advice, family), watch)
+        if deformable:
+            with watch.stage(DEFORMING, 0.76):
+                there, home = _matrix(estimate.transform), _matrix(estimate.backward)
+                grids = fixed.grid, moving.grid
+                deformed = deform(*views, there, home, progress=_deforming(watch), grids=grids)
+                estimate = _bent(estimate, deformed)
+        return view.described(estimate) if view else estimate
+
+
+def _linear(scene: Scene, family: str, suggest: Suggest, watch: Stopwatch) -> Estimate:
+    """Both directions of the linear family, each found on its own."""
+    with watch.stage("searching all rotations", 0.1):
+        ahead = search(scene, family, 0.0)
+    with watch.stage("searching the other direction", 0.25):
+        back = search(scene.swapped, family, 7.0)
+    with watch.stage(COMPARING, 0.4):
+        forward, backward, gap = settle_both(scene, family, ahead, back, watch, suggest)
+    with watch.stage(ALIGNING, 0.6):
+        matrix, mind = finish(scene, family, forward)
+        watch.tick(ALIGNING, 0.72)
+        back_matrix, back_mind = finish(scene.swapped, family, backward)
+    with watch.stage("placing keypoints", 0.75):
+        marks = find_landmarks(scene.levels[1], matrix)
+    evidence = {
+        "search_gap_mm": gap,
+        "search_margin": min(ahead.margin, back.margin),
+        "search_nmi": float(scene.probe.scores(matrix[None])[0]),
+        "mind_to_chance": max(mind, back_mind),
+        "scale": float(np.cbrt(np.linalg.det(matrix[:3, :3]))),
+        "keypoint_agreement": float(marks.agrees.mean()),
+        "keypoint_similarity": float(marks.similarity.mean()),
+    }
+    return Estimate(
+        Affine(matrix),
+        Keypoints(marks.points, marks.similarity, marks.agrees),
+        Keypoints(apply_matrix(matrix, marks.points), marks.similarity, marks.agrees),
+        Affine(back_matrix),
+        evidence,
+    )
+
+
+def _matrix(transform: Transform | None) -> np.ndarray:
+    return cast(Affine, transform).moving_from_fixed
 
 
 def _bent(estimate: Estimate, deformed: Deformed) -> Estimate:

@@ -2,8 +2,8 @@
 
 Vessels are made to look alike in colour, red-free, infrared and angiography. Local features on
 them, or a search over rotations and scales where features fail, give a linear map that is made
-sub-pixel, bent, and deformed as far as the pictures support it. Where the search leaves doubt,
-the maps of KeyMorph are tried as well.
+sub-pixel, bent, and deformed as far as the pictures support it. Where the search leaves doubt, or
+the keypoints of the network are asked for, the maps of KeyMorph are tried as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from retreg_server.registration.fundus_global import GlobalFit, LinearFit, Side,
 from retreg_server.registration.fundus_keypoints import PixelPairs, keypoint_pairs
 from retreg_server.registration.fundus_pictures import retina_picture, world_matrix
 from retreg_server.registration.fundus_transforms import bent_transform, deformed_transform
-from retreg_server.registration.keymorph_suggestions import suggestions
+from retreg_server.registration.keymorph_suggestions import (
+    KEYPOINTS,
+    suggestions,
+    view_if_wanted,
+)
 from retreg_server.registration.parametric_refinement import QuadraticMap, refined_quadratic
 
 DIAMETER = 768
@@ -41,6 +45,7 @@ class AutoFundus:
         options=(
             Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
             Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+            KEYPOINTS,
         ),
         citation="Lowe 2004; Barath et al. 2020 (MAGSAC++); Padfield 2012; Baker and Matthews "
         "2004; Bouguet 2001; Knutsson and Westin 1993",
@@ -49,8 +54,13 @@ class AutoFundus:
     def estimate(
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
     ) -> Estimate:
-        """Register two pictures; raises RegistrationError when one of them is blank."""
-        with watch.stage("field of view", 0.0):
+        """Register two pictures; raises RegistrationError when one of them is blank.
+
+        With keypoints = network, also OptionError or FileError when its weights cannot be used.
+        """
+        view = view_if_wanted(options["keypoints"], fixed, moving, watch, 0.0, 0.04)
+        advice = view.suggestions if view else partial(suggestions, fixed, moving)
+        with watch.stage("field of view", 0.04):
             fixed_picture = retina_picture(fixed, "fixed", DIAMETER)
             moving_picture = retina_picture(moving, "moving", DIAMETER)
         with watch.stage("vessels and features", 0.05):
@@ -58,7 +68,7 @@ class AutoFundus:
                 fixed_picture,
                 moving_picture,
                 lambda done: watch.tick("vessels and features", 0.05 + 0.5 * done),
-                partial(suggestions, fixed, moving),
+                partial(advice, "affine"),
             )
         with watch.stage("refinement", 0.6):
             forward = _Direction(found.fixed, found.moving, found.forward)
@@ -69,10 +79,11 @@ class AutoFundus:
             watch.tick("transform", 0.82)
             back = backward.transform(family, smoothing, moving)
         deforms = family == "deformable"
-        return Estimate(
+        estimate = Estimate(
             transform, *forward.keypoints(), back, _evidence(found),
             undeformed=forward.transform("quadratic", smoothing, fixed) if deforms else None,
         )  # fmt: skip
+        return view.described(estimate) if view else estimate
 
 
 class _Direction:

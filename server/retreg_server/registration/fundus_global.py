@@ -105,8 +105,8 @@ def global_fit(
 ) -> GlobalFit:
     """Register two pictures linearly; tick is called with the fraction that is done.
 
-    suggest is asked when neither features nor search settle the map; of all candidates the one
-    that aligns the vessels best wins.
+    suggest is asked for further candidates; it is in doubt when neither features nor search
+    settle the map. Of all candidates the one that aligns the vessels best wins.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
@@ -136,7 +136,7 @@ def _registered(
     matched = _matched(fixed, moving)
     tick(0.5)
     if all(fit is not None and _is_strong(fit) for fit in matched.fits):
-        found = _completed(fixed, moving, matched, ([], []), 0.0)
+        found = _completed(fixed, moving, matched, _suggested(suggest, False, fixed, moving), 0.0)
         if found.score >= TRUSTED_SCORE:
             return found
     return _from_search(fixed, moving, matched, tick, suggest)
@@ -184,15 +184,23 @@ def _from_search(
     opposite = searched(moving.small, fixed.small, _part(tick, len(pairs)), CANDIDATES)
     if best is not pairs[0]:
         matched = _matched(fixed, moving)
+    ahead, back = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
     starts = (
-        [start.moving_from_fixed for start in hypotheses],
-        [start.moving_from_fixed for start in opposite],
+        [start.moving_from_fixed for start in hypotheses] + ahead,
+        [start.moving_from_fixed for start in opposite] + back,
     )
-    if lead <= CLEAR_LEAD:
-        ahead, back = suggest()
-        starts[0].extend(pixel_matrix(world, fixed.picture, moving.picture) for world in ahead)
-        starts[1].extend(pixel_matrix(world, moving.picture, fixed.picture) for world in back)
     return _completed(fixed, moving, matched, starts, lead)
+
+
+def _suggested(
+    suggest: Suggest, in_doubt: bool, fixed: Side, moving: Side
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Further candidates (3, 3) there and back, in pixels."""
+    ahead, back = suggest(in_doubt)
+    return (
+        [pixel_matrix(world, fixed.picture, moving.picture) for world in ahead],
+        [pixel_matrix(world, moving.picture, fixed.picture) for world in back],
+    )
 
 
 def _part(tick: Callable[[float], None], number: int) -> Callable[[float], None]:

@@ -47,7 +47,7 @@ def fundus_start(name: str, fixed: Image, moving: Image, tick: Tick) -> FundusSt
     """
     pictures = retina_picture(fixed, "fixed", DIAMETER), retina_picture(moving, "moving", DIAMETER)
     if name == "auto":
-        found = global_fit(*pictures, tick, partial(suggestions, fixed, moving))
+        found = global_fit(*pictures, tick, partial(suggestions, fixed, moving, "affine"))
         sides, fits = (found.fixed, found.moving), (found.forward, found.backward)
     else:
         sides = vessel_side(pictures[0], "fixed"), vessel_side(pictures[1], "moving")

@@ -9,6 +9,7 @@ import numpy as np
 from retreg.errors import DegeneratePointsError, FileError, RegistrationError
 from retreg.fitting import fit
 from retreg.image import Image
+from retreg.messages import Scalar
 from retreg.transforms import Affine
 from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.keymorph import (
@@ -24,6 +25,7 @@ from retreg_server.registration.weights import is_shipped
 
 CANDIDATES = 3
 APART = 0.05  # maps closer than this share of the size of the point set are the same
+OPTIONS: dict[str, Scalar] = {"weights": "variance", "device": "cpu"}
 
 
 def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[Match]:
@@ -32,12 +34,11 @@ def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[M
     again: from the second look, for an estimate of the other direction. Nothing is raised: what
     KeyMorph cannot see, or weights that are damaged, only leave the other model on its own.
     """
-    options = {"weights": "variance", "device": "cpu"}
     try:
-        model = _model(fixed)
+        model = installed_keymorph(fixed)
         if model is None:
             return []
-        return model.matched(fixed, moving, options, Stopwatch(), again)
+        return model.matched(fixed, moving, OPTIONS, Stopwatch(), again)
     except (RegistrationError, FileError) as error:
         logging.getLogger(__name__).warning("KeyMorph gives no candidates: %s", error)
         return []
@@ -72,7 +73,8 @@ def candidates_of(matches: list[Match], family: Linear = "affine") -> list[np.nd
     return found[:CANDIDATES]
 
 
-def _model(image: Image) -> KeyMorph | None:
+def installed_keymorph(image: Image) -> KeyMorph | None:
+    """KeyMorph for images of this kind, None without weights. Raises FileError when damaged."""
     if image.is_picture:
         return keymorph_fundus() if is_shipped("keymorph-fundus") else None
     return keymorph_brain() if is_shipped("keymorph-brain") else None

@@ -1,24 +1,38 @@
-"""KeyMorph's maps for models that ask for them only when in doubt."""
+"""KeyMorph's part in models that register by other means: further maps, and keypoints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retreg.image import Image
+from retreg.messages import Option, Scalar
+from retreg_server.registration.base import Stopwatch
 from retreg_server.registration.robust_fit import Linear
 
+if TYPE_CHECKING:
+    from retreg_server.registration.network_view import NetworkView
+
 Maps = list[np.ndarray]
-Suggest = Callable[[], tuple[Maps, Maps]]
-"""Further matrices (4, 4) from the fixed to the moving world, and back."""
+Suggest = Callable[[bool], tuple[Maps, Maps]]
+"""Called with whether the model is in doubt; further matrices (4, 4) from the fixed to the moving
+world, and back."""
+MATCHED, NETWORK = "matched", "network"
+KEYPOINTS = Option("keypoints", "Keypoints to return", MATCHED, (MATCHED, NETWORK))
+LOOKING = "looking with the network"
 
 
-def suggestions(fixed: Image, moving: Image, family: Linear = "affine") -> tuple[Maps, Maps]:
+def suggestions(
+    fixed: Image, moving: Image, family: Linear, in_doubt: bool
+) -> tuple[Maps, Maps]:
     """What KeyMorph finds from the fixed to the moving world and, in a look of its own, back.
 
-    Empty without weights or where KeyMorph sees nothing.
+    Empty without doubt, without weights, or where KeyMorph sees nothing.
     """
+    if not in_doubt:
+        return [], []
     # Most registrations settle without it, and loading the network takes seconds.
     from retreg_server.registration.keymorph_candidates import keymorph_candidates
 
@@ -26,3 +40,21 @@ def suggestions(fixed: Image, moving: Image, family: Linear = "affine") -> tuple
         keymorph_candidates(fixed, moving, family),
         keymorph_candidates(moving, fixed, family, again=True),
     )
+
+
+def view_if_wanted(
+    keypoints: Scalar, fixed: Image, moving: Image, watch: Stopwatch, begin: float, end: float
+) -> NetworkView | None:
+    """What the network sees, when the option keypoints asks for it; a stage from begin to end.
+
+    Raises OptionError without weights, FileError when they are damaged, and RegistrationError
+    when an image shows nothing to the network.
+    """
+    if keypoints != NETWORK:
+        return None
+    from retreg_server.registration.network_view import NetworkView
+
+    with watch.stage(LOOKING, begin):
+        return NetworkView.of(
+            fixed, moving, lambda done: watch.tick(LOOKING, begin + (end - begin) * done)
+        )
