@@ -108,7 +108,7 @@ def random_shapes(count, noise):
 @pytest.mark.parametrize("family", ["rigid", "similarity", "affine", "tps"])
 def test_the_mean_of_shapes_at_any_rotation_keeps_its_size_and_form(family):
     base, shapes, weights = random_shapes(12, 2.0)
-    mean, _ = mean_shape(shapes, weights, family, 0.1)
+    mean = mean_shape(shapes, weights, family, 0.1).points
     aligned = fit_similarity(mean, base)(mean)
     assert np.linalg.norm(aligned - base, axis=1).mean() < 6.0  # one axis of one shape: 10 %
     sizes = [np.sqrt(shape.var(axis=0).sum()) for shape in shapes]
@@ -118,22 +118,58 @@ def test_the_mean_of_shapes_at_any_rotation_keeps_its_size_and_form(family):
 
 def test_a_keypoint_that_is_not_trusted_in_an_image_does_not_pull_the_mean():
     _, shapes, weights = random_shapes(6, 0.1)
-    clean, _ = mean_shape(shapes, weights, "affine", 0.1)
+    clean = mean_shape(shapes, weights, "affine", 0.1).points
     spoilt = [shape.copy() for shape in shapes]
     spoilt[2][7] += 200
     doubted = [w.copy() for w in weights]
     doubted[2][7] = 1e-9
-    mean, _ = mean_shape(spoilt, doubted, "affine", 0.1)
+    mean = mean_shape(spoilt, doubted, "affine", 0.1).points
     assert np.abs(mean - clean).max() < 1.0
+
+
+@pytest.mark.parametrize("family", ["rigid", "affine"])
+def test_an_image_with_poor_keypoints_counts_less_in_a_robust_mean(family):
+    base, shapes, weights = random_shapes(6, 0.5)
+    shapes[3] = shapes[3] + np.random.default_rng(9).normal(0, 25, base.shape)
+    robust, plain = (
+        mean_shape(shapes, weights, family, 0.1, robust=choice) for choice in (True, False)
+    )
+    assert robust.shares[3] < 0.2 * np.delete(robust.shares, 3).min()
+    assert robust.shares.mean() == pytest.approx(1)
+    np.testing.assert_array_equal(plain.shares, 1)
+    errors = [
+        np.linalg.norm(fit_similarity(m.points, base)(m.points) - base, axis=1).mean()
+        for m in (robust, plain)
+    ]
+    assert errors[0] < errors[1] - 0.5
+
+
+def test_two_images_share_the_mean_evenly():
+    _, shapes, weights = random_shapes(2, 8.0)
+    np.testing.assert_allclose(
+        mean_shape(shapes, weights, "rigid", 0.1, robust=True).shares, 1, atol=0.05
+    )
 
 
 def test_the_mean_image_averages_only_what_is_seen(heads):
     images, _, _ = heads
     away = np.eye(4)
     away[0, 3] = 1e4
-    alone = mean_image(images[:1], [Affine.identity()], images[0].grid)
-    both = mean_image(images[:2], [Affine.identity(), Affine(away)], images[0].grid)
+    alone = mean_image(images[:1], [Affine.identity()], images[0].grid, np.ones(1))
+    both = mean_image(images[:2], [Affine.identity(), Affine(away)], images[0].grid, np.ones(2))
     np.testing.assert_array_equal(alone.array, both.array)
+
+
+def test_the_mean_image_is_made_of_the_shares_of_its_images(heads):
+    images, _, _ = heads
+    still, grid = Affine.identity(), images[0].grid
+    first, second = (mean_image([x], [still], grid, np.ones(1)).array for x in images[:2])
+    both = mean_image(images[:2], [still, still], grid, np.array([1.5, 0.5]))
+    inside = images[1].grid.contains(grid.world(np.argwhere(first[0] > 0)[:, ::-1].astype(float)))
+    places = tuple(np.argwhere(first[0] > 0)[inside].T)
+    np.testing.assert_allclose(
+        both.array[0][places], 0.75 * first[0][places] + 0.25 * second[0][places], atol=1e-5
+    )
 
 
 def test_groups_of_one_and_of_another_kind_are_refused(heads, a_model):
@@ -172,12 +208,37 @@ def test_the_command_writes_the_mean_and_a_folder_per_image(heads, a_model, tmp_
     for file, image in zip(files, images, strict=False):
         write_image(file, image)
     out = tmp_path / "out"
-    assert main(["groupwise", *map(str, files), "-o", str(out), "--transform", "rigid"]) in (0, 3)
+    assert main(["groupwise", *map(str, files), "-o", str(out), "--transform", "rigid",
+                 "--option", "weights=power", "--option", "robust=false"]) in (0, 3)
     written = json.loads((out / "groupwise.json").read_text())
     assert list(written["images"]) == ["01-head0", "02-head1"]
+    assert all(each["share"] == 1 for each in written["images"].values())
+    chosen = json.loads((out / "01-head0" / "result.json").read_text())["options"]
+    assert (chosen["weights"], chosen["robust"], chosen["transform"]) == ("power", False, "rigid")
     template = read_image(out / "template.nrrd")
     assert template.grid.size == images[0].grid.size
     for name in written["images"]:
         assert callable(read_transform(out / name / "transform.h5"))
         assert (out / name / "warped.nrrd").exists()
         assert (out / name / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("weights=heavy", "weights = 'heavy' is not known; use one of variance, power, none."),
+        ("robust=perhaps", "robust = 'perhaps' was given; use true or false."),
+        ("smoothing=much", "smoothing = 'much' was given; a number was expected."),
+        ("speed=3", "keymorph-brain has no option speed"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_in_a_sentence(
+    heads, a_model, tmp_path, monkeypatch, capsys, given, complaint
+):
+    monkeypatch.setattr(command, "_model", lambda *_: a_model)
+    files = [tmp_path / f"head{n}.nrrd" for n in range(2)]
+    for file, image in zip(files, heads[0], strict=False):
+        write_image(file, image)
+    arguments = ["groupwise", *map(str, files), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--option", given]) == 2
+    assert complaint in capsys.readouterr().err

@@ -11,6 +11,7 @@ from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationResult, Scalar
+from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 if TYPE_CHECKING:
     from retreg_server.registration.keymorph import KeyMorph
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="keymorph-brain or keymorph-fundus; chosen by default")
     parser.add_argument("--transform", choices=FAMILIES, default=FAMILIES[0])
     parser.add_argument("--smoothing", type=float, default=0.1, help="of --transform tps")
+    add_option_argument(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     options: dict[str, Scalar] = {
         "transform": args.transform, "smoothing": args.smoothing, "device": args.device,
     }  # fmt: skip
+    options |= options_given(model.info, args.option)
     with ProgressBar() as bar:
         group = register_group(model, images, options, bar)
         bar("writing", 0.95)
@@ -72,6 +75,7 @@ def _verdicts(
             "verdict": result.quality.verdict,
             "reason": result.quality.reason,
             "keypoint_rms_mm": result.quality.numbers["keypoint_rms_mm"],
+            "share": result.quality.numbers["share"],
         }
         for name, result in zip(names, results, strict=True)
     }

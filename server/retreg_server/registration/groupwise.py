@@ -2,7 +2,8 @@
 
 Wang et al. 2024 (BrainMorph), section on groupwise registration. Two changes: the images are first
 turned to the first one, since the mean of keypoints at arbitrary rotations collapses, and the mean
-keeps the size and place that it had then, since fits to a mean shrink it.
+keeps the size and place that it had then, since fits to a mean shrink it. In a robust mean, images
+whose keypoints stay far from it count less.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from retreg_server.registration.keypoint_looks import Look
 from retreg_server.registration.keypoint_matching import Match, matches
 from retreg_server.registration.nets.centre_of_mass import Weighting
 from retreg_server.registration.options import complete_options
+from retreg_server.registration.robust_fit import SCALES
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further
@@ -37,11 +39,21 @@ class Group:
     """What a groupwise registration found.
 
     template: the mean of the aligned images, on the grid of the first. results: one per image,
-    with the template as the fixed image. rounds: until the mean came to rest.
+    with the template as the fixed image; quality.numbers has its share in the mean. rounds: until
+    the mean came to rest.
     """
 
     template: Image
     results: tuple[RegistrationResult, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, eq=False)
+class MeanShape:
+    """points: (k, 3) LPS mm. shares: (n,) of the images in it, 1 for all alike. rounds: taken."""
+
+    points: np.ndarray
+    shares: np.ndarray
     rounds: int
 
 
@@ -63,31 +75,34 @@ def register_group(
     second_look = _matched(model, images, complete, watch, again=True)
     try:
         with watch.stage("mean", 0.7):
-            estimates, rounds = _estimates(first_look, second_look, complete)
+            mean, estimates = _estimates(first_look, second_look, complete)
     except DegeneratePointsError as error:
         raise RegistrationError(
             "The keypoints of the images determine no mean; check that all show the same thing."
         ) from error
     with watch.stage("template", 0.75):
-        template = mean_image(images, [each.transform for each in estimates], images[0].grid)
+        transforms = [each.transform for each in estimates]
+        template = mean_image(images, transforms, images[0].grid, mean.shares)
     results = []
     for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
         watch.tick("quality", 0.8 + 0.15 * number / len(images))
         request = RegistrationRequest(template, image, model.info.name, complete)
         results.append(judged(model.info, request, complete, estimate, Stopwatch()))
-    return Group(template, tuple(results), rounds)
+    return Group(template, tuple(results), mean.rounds)
 
 
 def _estimates(
     first_look: list[Match], second_look: list[Match], options: Mapping[str, Scalar]
-) -> tuple[list[Estimate], int]:
-    """From the mean to each image and back, and the rounds that the mean took."""
+) -> tuple[MeanShape, list[Estimate]]:
+    """The mean, and from it to each image and back."""
     family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
     robust = bool(options["robust"])
     weights = [trusted_weights(match, family, robust) for match in first_look]
-    mean, rounds = mean_shape([match.moving for match in first_look], weights, family, smoothing)
+    found = mean_shape([match.moving for match in first_look], weights, family, smoothing, robust)
+    mean = found.points
     estimates = []
-    for match, again, trust in zip(first_look, second_look, weights, strict=True):
+    looks = zip(first_look, second_look, weights, found.shares, strict=True)
+    for match, again, trust, share in looks:
         transform = fit(family, mean, match.moving, trust, smoothing)
         back_trust = trusted_weights(again, family, robust)
         inside = inliers_of(replace(match, fixed=mean), trust)
@@ -97,51 +112,65 @@ def _estimates(
                 Keypoints(mean, trust, inside),
                 Keypoints(match.moving, trust, inside),
                 fit(family, again.moving, mean, back_trust, smoothing),
-                {"keypoint_rms_mm": _rms(transform(mean) - match.moving)},
+                {
+                    "keypoint_rms_mm": _rms(transform(mean) - match.moving),
+                    "share": float(share),
+                },
             )
         )
-    return estimates, rounds
+    return found, estimates
 
 
 def mean_shape(
-    points: Sequence[np.ndarray], weights: Sequence[np.ndarray], family: Family, smoothing: float
-) -> tuple[np.ndarray, int]:
-    """The mean (k, 3) of point sets (k, 3) in LPS mm, in the world of the first, and the rounds.
+    points: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray],
+    family: Family,
+    smoothing: float,
+    robust: bool = False,
+) -> MeanShape:
+    """The mean of point sets (k, 3) with weights (k,), in LPS mm in the world of the first.
 
-    Each round moves every set onto the mean by the family of transforms and averages anew.
+    Each round moves every set onto the mean by the family of transforms and averages anew. robust:
+    sets count less the further they stay from the mean, compared with the others.
     """
     placed = [fit_rigid(p, points[0], w)(p) for p, w in zip(points, weights, strict=True)]
-    mean = reference = _average(placed, weights)
+    shares = np.ones(len(points))
+    mean = reference = _average(placed, weights, shares)
     for number in range(ROUNDS):
         placed = [
             fit(family, p, mean, w, smoothing)(p) for p, w in zip(points, weights, strict=True)
         ]
-        new = _average(placed, weights)
+        if robust:
+            shares = _shares(placed, weights, mean)
+        new = _average(placed, weights, shares)
         new = fit_similarity(new, reference)(new)
         moved, mean = _rms(new - mean), new
         if moved < SETTLED * float(np.sqrt(reference.var(axis=0).sum())):
-            return mean, number + 1
-    return mean, ROUNDS
+            return MeanShape(mean, shares, number + 1)
+    return MeanShape(mean, shares, ROUNDS)
 
 
-def mean_image(images: Sequence[Image], transforms: Sequence[Transform], grid: Grid) -> Image:
+def mean_image(
+    images: Sequence[Image], transforms: Sequence[Transform], grid: Grid, shares: np.ndarray
+) -> Image:
     """The average on grid of the images under their transforms from it, float32.
 
     Each is scaled so that its 1st and 99th percentile become 0 and 1; a voxel is averaged over
-    the images that show it. Pictures keep their colours when all have as many channels.
+    the images that show it, with their shares (n,) in it. Pictures keep their colours when all
+    have as many channels.
     """
     colours = len({image.array.shape[0] for image in images}) == 1
     channels = images[0].array.shape[0] if colours else 1
     total = np.zeros((channels, *grid.shape), np.float32)
     seen = np.zeros(grid.shape, np.float32)
-    for image, transform in zip(images, transforms, strict=True):
+    for image, transform, share in zip(images, transforms, shares, strict=True):
         values = image.array if colours else image.grey()[None]
         low, high = np.percentile(values, (1, 99))
         scaled = ((values - low) / max(high - low, 1e-12)).astype(np.float32)
-        total += resample(Image(scaled, image.grid), transform, grid).array
+        total += np.float32(share) * resample(Image(scaled, image.grid), transform, grid).array
         ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
-        seen += resample(ones, transform, grid, nearest=True).array[0]
-    return Image(total / np.maximum(seen, 1), grid)
+        seen += np.float32(share) * resample(ones, transform, grid, nearest=True).array[0]
+    return Image(total / np.where(seen > 0, seen, 1), grid)
 
 
 def _check(model: KeyMorph, images: Sequence[Image]) -> None:
@@ -185,10 +214,25 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
-def _average(points: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+def _average(
+    points: Sequence[np.ndarray], weights: Sequence[np.ndarray], shares: np.ndarray
+) -> np.ndarray:
     """(k, 3) means; each keypoint is trusted more in the images where its weight is higher."""
-    share = np.stack(weights) + 1e-6
-    return np.asarray((share[..., None] * points).sum(axis=0) / share.sum(axis=0)[:, None])
+    trust = shares[:, None] * (np.stack(weights) + 1e-6)
+    return np.asarray((trust[..., None] * points).sum(axis=0) / trust.sum(axis=0)[:, None])
+
+
+def _shares(
+    placed: Sequence[np.ndarray], weights: Sequence[np.ndarray], mean: np.ndarray
+) -> np.ndarray:
+    """(n,) of mean 1: weights of Geman and McClure for how far each set is from the mean."""
+    missed = np.array([
+        np.sqrt(np.average(((p - mean) ** 2).sum(axis=1), weights=w))
+        for p, w in zip(placed, weights, strict=True)
+    ])  # fmt: skip
+    scale = SCALES * max(float(np.median(missed)), 1e-9)
+    shares = 1 / (1 + (missed / scale) ** 2) ** 2
+    return np.asarray(shares / shares.mean())
 
 
 def _rms(offsets: np.ndarray) -> float:
