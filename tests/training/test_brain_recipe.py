@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -9,6 +11,7 @@ import torch
 
 from retreg.errors import FileError
 from retreg_server.registration.nets.keypoint_net import Architecture
+from retreg_server.training import keymorph_brain
 from retreg_server.training.brain_contrast import painted
 from retreg_server.training.brain_samples import VOXELS, brain_sample
 from retreg_server.training.correspondence import (
@@ -18,6 +21,7 @@ from retreg_server.training.correspondence import (
     save_anatomies,
     spread_points,
 )
+from retreg_server.training.intensities import chance
 from retreg_server.training.keymorph_brain import BrainTask
 from retreg_server.training.label_maps import (
     HALF_SIDE_MM,
@@ -25,7 +29,7 @@ from retreg_server.training.label_maps import (
     read_label_map,
     read_label_maps,
 )
-from retreg_server.training.loop import Plan, advance, start
+from retreg_server.training.loop import Plan, advance, start, train
 from retreg_server.training.warps import WarpRanges
 
 PARTS = {2: (40, 0, 0), 41: (-40, 0, 0), 16: (0, 10, -45), 10: (12, 0, 0), 49: (-12, 0, 0),
@@ -149,19 +153,78 @@ def test_paintings_differ_in_contrast_but_not_for_one_seed(first):
     assert (white < stem).any()
 
 
-@pytest.mark.parametrize("objective", ["keypoints", "unsupervised", "supervised"])
-def test_every_objective_can_take_a_step(first, second, objective, tmp_path):
+@pytest.fixture(scope="module")
+def four_people(first, second):
+    """Two heads that are trained on, and two that are kept back."""
     points = spread_points(first, 16)
-    anatomies = [Anatomy(LabelMap(name, each.labels), points)
-                 for name, each in zip("abcd", (first, second, first, second), strict=True)]
-    task = BrainTask(anatomies, Architecture("light", 3, 16, width=4), [], objective=objective)
-    plan = Plan(tmp_path, steps=4, batch=1)
+    return [Anatomy(LabelMap(name, each.labels), points)
+            for name, each in zip("abcd", (first, second, first, second), strict=True)]
+
+
+def a_task(people, objective, kind=BrainTask):
+    return kind(people, Architecture("light", 3, 16, width=4), [], objective=objective)
+
+
+class OneSample(BrainTask):
+    """The same draw in every step, halfway through the training."""
+
+    seed = 0
+
+    def loss(self, net, batch, progress, generator):
+        del progress, generator
+        return super().loss(net, batch, 0.5, rng(self.seed))
+
+
+def draw_of(kind):
+    """A seed for which the unsupervised objective compares two contrasts, or two people."""
+    wanted = kind == "contrasts"
+    return next(seed for seed in range(1, 50) if chance(0.5, rng(seed)) == wanted)
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [("keypoints", ""), ("unsupervised", "contrasts"), ("unsupervised", "people"),
+     ("supervised", "")],
+)
+def test_every_objective_falls_on_a_small_example(four_people, objective, kind, tmp_path):
+    task = a_task(four_people, objective, OneSample)
+    task.seed = draw_of(kind)
+    plan = Plan(tmp_path, steps=40, batch=1, rate=5e-3)
     run = start(task, plan)
-    before = [p.clone() for p in run.net.parameters()]
-    assert np.isfinite(advance(task, plan, run))
-    assert any(not torch.equal(a, b) for a, b in zip(before, run.net.parameters(), strict=True))
-    if objective == "keypoints":
-        with torch.no_grad():
-            numbers = task.validation(run.average)
-        assert set(numbers) == {"error", "affine", "affine_worst"}
-        assert 0 < numbers["error"] < 250
+    losses = [advance(task, plan, run) for _ in range(10)]
+    fall = losses[0] - np.mean(losses[-2:])
+    assert fall > 0.15 * abs(losses[0])
+
+
+@pytest.mark.parametrize("objective", ["unsupervised", "supervised"])
+def test_an_interrupted_tuning_ends_exactly_like_an_uninterrupted_one(
+    four_people, objective, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keymorph_brain, "VALIDATION_PAIRS", 1)
+    plan = Plan(tmp_path / "whole", steps=5, batch=1, seed=3)
+    whole = train(a_task(four_people, objective), plan)
+
+    class Stopped(BrainTask):
+        def loss(self, net, batch, progress, generator):
+            if progress >= 2 / 5:
+                raise KeyboardInterrupt
+            return super().loss(net, batch, progress, generator)
+
+    parts = replace(plan, folder=tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        train(a_task(four_people, objective, Stopped), parts)
+    continued = train(a_task(four_people, objective), parts)
+    assert continued.step == 5
+    for net in ("net", "average"):
+        pairs = zip(getattr(whole, net).parameters(), getattr(continued, net).parameters(),
+                    strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_validation_of_keypoints_is_in_millimetres(four_people, monkeypatch):
+    monkeypatch.setattr(keymorph_brain, "VALIDATION_PAIRS", 2)
+    task = a_task(four_people, "keypoints")
+    with torch.no_grad():
+        numbers = task.validation(task.architecture.build())
+    assert set(numbers) == {"error", "affine", "affine_worst"}
+    assert 0 < numbers["error"] < 250
