@@ -126,7 +126,7 @@ class SmoothProperNet(nn.Module):
 
 
 class VoxelMorphNet(nn.Module):
-    """MONAI's VoxelMorph U-Net; its output is a velocity at 1/2 of the size, integrated.
+    """MONAI's VoxelMorph U-Net at 1/2 of the size; its output is a velocity, integrated.
 
     Balakrishnan et al. 2019; Dalca et al. 2018 for the diffeomorphic variant.
     """
@@ -137,7 +137,7 @@ class VoxelMorphNet(nn.Module):
         self.architecture = architecture
         width = architecture.width
         seen = 2 * (CHANNELS if architecture.descriptors else 1)
-        channels = [width, width] + [2 * width] * (2 * architecture.depth - 2)
+        channels = [width, width] + [2 * width] * (2 * architecture.depth - 4)
         self.backbone = VoxelMorphUNet(
             architecture.dimensions, seen, width, channels, final_conv_channels=(width,)
         )
@@ -152,13 +152,14 @@ class VoxelMorphNet(nn.Module):
                 nn.init.zeros_(value)
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        shown = [moving, fixed]
+        shown = torch.cat([moving, fixed])
         if self.architecture.descriptors:
-            shown = [mind_ssc(each) for each in shown]
+            shown = mind_ssc(shown)
+        pool = functional.avg_pool2d if fixed.ndim == 4 else functional.avg_pool3d
+        pair = torch.cat(pool(shown, 2).chunk(2), dim=1)
         with torch.autocast(fixed.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            velocity = self.backbone(torch.cat(shown, dim=1))
-        half = tuple(n // 2 for n in fixed.shape[2:])
-        return (2 * integrated(resized(velocity.float(), half) / 2, SQUARINGS),)
+            velocity = self.backbone(pair)
+        return (2 * integrated(velocity.float(), SQUARINGS),)
 
 
 FieldNet = SmoothProperNet | VoxelMorphNet
