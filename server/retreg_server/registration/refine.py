@@ -35,6 +35,7 @@ LONGEST_STEP = 1.0  # voxels
 SETTLED = 0.01  # voxels: a smaller mean step ends a level
 SOLVER_ITERATIONS = 30
 COMPARED_MM = 4.0  # smaller voxels show details that do not meet yet, larger ones outlines only
+ROUNDING = 1e-3  # of a power of two
 TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
 
 
@@ -91,13 +92,12 @@ def deform(
     pair = pair_of(fixed, moving)
     ahead, back = starts or (None, None)
     swapped = Pair(pair.target, pair.domain)
+    on = grids or (None, None)
     there, here = side_by_side(
-        lambda tell: refine(pair, moving_from_fixed, ahead, tell),
-        lambda tell: refine(swapped, fixed_from_moving, back, tell),
+        lambda tell: on_voxels(refine(pair, moving_from_fixed, ahead, tell), on[0]),
+        lambda tell: on_voxels(refine(swapped, fixed_from_moving, back, tell), on[1]),
         progress,
     )
-    if grids is not None:
-        there, here = on_voxels(there, grids[0]), on_voxels(here, grids[1])
     lengths = np.linalg.norm(there.vectors_mm, axis=0)
     return Deformed(
         Chain((there, Affine(moving_from_fixed))),
@@ -106,14 +106,17 @@ def deform(
     )
 
 
-def on_voxels(field: DisplacementField, grid: Grid) -> DisplacementField:
+def on_voxels(field: DisplacementField, grid: Grid | None) -> DisplacementField:
     """The field with its nodes on every 2^n-th voxel of an image, and without folds there, too.
 
-    Files and warped images, which need the field on voxels, then hold exactly this field.
+    Files and warped images, which need the field on voxels, then hold exactly this field. Its
+    nodes lie no further apart than they did, since details are lost otherwise. None: as it is.
     """
+    if grid is None:
+        return field
     finest = float(field.grid.spacing.min())
     voxel = float(np.prod(grid.spacing) ** (1 / 3))
-    step = 2 ** max(0, round(np.log2(finest / voxel)))
+    step = 2 ** max(0, int(np.log2(finest / voxel) + ROUNDING))
     return unfolded(DisplacementField.sampled(field, grid.coarsened(step)))
 
 
