@@ -21,11 +21,13 @@ from retreg_server.registration.mind import CHANNELS, mind_ssc
 from retreg_server.registration.nets.cost_volume import correlations, displacement_bases
 from retreg_server.registration.nets.feature_encoder import FeatureEncoder
 from retreg_server.registration.nets.fields import composed, integrated, resized, warped
+from retreg_server.registration.nets.local_motion import local_motion
 from retreg_server.registration.nets.smooth_proper import SmoothProper, certainty, expected
 
 Network = Literal["smoothproper", "voxelmorph"]
 SHARPNESS = 10.0  # of the distributions at the start of the training
 SQUARINGS = 7
+WINDOWS = (3, 7, 13)  # voxels of half the size in which voxelmorph is shown a local motion
 FIRST_WEIGHTS = 1e-3
 SLOPE = 0.2  # of the leaky rectifiers in MONAI's VoxelMorph
 
@@ -37,7 +39,7 @@ class FieldArchitecture:
     dimensions: 2 or 3. width: channels of the first layer. depth: halvings of the size. radii:
     feature pixels that smoothproper looks around at 1/4 and at 1/2 of the size. steps: of its
     layer; 0 leaves the layer out. descriptors: whether it looks at MIND-SSC descriptors instead
-    of the image (3-D only). Raises OptionError for values that no network has.
+    of the images (3-D only). Raises OptionError for values that no network has.
     """
 
     network: Network
@@ -128,7 +130,9 @@ class SmoothProperNet(nn.Module):
 class VoxelMorphNet(nn.Module):
     """MONAI's VoxelMorph U-Net at 1/2 of the size; its output is a velocity, integrated.
 
-    Balakrishnan et al. 2019; Dalca et al. 2018 for the diffeomorphic variant.
+    Balakrishnan et al. 2019; Dalca et al. 2018 for the diffeomorphic variant. With descriptors it
+    sees the local motion that they suggest, in place of the images: a network that must first learn
+    what any contrast looks like after a move takes a hundred thousand steps.
     """
 
     def __init__(self, architecture: FieldArchitecture) -> None:
@@ -136,7 +140,7 @@ class VoxelMorphNet(nn.Module):
         self.mixed_precision = False
         self.architecture = architecture
         width = architecture.width
-        seen = 2 * (CHANNELS if architecture.descriptors else 1)
+        seen = 3 * (len(WINDOWS) + 1) if architecture.descriptors else 2
         channels = [width, width] + [2 * width] * (2 * architecture.depth - 4)
         self.backbone = VoxelMorphUNet(
             architecture.dimensions, seen, width, channels, final_conv_channels=(width,)
@@ -152,14 +156,19 @@ class VoxelMorphNet(nn.Module):
                 nn.init.zeros_(value)
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        shown = torch.cat([moving, fixed])
-        if self.architecture.descriptors:
-            shown = mind_ssc(shown)
-        pool = functional.avg_pool2d if fixed.ndim == 4 else functional.avg_pool3d
-        pair = torch.cat(pool(shown, 2).chunk(2), dim=1)
         with torch.autocast(fixed.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            velocity = self.backbone(pair)
+            velocity = self.backbone(self._shown(fixed, moving))
         return (2 * integrated(velocity.float(), SQUARINGS),)
+
+    def _shown(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+        """What the backbone sees at half the size: the images, or how they seem to have moved."""
+        pool = functional.avg_pool2d if fixed.ndim == 4 else functional.avg_pool3d
+        if not self.architecture.descriptors:
+            return pool(torch.cat([moving, fixed], dim=1), 2)
+        here, there = (pool(mind_ssc(image), 2) for image in (fixed, moving))
+        far = local_motion(pool(here, 2), pool(there, 2), WINDOWS[1:2])
+        near = local_motion(here, there, WINDOWS)
+        return torch.cat([2 * resized(far, tuple(near.shape[2:])), near], dim=1)
 
 
 FieldNet = SmoothProperNet | VoxelMorphNet
