@@ -12,6 +12,7 @@ from retreg_server.evaluation.flow_peers import (
     dis_flow,
     skimage_is_installed,
     tvl1_flow,
+    variational_flow,
     with_flow,
 )
 from retreg_server.evaluation.peers import is_missing, method_by_name
@@ -19,6 +20,7 @@ from retreg_server.phantoms.fundus import make_fundus_pair
 
 FLOWS = [
     dis_flow,
+    variational_flow,
     pytest.param(
         tvl1_flow,
         marks=pytest.mark.skipif(not skimage_is_installed(), reason="scikit-image is missing"),

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="models to compare, MODEL or MODEL:TRANSFORM; times are relative to the first one. "
         "Baselines: identity, sift-homography, elastix-affine, elastix-bspline, ants-syn, "
-        "dis-flow, tvl1-flow",
+        "dis-flow, tvl1-flow, variational-flow",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the report (default: evaluate-BENCHMARK)"

@@ -25,6 +25,8 @@ from retreg_server.registration.vessel_tracking import warped
 
 BACKGROUND = 0.03  # of the field of view
 CONTRAST = 6.0  # deviations from black to white
+COARSEST = 32  # pixels of the shorter side at which the variational flow may still be halved
+MOST_HALVINGS, WARPS, SWEEPS = 4, 10, 20  # of the variational flow
 
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(h, w, 2) shifts in pixels, from two pictures (h, w) float32 from 0 to 1: x is found at
@@ -42,6 +44,32 @@ def dis_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     first, second = (np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in (fixed, moving))
     flow: np.ndarray = search.calc(first, second, None)
     return flow
+
+
+def variational_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Horn and Schunck's energy (1981) with robust terms, warps and slopes (Brox et al. 2004).
+
+    OpenCV's VariationalRefinement with its defaults and more sweeps, from coarse to fine; OpenCV
+    itself has no such loop, and no quadratic terms.
+    """
+    step = cv2.VariationalRefinement.create()
+    step.setSorIterations(SWEEPS)
+    first, second = (_halved(np.rint(255 * np.clip(x, 0, 1))) for x in (fixed, moving))
+    flow = np.zeros((*first[-1].shape, 2), np.float32)
+    for still, other in zip(first[::-1], second[::-1], strict=True):
+        if flow.shape[:2] != still.shape:
+            flow = 2 * cv2.resize(flow, still.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        for _ in range(WARPS):
+            flow = step.calc(still, other, flow)
+    return flow
+
+
+def _halved(picture: np.ndarray) -> list[np.ndarray]:
+    """The picture (h, w) of 0 to 255 as uint8, and its half, quarter and so on."""
+    pictures = [picture.astype(np.float32)]
+    while min(pictures[-1].shape) > COARSEST and len(pictures) <= MOST_HALVINGS:
+        pictures.append(cv2.pyrDown(pictures[-1]))
+    return [each.astype(np.uint8) for each in pictures]
 
 
 def tvl1_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:

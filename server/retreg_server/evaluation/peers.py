@@ -21,6 +21,7 @@ from retreg_server.evaluation.flow_peers import (
     dis_flow,
     skimage_is_installed,
     tvl1_flow,
+    variational_flow,
     with_flow,
 )
 from retreg_server.evaluation.global_start import after_affine
@@ -70,6 +71,7 @@ def method_by_name(name: str, family: str | None = None) -> Method:
         "ants-syn": lambda: _deformable("ANTs", ants_syn),
         "dis-flow": lambda: _flow(dis_flow),
         "tvl1-flow": lambda: _flow(tvl1_flow),
+        "variational-flow": lambda: _flow(variational_flow),
     }
     if base in baselines and not own_family:
         return baselines[base]()
