@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from retreg.errors import InputError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,27 +27,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="label maps of heads (.nii.gz), or vessel masks of eyes (*_vessels.png)",
+        help="label maps of heads (.nii.gz), or vessel masks of eyes (*_vessels.png); not needed "
+        "with --export",
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="checkpoints and logs"
     )
     parser.add_argument("--steps", type=_positive, default=40_000, help="default: 40000")
     parser.add_argument("--batch", type=_positive, default=2, help="images per step; default: 2")
-    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate; default: 0.002")
+    parser.add_argument(
+        "--rate", type=_above_zero, default=2e-3, help="learning rate; default: 0.002"
+    )
     parser.add_argument(
         "--start-from", type=Path, metavar="FILE", help="weights (.safetensors) to go on from"
     )
     parser.add_argument("--keypoints", type=_positive, default=128, help="16 to 512; default: 128")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--seed", type=_not_negative, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe")
-    parser.add_argument("--check-minutes", type=float, default=4.0, help="between validations")
+    parser.add_argument(
+        "--check-minutes", type=_above_zero, default=4.0, help="between validations; default: 4"
+    )
     parser.add_argument(
         "--layer-steps",
-        type=int,
+        type=_not_negative,
         metavar="N",
         help="for smoothproper-fundus: steps of the smoothing layer, 0 trains without it",
     )
@@ -73,13 +80,17 @@ def run(args: argparse.Namespace) -> int:
 
     Interrupt and termination signals end the training with a checkpoint.
     """
+    from retreg_server.registration.devices import chosen_device
     from retreg_server.training.export import export_bundle
     from retreg_server.training.loop import Plan, train
 
+    args.device = str(chosen_device(args.device))
     if args.export is not None:
         home = export_bundle(args.out, args.export, _bundle(args))
         print(f"The weights are in {home}")
         return 0
+    if args.data is None:
+        raise InputError("Training needs --data DIR, the folder with label maps or vessel masks.")
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     plan = Plan(
@@ -145,4 +156,18 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("a number from 1 upwards was expected")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("a number from 0 upwards was expected")
+    return number
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("a number above 0 was expected")
     return number

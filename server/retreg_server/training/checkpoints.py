@@ -66,11 +66,17 @@ def load_weights(path: Path, net: nn.Module) -> None:
 def load_run(folder: Path, run: Run[N]) -> bool:
     """Continue where the folder's checkpoint stopped; False when there is none.
 
-    Raises FileError when the checkpoint belongs to another network.
+    Raises FileError when the checkpoint is damaged or belongs to another network.
     """
     if not (folder / TENSORS).exists():
         return False
-    tensors = load_file(folder / TENSORS)
+    try:
+        tensors = load_file(folder / TENSORS)
+        stored = json.loads((folder / STATE).read_text())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise FileError(
+            f"The checkpoint in {folder.name} is damaged; delete it, or choose an empty folder."
+        ) from error
     try:
         run.net.load_state_dict(_below(tensors, "net."))
         run.average.load_state_dict(_below(tensors, "average."))
@@ -85,7 +91,6 @@ def load_run(folder: Path, run: Run[N]) -> bool:
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     run.optimiser.load_state_dict({**optimiser, "state": state})
-    stored = json.loads((folder / STATE).read_text())
     run.step, run.seconds, run.best = stored["step"], stored["seconds"], stored["best"]
     return True
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
+from tqdm import tqdm
 
 from retreg_server.training.label_maps import (
     FIRST_OUTSIDE_BRAIN,
@@ -40,12 +41,15 @@ class Anatomy:
 
 
 def corresponding(heads: list[LabelMap], count: int, seed: int) -> list[Anatomy]:
-    """Count keypoints in each head; the first head is the one they are spread over."""
+    """Count keypoints in each head; the first head is the one they are spread over.
+
+    It takes a while and shows a progress bar.
+    """
     template = heads[0]
     points = spread_points(template, count)
     fields = _soft_labels(template)
     found = [Anatomy(template, points)]
-    for head in heads[1:]:
+    for head in tqdm(heads[1:], "matching heads", unit="head", mininterval=5):
         mapping = _Mapping(template, head)
         mapping.fit(fields, _soft_labels(head), _brain_points(template), seed)
         found.append(Anatomy(head, mapping(points).detach()))

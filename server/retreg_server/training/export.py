@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retreg.errors import FileError
@@ -48,7 +49,7 @@ class Bundle:
 def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
     """Write the best weights of a run below folder / bundle.name and return that path.
 
-    Raises FileError when the run has not been validated yet.
+    Raises FileError when the run has not been validated yet or is of another network.
     """
     best = run / "best.safetensors"
     if not best.exists():
@@ -57,7 +58,13 @@ def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
             "validation."
         )
     net = bundle.architecture.build()
-    net.load_state_dict(load_file(best))
+    try:
+        net.load_state_dict(load_file(best))
+    except (SafetensorError, RuntimeError) as error:
+        raise FileError(
+            f"The weights of the run in {run.name} are damaged or of another network; export it "
+            "with the recipe and the options that it was trained with."
+        ) from error
     home = folder / bundle.name
     for part in ("configs", "models", "docs"):
         (home / part).mkdir(parents=True, exist_ok=True)

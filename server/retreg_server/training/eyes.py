@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from torch.nn import functional
+from tqdm import tqdm
 
 from retreg.errors import FileError
 from retreg.files import read_image
@@ -98,7 +99,10 @@ def phantom_retina(seed: int) -> Retina:
 
 
 def phantom_retinas(stored: Path, first: int, count: int) -> list[Retina]:
-    """The made-up eyes of seeds first, first + 1, …; kept in the file stored (.npz)."""
+    """The made-up eyes of seeds first, first + 1, …; kept in the file stored (.npz).
+
+    Making them takes minutes and shows a progress bar.
+    """
     if stored.exists():
         with np.load(stored, allow_pickle=False) as kept:
             seeds, canvases, frames = kept["seeds"], kept["canvases"], kept["frames"]
@@ -110,7 +114,8 @@ def phantom_retinas(stored: Path, first: int, count: int) -> list[Retina]:
                 )
                 for seed, canvas, frame in zip(seeds, canvases, frames, strict=True)
             ]  # fmt: skip
-    made = [phantom_retina(first + index) for index in range(count)]
+    bar = tqdm(range(first, first + count), "making up eyes", unit="eye", mininterval=5)
+    made = [phantom_retina(seed) for seed in bar]
     np.savez_compressed(
         stored,
         seeds=np.arange(first, first + count),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from retreg.errors import FileError
 from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
 from retreg_server.training.brain_objectives import supervised_loss, unsupervised_loss
 from retreg_server.training.brain_samples import (
@@ -129,22 +130,48 @@ def brain_task(
     """The task from a folder of label maps; correspondences are kept in the work folder.
 
     real: folder of head images that are looked at in validation, never trained on or chosen by.
+    Raises FileError for folders without what is needed and when the work folder belongs to another
+    number of keypoints, OptionError for a number that no network has.
     """
+    architecture = brain_architecture(keypoints)
     stored = work / "anatomies.npz"
     if not stored.exists():
         heads = read_label_maps(label_maps)
+        if len(heads) <= HELD_OUT:
+            raise FileError(
+                f"The folder {label_maps.name} holds too few label maps ({len(heads)}); at least "
+                f"{HELD_OUT + 1} are needed, since {HELD_OUT} are kept back for validation."
+            )
         heads += [head.mirrored() for head in heads]
         work.mkdir(parents=True, exist_ok=True)
         save_anatomies(stored, corresponding(heads, keypoints, seed))
+    anatomies = _stored_anatomies(work, keypoints)
     files = sorted(real.rglob("*.nii.gz")) if real else []
     volumes = [RealVolume.read(file, VOXELS, SPACING_MM) for file in files]
-    architecture = brain_architecture(keypoints)
-    return BrainTask(load_anatomies(stored), architecture, volumes, device, objective)
+    return BrainTask(anatomies, architecture, volumes, device, objective)
+
+
+def _stored_anatomies(work: Path, keypoints: int) -> list[Anatomy]:
+    """The heads of a run with that many keypoints. Raises FileError."""
+    stored = work / "anatomies.npz"
+    if not stored.exists():
+        raise FileError(
+            f"The folder {work.name} holds no run of keymorph-brain; name the folder that it was "
+            "trained in."
+        )
+    anatomies = load_anatomies(stored)
+    known = len(anatomies[0].points)
+    if known != keypoints:
+        raise FileError(
+            f"The run in {work.name} has {known} keypoints and {keypoints} were asked for; give "
+            f"--keypoints {known}, or choose an empty folder."
+        )
+    return anatomies
 
 
 def brain_bundle(work: Path, keypoints: int, recipe: dict[str, Any], hardware: str) -> Bundle:
-    """What the card of keymorph-brain says; work: the folder of the run."""
-    anatomies = load_anatomies(work / "anatomies.npz")
+    """What the card of keymorph-brain says; work: the folder of the run. Raises FileError."""
+    anatomies = _stored_anatomies(work, keypoints)
     return Bundle(
         name="keymorph-brain",
         title="Corresponding keypoints in brain MRI of any contrast, with or without skull",

@@ -154,15 +154,18 @@ def fundus_task(
 
     work: folder in which the made-up eyes are kept.
     real: folder of picture pairs with landmarks that are looked at in validation only.
+    Raises FileError for folders without what is needed, OptionError for a number of keypoints that
+    no network has.
     """
+    architecture = fundus_architecture(keypoints)
+    found = real_retinas(vessels)
+    pairs = read_real_pairs(real, PIXELS) if real else []
     work.mkdir(parents=True, exist_ok=True)
     made = phantom_retinas(work / "retinas.npz", 1000 * seed, PHANTOMS + UNSEEN_PHANTOMS)
-    pairs = read_real_pairs(real, PIXELS) if real else []
-    found = real_retinas(vessels)
     unseen = [each for each in found if each.name.startswith(UNSEEN_REAL) and each.disc is not None]
     seen = [each for each in found if not each.name.startswith(UNSEEN_REAL)]
     return FundusTask(
-        seen + made[:PHANTOMS], made[PHANTOMS:] + unseen, fundus_architecture(keypoints), pairs,
+        seen + made[:PHANTOMS], made[PHANTOMS:] + unseen, architecture, pairs,
         device, clutter_textures(seen),
     )  # fmt: skip
 
