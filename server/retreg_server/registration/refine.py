@@ -50,8 +50,8 @@ class Level:
 
 
 LEVELS = (
-    Level(4, 1, 6, Stiffness(0.3, 0.0)),
-    Level(2, 1, 6, Stiffness(0.1, 0.02)),
+    Level(4, 1, 12, Stiffness(0.1, 0.0)),
+    Level(2, 1, 8, Stiffness(0.1, 0.02)),
     Level(1, 2, 6, Stiffness(0.05, 0.02)),
 )
 
