@@ -13,7 +13,7 @@ from retreg.cli import main
 from retreg.errors import InputError, RegistrationError
 from retreg.files import read_image, read_transform, write_image
 from retreg.fitting import fit_similarity
-from retreg.geometry import apply_matrix
+from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option
 from retreg.transforms import Affine
@@ -144,10 +144,12 @@ def test_an_image_with_poor_keypoints_counts_less_in_a_robust_mean(family):
     assert errors[0] < errors[1] - 0.5
 
 
-def test_two_images_share_the_mean_evenly():
+@pytest.mark.parametrize("family", ["rigid", "tps"])
+def test_two_images_share_the_mean_evenly(family):
     _, shapes, weights = random_shapes(2, 8.0)
+    weights[1] = np.linspace(0.1, 1.9, 50)
     np.testing.assert_allclose(
-        mean_shape(shapes, weights, "rigid", 0.1, robust=True).shares, 1, atol=0.05
+        mean_shape(shapes, weights, family, 0.1, robust=True).shares, 1, atol=1e-9
     )
 
 
@@ -221,6 +223,20 @@ def test_the_command_writes_the_mean_and_a_folder_per_image(heads, a_model, tmp_
         assert callable(read_transform(out / name / "transform.h5"))
         assert (out / name / "warped.nrrd").exists()
         assert (out / name / "result.json").exists()
+
+
+def test_the_mean_of_pictures_is_also_written_as_a_picture(tmp_path):
+    values = np.linspace(-0.1, 1.2, 3 * 20 * 30).reshape(3, 1, 20, 30).astype(np.float32)
+    template = Image(values, Grid.of_picture(30, 20))
+    command.write_template(tmp_path, template)
+    written = read_image(tmp_path / "template.png").array
+    np.testing.assert_allclose(written / 255, values.clip(0, 1), atol=0.5 / 255 + 1e-6)
+    np.testing.assert_array_equal(read_image(tmp_path / "template.nrrd").array, values)
+    (tmp_path / "volume").mkdir()
+    command.write_template(
+        tmp_path / "volume", Image(np.ones((1, 4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4)))
+    )
+    assert not (tmp_path / "volume" / "template.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register the group; 0 when all images are accepted or to be checked, 3 when one fails."""
-    from retreg.files import read_image, write_image
+    from retreg.files import read_image
     from retreg_server.commands.register import ProgressBar
     from retreg_server.outputs import check_writable, write_outputs
     from retreg_server.registration.groupwise import register_group
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         for name, image, result in zip(names, images, group.results, strict=True):
             check_writable(args.out / name)
             write_outputs(args.out / name, group.template, image, result)
-        write_image(args.out / "template.nrrd", group.template)
+        write_template(args.out, group.template)
     (args.out / "groupwise.json").write_text(
         json.dumps({"rounds": group.rounds, "images": _verdicts(names, group.results)}, indent=2),
         encoding="utf-8",
@@ -79,6 +79,18 @@ def _verdicts(
         }
         for name, result in zip(names, results, strict=True)
     }
+
+
+def write_template(folder: Path, template: Image) -> None:
+    """Write template.nrrd (0 to 1), and template.png of a picture. Raises FileError."""
+    import numpy as np
+
+    from retreg.files import write_image
+
+    write_image(folder / "template.nrrd", template)
+    if template.is_picture:
+        shown = (255 * np.clip(template.array, 0, 1)).round().astype(np.uint8)
+        write_image(folder / "template.png", Image(shown, template.grid))
 
 
 def folder_names(paths: list[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 Wang et al. 2024 (BrainMorph), section on groupwise registration. Two changes: the images are first
 turned to the first one, since the mean of keypoints at arbitrary rotations collapses, and the mean
 keeps the size and place that it had then, since fits to a mean shrink it. In a robust mean, images
-whose keypoints stay far from it count less.
+whose keypoints stay far from that of the others count less.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def mean_shape(
     """The mean of point sets (k, 3) with weights (k,), in LPS mm in the world of the first.
 
     Each round moves every set onto the mean by the family of transforms and averages anew. robust:
-    sets count less the further they stay from the mean, compared with the others.
+    sets count less the further they stay from the mean of the others.
     """
     placed = [fit_rigid(p, points[0], w)(p) for p, w in zip(points, weights, strict=True)]
     shares = np.ones(len(points))
@@ -141,7 +141,7 @@ def mean_shape(
             fit(family, p, mean, w, smoothing)(p) for p, w in zip(points, weights, strict=True)
         ]
         if robust:
-            shares = _shares(placed, weights, mean)
+            shares = _shares(placed, weights, shares)
         new = _average(placed, weights, shares)
         new = fit_similarity(new, reference)(new)
         moved, mean = _rms(new - mean), new
@@ -214,25 +214,33 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
+def _trust(weights: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:
+    """(n, k, 1): a keypoint is trusted more in the images where its weight is higher."""
+    trust: np.ndarray = shares[:, None, None] * (np.stack(weights) + 1e-6)[..., None]
+    return trust
+
+
 def _average(
     points: Sequence[np.ndarray], weights: Sequence[np.ndarray], shares: np.ndarray
 ) -> np.ndarray:
-    """(k, 3) means; each keypoint is trusted more in the images where its weight is higher."""
-    trust = shares[:, None] * (np.stack(weights) + 1e-6)
-    return np.asarray((trust[..., None] * points).sum(axis=0) / trust.sum(axis=0)[:, None])
+    """(k, 3) means."""
+    trust = _trust(weights, shares)
+    return np.asarray((trust * points).sum(axis=0) / trust.sum(axis=0))
 
 
 def _shares(
-    placed: Sequence[np.ndarray], weights: Sequence[np.ndarray], mean: np.ndarray
+    placed: Sequence[np.ndarray], weights: Sequence[np.ndarray], shares: np.ndarray
 ) -> np.ndarray:
-    """(n,) of mean 1: weights of Geman and McClure for how far each set is from the mean."""
-    missed = np.array([
-        np.sqrt(np.average(((p - mean) ** 2).sum(axis=1), weights=w))
-        for p, w in zip(placed, weights, strict=True)
-    ])  # fmt: skip
+    """(n,) of mean 1: weights of Geman and McClure for how far each set is from the mean of the
+    others, so that no set can win by pulling the mean to itself."""
+    points, trust = np.stack(placed), _trust(weights, shares)
+    own, rest = trust * points, trust.sum(axis=0) - trust
+    others = (own.sum(axis=0) - own) / rest
+    squared = ((points - others) ** 2).sum(axis=2)
+    missed = np.sqrt(np.average(squared, axis=1, weights=(trust * rest)[..., 0]))
     scale = SCALES * max(float(np.median(missed)), 1e-9)
-    shares = 1 / (1 + (missed / scale) ** 2) ** 2
-    return np.asarray(shares / shares.mean())
+    found = 1 / (1 + (missed / scale) ** 2) ** 2
+    return np.asarray(found / found.mean())
 
 
 def _rms(offsets: np.ndarray) -> float:
