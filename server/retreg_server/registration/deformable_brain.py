@@ -67,6 +67,7 @@ class DeformableBrain:
                 done = deform(
                     *views, ahead, back, (field, other),
                     lambda share: watch.tick(REFINING, GLOBAL_SHARE + 0.2 + 0.25 * share),
+                    (fixed.grid, moving.grid),
                 )  # fmt: skip
             forward, backward = done.forward, done.backward
             evidence |= done.evidence
