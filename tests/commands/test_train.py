@@ -62,15 +62,15 @@ def brain(out, *more):
             "--batch", "1", *more]
 
 
-def checked_export(run, folder, name, steps, arguments):
-    """Export without --data, and load what was written."""
-    del arguments[2:4]
-    assert main([*arguments, "--export", str(folder)]) == 0
+def checked_export(run, folder, name, steps):
+    """Export, which knows the options of the run, and load what was written."""
+    assert main(["train", name, "-o", str(run), "--export", str(folder)]) == 0
     _, metadata = load_keypoint_net(name, folder)
     assert metadata.template.shape[0] == 16
     own = metadata.card["retreg"]
     assert own["measured"]["step"] == steps
-    assert own["recipe"]["recipe"] == name
+    expected = {"recipe": name, "steps": steps, "batch": 1, "keypoints": 16, "seed": 0}
+    assert own["recipe"].items() >= expected.items()
     rows = (run / "training.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [1, steps]
 
@@ -82,14 +82,14 @@ def test_a_fundus_network_is_trained_continued_and_exported(vessels, tmp_path, c
     assert "1 steps; best validation error" in capsys.readouterr().out
     assert main(fundus(vessels, run, "--steps", "2", "--mixed-precision")) == 0
     (run / "best.json").write_text(json.dumps({"step": 2, "seconds": 1.0, "error": 1.0}))
-    checked_export(run, tmp_path / "w", "keymorph-fundus", 2, fundus(vessels, run))
+    checked_export(run, tmp_path / "w", "keymorph-fundus", 2)
 
 
 def test_a_brain_network_is_trained_continued_and_exported(matched_heads, tmp_path):
     assert main(brain(matched_heads, "--steps", "1")) == 0
     assert main(brain(matched_heads, "--steps", "2", "--objective", "supervised")) == 0
     (matched_heads / "best.json").write_text(json.dumps({"step": 2, "seconds": 1.0, "error": 1.0}))
-    checked_export(matched_heads, tmp_path / "w", "keymorph-brain", 2, brain(matched_heads))
+    checked_export(matched_heads, tmp_path / "w", "keymorph-brain", 2)
 
 
 def refused(capsys, arguments, complaint):
@@ -127,8 +127,12 @@ def test_a_run_of_another_network_is_refused(matched_heads, tmp_path, capsys, ve
     assert main(fundus(vessels, run, "--steps", "1")) == 0
     capsys.readouterr()
     refused(capsys, fundus(vessels, run, "--keypoints", "32"), "belongs to another network")
-    refused(capsys, fundus(vessels, run, "--keypoints", "32", "--export", str(tmp_path)),
-            "damaged or of another network")
+    assert json.loads((run / "recipe.json").read_text())["keypoints"] == 16
+    export = ["-o", str(run), "--export", str(tmp_path)]
+    refused(capsys, ["train", "keymorph-brain", *export], "is of keymorph-fundus, not of keymorph-")
+    (run / "recipe.json").unlink()  # as runs of before
+    export += ["--keypoints", "32"]
+    refused(capsys, ["train", "keymorph-fundus", *export], "damaged or of another network")
     (run / "checkpoint.safetensors").write_bytes(b"cut")
     refused(capsys, fundus(vessels, run), "The checkpoint in eyes is damaged")
 

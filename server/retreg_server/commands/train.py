@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import signal
 from pathlib import Path
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     args.device = str(chosen_device(args.device))
     if args.export is not None:
+        _recall(args)
         home = export_bundle(args.out, args.export, _bundle(args))
         print(f"The weights are in {home}")
         return 0
@@ -103,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         mixed_precision=args.mixed_precision,
         minutes_between_checks=args.check_minutes,
         weights=args.start_from,
+        recipe=_recipe(args),
     )
     finished = train(_task(args), plan)
     print(f"{finished.step} steps; best validation error {finished.best:.3f}, in {args.out}")
@@ -136,8 +139,7 @@ def _field_task(args: argparse.Namespace) -> Task[Any]:
 def _bundle(args: argparse.Namespace) -> Bundle:
     from retreg_server.training.export import hardware
 
-    names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
-    recipe = {name: getattr(args, name) for name in names}
+    recipe = _recipe(args)
     if args.recipe in FIELD_RECIPES:
         from retreg_server.training.field_recipes import field_bundle
 
@@ -150,6 +152,32 @@ def _bundle(args: argparse.Namespace) -> Bundle:
     from retreg_server.training.keymorph_brain import brain_bundle
 
     return brain_bundle(args.out, args.keypoints, recipe, hardware(args.device))
+
+
+def _recipe(args: argparse.Namespace) -> dict[str, Any]:
+    """What the card of a model tells of its training."""
+    names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
+    return {name: getattr(args, name) for name in names}
+
+
+def _recall(args: argparse.Namespace) -> None:
+    """Put the options that a run was trained with last into args.
+
+    Raises InputError for a run of another recipe. Nothing happens for runs that kept none.
+    """
+    from retreg_server.training.loop import RECIPE
+
+    stored = args.out / RECIPE
+    if not stored.exists():
+        return
+    known = json.loads(stored.read_text(encoding="utf-8"))
+    if known["recipe"] != args.recipe:
+        raise InputError(
+            f"The run in {args.out.name} is of {known['recipe']}, not of {args.recipe}; name the "
+            "recipe that it was trained with."
+        )
+    for name in _recipe(args):
+        setattr(args, name, known[name])
 
 
 def _positive(text: str) -> int:

@@ -10,9 +10,10 @@ import copy
 import json
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ from retreg_server.training.journal import Journal
 
 AVERAGING = 0.999
 LONGEST_GRADIENT = 1.0
+RECIPE = "recipe.json"
 WARM_UP = 0.03  # share of the steps over which the learning rate rises
 N = TypeVar("N", bound=nn.Module)
 Built = TypeVar("Built", bound=nn.Module, covariant=True)
@@ -39,6 +41,7 @@ class Plan:
     """How to train. steps: the learning rate falls to 0 along a cosine that ends there.
 
     weights: a .safetensors file of the same network to start from instead of fresh weights.
+    recipe: what the model card is to say of it, kept in the folder as JSON.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class Plan:
     mixed_precision: bool = False
     minutes_between_checks: float = 4.0
     weights: Path | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Blueprint(Protocol[Built]):
@@ -87,6 +91,7 @@ def train(task: Task[N], plan: Plan) -> Run[N]:
     plan.folder.mkdir(parents=True, exist_ok=True)
     run = start(task, plan)
     load_run(plan.folder, run)
+    (plan.folder / RECIPE).write_text(json.dumps(plan.recipe, indent=1), encoding="utf-8")
     checked = time.monotonic()
     with Journal(plan.folder) as journal, tqdm(
         total=plan.steps, initial=run.step, unit="step", mininterval=5
