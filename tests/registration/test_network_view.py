@@ -9,6 +9,7 @@ import pytest
 
 from retreg.cli import main
 from retreg.errors import FileError, OptionError, RegistrationError
+from retreg.files import write_image
 from retreg.fitting import fit
 from retreg.geometry import Grid
 from retreg.messages import Keypoints, RegistrationRequest
@@ -197,22 +198,63 @@ def test_clients_learn_of_the_option_and_a_third_choice_is_refused(name, heads):
         engine.register(RegistrationRequest(image, image, name, {"keypoints": "all"}))
 
 
+def an_answer(heads):
+    estimate = replace(AN_ESTIMATE, transform=heads.truth)
+    request = RegistrationRequest(heads.fixed, heads.moving, "auto-brain")
+    return engine.judged(AutoBrain.info, request, {}, estimate, Stopwatch())
+
+
+def typed(heads, folder, *more):
+    """The command line on the two heads, written into folder."""
+    for role in ("fixed", "moving"):
+        write_image(folder / f"{role}.nrrd", getattr(heads, role))
+    files = (str(folder / f"{role}.nrrd") for role in ("fixed", "moving"))
+    return main(["register", *files, "-o", str(folder / "out"), *more])
+
+
+@pytest.fixture
+def unjudged(monkeypatch):
+    monkeypatch.setattr(engine, "assess", lambda *_: Quality({}, "check", "Not judged."))
+
+
+@pytest.mark.usefixtures("unjudged")
 def test_the_command_line_passes_the_option_on(heads, tmp_path, monkeypatch):
     asked = []
-
-    def answer(request, _report):
-        asked.append(request)
-        return engine.judged(
-            AutoBrain.info, request, request.options,
-            replace(AN_ESTIMATE, transform=heads.truth), Stopwatch(),
-        )  # fmt: skip
-
-    monkeypatch.setattr(engine, "register", answer)
-    monkeypatch.setattr(engine, "assess", lambda *_: Quality({}, "check", "Not judged."))
-    from retreg.files import write_image
-
-    for role in ("fixed", "moving"):
-        write_image(tmp_path / f"{role}.nrrd", getattr(heads, role))
-    arguments = ["register", *(str(tmp_path / f"{r}.nrrd") for r in ("fixed", "moving"))]
-    assert main([*arguments, "-o", str(tmp_path / "o"), "--option", "keypoints=network"]) == 0
+    monkeypatch.setattr(
+        engine, "register", lambda request, _report: asked.append(request) or an_answer(heads)
+    )
+    assert typed(heads, tmp_path, "--option", "keypoints=network") == 0
     assert asked[0].options["keypoints"] == "network"
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_the_command_line_passes_the_option_to_a_server(heads, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    class FakeClient:
+        def __init__(self, *_address, **_token): ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_exception): ...
+
+        def models(self):
+            return (AutoFundus.info, AutoBrain.info)
+
+        def register(self, _fixed, _moving, **options):
+            asked.append(options)
+            return an_answer(heads)
+
+    monkeypatch.setattr("retreg.client.Client", FakeClient)
+    server = ("--server", "http://127.0.0.1:9")
+    assert typed(heads, tmp_path, *server, "--option", "keypoints=network") == 0
+    assert asked[0]["keypoints"] == "network"
+    assert typed(heads, tmp_path, *server, "--option", "model=other") == 2
+    assert "auto-brain has no option model" in capsys.readouterr().err
+
+
+def test_an_option_without_a_value_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["register", "a.png", "b.png", "-o", str(tmp_path), "--option", "keypoints"])
+    assert "NAME=VALUE was expected" in capsys.readouterr().err
