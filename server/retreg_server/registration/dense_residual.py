@@ -2,13 +2,11 @@
 
 Many points on vessels are tracked from one picture to the other and back, and a smooth field that
 follows them without folding fills the space between them; what looks different there counts less.
-Then the picture is bent by that field, and the points are tracked once more over the short way that
-is left.
+Then the picture is bent by that field, and the points are tracked anew over the short way that is
+left.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,18 +20,8 @@ MOST_POINTS = 3000
 LEAST_VESSEL = 0.1  # of the map: what is weaker is noise
 SMALLEST_JACOBIAN = 0.3
 STIFFER = 10.0  # times, when a field folds or squeezes too much
-
-
-@dataclass(frozen=True)
-class Round:
-    """Tracking with a window and a longest way in pixels, then a field of that bending."""
-
-    window: int
-    farthest: float
-    bending: float
-
-
-ROUNDS = (Round(41, 20.0, 100.0), Round(41, 20.0, 100.0))
+# The windows of the rounds of tracking, and the longest way that they follow, in pixels.
+ROUNDS = ((41, 20.0), (41, 20.0), (31, 20.0))
 
 
 def dense_residual(
@@ -42,25 +30,25 @@ def dense_residual(
     """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x)).
 
     fixed, moving: full-size levels (factor 1). mapped: fixed to moving pixels. start: displacements
-    that are known already, such as those of a network, in the same form; where no vessels are
-    found they stay as they are.
+    that are nearly known already, such as those of a network, in the same form. Tracking starts
+    there; where it finds nothing, the answer is mapped alone, and start when it finds nothing at
+    all.
     """
     points = fixed.structured_points
     points = points[sampled(fixed, points)[0][:, 0] > LEAST_VESSEL]
     points = points[:: max(1, len(points) // MOST_POINTS)]
-    height, width = fixed.valid.shape
-    nothing = Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(height, width))
-    start = start or nothing
-    if not len(points):
-        return start
-    known = displaced(start, points) - points
-    current = start
-    for step in ROUNDS:
+    shape = fixed.valid.shape[0], fixed.valid.shape[1]
+    nothing = Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(shape))
+    current = start or nothing
+    for window, farthest in ROUNDS:
         through = _through(current, mapped)
-        way, weights = tracked(points, fixed, moving, through, step.window, step.farthest)
-        weights = weights * resemblance(points, way, fixed, moving, through)
+        way, weights = tracked(points, fixed, moving, through, window, farthest)
+        if not weights.any():
+            break
+        # Squared: most points of little weight were found in the wrong place.
+        weights = np.square(weights * resemblance(points, way, fixed, moving, through))
         shifts = displaced(current, points + way) - points
-        current = _unfolded(points, shifts - known, weights, start, (height, width), step.bending)
+        current = _unfolded(points, shifts, weights, shape) or current
     return current
 
 
@@ -75,29 +63,20 @@ def _through(residual: Level, mapped: PixelMap) -> PixelMap:
 
 
 def _unfolded(
-    points: np.ndarray,
-    shifts: np.ndarray,
-    weights: np.ndarray,
-    start: Level,
-    shape: tuple[int, int],
-    bending: float,
-) -> Level:
-    """start plus a smooth field, which is made stiffer until the sum does not fold.
-
-    When even a nearly affine field does, or no point was found, start is returned.
-    """
+    points: np.ndarray, shifts: np.ndarray, weights: np.ndarray, shape: tuple[int, int]
+) -> Level | None:
+    """A smooth field, which is made stiffer until it does not fold; None without any weight."""
     if not weights.any():
-        return start
+        return None
     rows, columns = (n // SHRINK for n in shape)
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     nodes = (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * SHRINK - 0.5
-    before = sampled(start, nodes)[0]
     for stiffness in STIFFER ** np.arange(4):
-        field = smooth_field(points, shifts, weights, shape, bending * stiffness)
-        total = (before + field(nodes)).reshape(rows, columns, 2).astype(np.float32)
-        if _smallest_jacobian(total) > SMALLEST_JACOBIAN:
-            return Level(total, np.ones((rows, columns), bool), SHRINK)
-    return start
+        field = smooth_field(points, shifts, weights, shape, stiffness)
+        samples = field(nodes).reshape(rows, columns, 2).astype(np.float32)
+        if _smallest_jacobian(samples) > SMALLEST_JACOBIAN:
+            return Level(samples, np.ones((rows, columns), bool), SHRINK)
+    return None
 
 
 def _smallest_jacobian(field: np.ndarray) -> float:

@@ -1,10 +1,12 @@
 """The smooth field that best follows shifts known at scattered points, some of them wrong.
 
-A cubic B-spline u minimises sum_i w_i |u(x_i) - d_i|^2 + b ∫|D²u|² + s ∫|Du|²: the smoothing
-thin-plate spline (Duchon 1977) on a lattice, with a little tension. Between points and beyond them
-it continues with as little bending as possible, where a local mean would fall back to zero. Points
-that the field cannot follow lose weight (Cauchy's function, iteratively reweighted), while it
-becomes less stiff (Blake and Zisserman 1987).
+The shifts are samples of a random field with Matérn's correlation, as in kriging: between points
+it is continued smoothly, and far from all of them it falls back to zero. On a lattice of cubic
+B-splines u minimises sum_i w_i |u(x_i) - d_i|^2 / n^2 + ∫|k^2 u - Δu|^2 / (4 pi k^2 A^2) (Lindgren,
+Rue and Lindström 2011, alpha = 2 in the plane). Its amplitude A and the noise n of the shifts are
+estimated from the shifts: pictures that fit already, or where vessels are found only roughly, are
+bent less. A point counts by its probability of being right rather than anywhere within FARTHEST
+(Ma et al. 2014), and that judgement is sharpened step by step.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 SPACING = 24.0  # pixels between the nodes
-TENSION = 0.1  # s, dimensionless: keeps what is far from all points from running away
-# How many times stiffer the field is at first, and then how many pixels between a point and the
-# field halve the weight of the point. A group of wrong points cannot bend a stiff field.
-STAGES = ((100.0, 4.0), (30.0, 2.5), (10.0, 1.5), (3.0, 1.0), (1.0, 1.0))
+RANGE = 500.0  # pixels: two shifts that far apart have a correlation of 0.14
+SHARED = 2.5  # times the deviation of a shift: neighbours are tracked by the same pixels
+FIRST_NOISE, LEAST_NOISE = 0.5, 0.2  # pixels that a right shift is off along each axis
+FIRST_AMPLITUDE, LEAST_AMPLITUDE = 8.0, 0.5  # pixels, along each axis
+FARTHEST = 20.0  # pixels that a wrong shift may be long
+# How many pixels off a shift may be before it counts as wrong: at first, and in the end.
+TOLERANCES = (4.0, 2.5, 1.5, 1.0, 1.0)
 # The four pieces of the uniform cubic B-spline as polynomials of the fraction of a cell.
 PIECES = tuple(
     Polynomial(np.array(sixths) / 6)
@@ -49,28 +54,42 @@ def smooth_field(
     shifts: np.ndarray,
     weights: np.ndarray,
     shape: tuple[int, int],
-    bending: float,
+    stiffness: float = 1.0,
 ) -> SmoothField:
     """The field for shifts (n, 2) at points (n, 2) in pixels, of which one weight (n,) is not 0.
 
-    bending: b in pixels squared; where there are q points per square pixel, waves shorter than
-    about 2 pi (b / q)^(1/4) are smoothed away.
+    stiffness: how many times more than by its amplitude the field is held back.
     """
     basis = _basis(points, shape)
-    robust = weights
+    prior = _prior(_counts(shape))
+    credible, amplitude, noise = weights, FIRST_AMPLITUDE, FIRST_NOISE
     coefficients = np.zeros((basis.shape[1], 2))
-    for stiffness, tolerance in STAGES:
-        weighted = basis.T @ sparse.diags(robust)
+    for tolerance in TOLERANCES:
+        weighted = basis.T @ sparse.diags(credible / (SHARED * noise) ** 2)
         factors = splu(
-            (weighted @ basis + _penalty(shape, stiffness * bending)).tocsc(),
+            (weighted @ basis + stiffness / amplitude**2 * prior).tocsc(),
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
             options={"SymmetricMode": True},
         )
         coefficients = factors.solve(weighted @ shifts)
         missed = shifts - basis @ coefficients
-        robust = weights / (1 + np.square(missed / tolerance).sum(axis=1))
+        credible = weights * _probability(missed, tolerance)
+        amplitude = max(LEAST_AMPLITUDE, _deviation(shifts, credible))
+        noise = max(LEAST_NOISE, _deviation(missed, credible))
     return SmoothField(coefficients, shape)
+
+
+def _probability(missed: np.ndarray, tolerance: float) -> np.ndarray:
+    """(n,) that a shift off by missed (n, 2) is right: normal there, uniform if it is wrong."""
+    ratio = np.square(missed / tolerance).sum(axis=1)
+    wrong: np.ndarray = np.square(tolerance / FARTHEST) * np.exp(np.minimum(ratio, 50))
+    return 1 / (1 + wrong)
+
+
+def _deviation(vectors: np.ndarray, weights: np.ndarray) -> float:
+    """Root mean square of the components of vectors (n, 2)."""
+    return float(np.sqrt(np.average(np.square(vectors).mean(axis=1), weights=weights)))
 
 
 def _counts(shape: tuple[int, int]) -> tuple[int, int]:
@@ -100,23 +119,20 @@ def _along(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return first, np.stack([piece(position - first) for piece in PIECES], axis=1)
 
 
-def _penalty(shape: tuple[int, int], bending: float) -> sparse.csr_matrix:
-    """The matrix of b ∫|D²u|² + s ∫|Du|² in the coefficients of one component."""
-    bends, slopes = _roughness(_counts(shape))
-    return (bending * bends + TENSION * slopes).tocsr()
-
-
 @lru_cache(maxsize=8)  # pictures of one session have few shapes
-def _roughness(counts: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """The matrices of ∫|D²u|² and ∫|Du|²."""
+def _prior(counts: tuple[int, int]) -> sparse.csr_matrix:
+    """The matrix of ∫|k^2 u - Δu|^2 / (4 pi k^2) in the coefficients of one component."""
     down, across = ([_gram(count, order) for order in range(3)] for count in counts)
+    values = sparse.kron(down[0], across[0]) * SPACING**2
+    slopes = sparse.kron(down[1], across[0]) + sparse.kron(down[0], across[1])
     bends = (
         sparse.kron(down[2], across[0])
         + 2 * sparse.kron(down[1], across[1])
         + sparse.kron(down[0], across[2])
     ) / SPACING**2
-    slopes = sparse.kron(down[1], across[0]) + sparse.kron(down[0], across[1])
-    return bends.tocsr(), slopes.tocsr()
+    squared = 8 / RANGE**2  # k^2
+    energy = bends + 2 * squared * slopes + squared**2 * values
+    return (energy / (4 * np.pi * squared)).tocsr()
 
 
 def _gram(count: int, order: int) -> sparse.csr_matrix:

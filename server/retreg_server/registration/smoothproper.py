@@ -93,17 +93,14 @@ class SmoothProperFundus:
 
 
 def _refined(field: Level, fixed: Level, moving: Level, mapped: QuadraticMap) -> Level:
-    """What tracking makes of the field of the network, or of none if that aligns vessels as well.
+    """What tracking finds from the field of the network, or from none if that is not better.
 
-    Tracking alone is more precise where it finds the vessels; the network brings them near enough
-    where it does not.
+    Tracking is more precise where it finds the vessels; the network brings them near enough where
+    it does not.
     """
-    alone, after = (dense_residual(fixed, moving, mapped, start) for start in (None, field))
-
-    def likeness(found: Level) -> float:
-        return alikeness(fixed, moving, lambda points: mapped(displaced(found, points)))
-
-    return after if likeness(after) > CLEARLY_BETTER * likeness(alone) else alone
+    after = alikeness(fixed, moving, lambda points: mapped(displaced(field, points)))
+    helps = after > CLEARLY_BETTER * alikeness(fixed, moving, mapped)
+    return dense_residual(fixed, moving, mapped, field if helps else None)
 
 
 def _keypoints(start: FundusStart) -> tuple[Keypoints, Keypoints]:
