@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from retreg_server.registration.keypoint_detection import (
+    _rendered,
+    _smoothed,
     axis_rotations,
     detect,
     robust_affine,
@@ -78,6 +80,17 @@ def test_a_turned_volume_gives_the_turned_keypoints(angle):
     best = detect(net, spots(expected), template, SIDE)[0]
     assert (best.points - expected).norm(dim=1).median() < 0.04
     assert (best.image_from_template[:, :3] - torch.from_numpy(turn.as_matrix())).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_view_that_is_not_moved_shows_the_average_of_whole_blocks(dimensions):
+    image = torch.rand(1, 1, *(12,) * dimensions)
+    pool = functional.avg_pool2d if dimensions == 2 else functional.avg_pool3d
+    smooth = _smoothed(image, 2)
+    still = 12 / smooth.shape[-1] * torch.eye(dimensions, dimensions + 1)[None]
+    view = _rendered(smooth, still.expand(2, -1, -1), 6)
+    assert view.shape == (2, 1, *(6,) * dimensions)
+    torch.testing.assert_close(view[1], pool(image, 2)[0], atol=1e-5, rtol=0)
 
 
 def test_the_robust_affine_ignores_a_third_of_wrong_points():

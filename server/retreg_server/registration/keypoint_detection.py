@@ -3,7 +3,8 @@
 The 24 rotations that permute the axes (4 in 2-D) cover all rotations within 63° (45°). The network
 sees the image in each of these views; the view whose keypoints are closest to an affine image of
 the template is right or nearly so. Then the image is turned upright by what the best views found,
-and the network looks twice more, so that the error does not depend on the rotation.
+and brought to the size of the template where that is known, and the network looks again, so that
+the error does not depend on the rotation and little on the size.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from retreg_server.registration.nets.keypoint_net import KeypointNet
 
 REWEIGHTINGS = 6
 CHUNK = 8
-UPRIGHT_LOOKS = 2  # the second corrects what a poor first look left of the rotation
+UPRIGHT_LOOKS = 3  # the later ones correct what poor earlier ones left of rotation and size
+SIZES = (0.6, 1.6)  # of the template; beyond, an affine is rather wrong than the image so sized
 LEAST_VARIANCE = 1e-5
 SMALLEST_SCALE = 0.2
 
@@ -53,8 +55,8 @@ def detect(
     """The keep best detections, best first, each from another view.
 
     cube: (1, 1, n, n[, n]) float, not normalised, n a multiple of pixels, the side the network
-    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: also
-    move the template's origin to the middle for the last look.
+    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: the
+    upright looks also move the template's origin to the middle and bring the image to its size.
     """
     dimensions = cube.ndim - 2
     small = normalised(_pooled(cube, cube.shape[-1] // pixels))
@@ -66,9 +68,11 @@ def detect(
         for index, rotation in enumerate(part)
     ]
     best = sorted(coarse, key=lambda each: each.residual)[:keep]
+    smooth = _smoothed(cube, cube.shape[-1] // pixels)
+    smooth_from_cube = cube.shape[-1] / smooth.shape[-1]
     for _ in range(UPRIGHT_LOOKS):
-        poses = [_upright(each.image_from_template, recentre) for each in best]
-        found = net(torch.cat([normalised(_rendered(cube, pose, pixels)) for pose in poses]))
+        poses = torch.stack([_upright(each.image_from_template, recentre) for each in best])
+        found = net(normalised(_rendered(smooth, smooth_from_cube * poses, pixels)))
         best = [_mapped_back(found, index, pose, template) for index, pose in enumerate(poses)]
     return sorted(best, key=lambda each: each.residual)
 
@@ -131,21 +135,37 @@ def _mapped_back(
 
 
 def _upright(image_from_template: torch.Tensor, recentre: bool) -> torch.Tensor:
-    """(d, d + 1) from upright view to image: the rotation and centre of the affine, no scale."""
+    """(d, d + 1) from upright view to image: the rotation of the affine, with its centre and its
+    mean scale, or without both.
+    """
     d = len(image_from_template)
     u, _, vt = torch.linalg.svd(image_from_template[:, :d].double())
-    signs = torch.ones(d, dtype=torch.float64)
+    signs = torch.ones(d, dtype=torch.float64, device=u.device)
     signs[-1] = torch.linalg.det(u @ vt).sign()
-    rotation = (u * signs) @ vt
-    centre = image_from_template[:, d:] * recentre
-    return torch.cat([rotation.float(), centre], dim=1)
+    linear = ((u * signs) @ vt).float()
+    if not recentre:
+        return functional.pad(linear, (0, 1))
+    volume = torch.linalg.det(image_from_template[:, :d]).abs()
+    return torch.cat([linear * volume.pow(1 / d).clamp(*SIZES), image_from_template[:, d:]], dim=1)
 
 
-def _rendered(cube: torch.Tensor, image_from_view: torch.Tensor, pixels: int) -> torch.Tensor:
-    side = cube.shape[-1]
-    shape = [1, 1, *(side,) * (cube.ndim - 2)]
-    grid = functional.affine_grid(image_from_view[None], shape, align_corners=False)
-    return _pooled(functional.grid_sample(cube, grid, align_corners=False), side // pixels)
+def _rendered(smooth: torch.Tensor, smooth_from_view: torch.Tensor, pixels: int) -> torch.Tensor:
+    """The views (b, 1, pixels, …) of one smoothed image; smooth_from_view: (b, d, d + 1)."""
+    count, d = smooth_from_view.shape[:2]
+    shape = [count, 1, *(pixels,) * d]
+    grid = functional.affine_grid(smooth_from_view, shape, align_corners=False)
+    source = smooth.expand(count, *smooth.shape[1:])
+    return functional.grid_sample(source, grid, align_corners=False)
+
+
+def _smoothed(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """At every place the average over factor pixels along each axis: factor - 1 pixels fewer.
+
+    What is left shares its middle with the image, and is sampled at a factor-th of its resolution
+    without aliasing.
+    """
+    pool = functional.avg_pool2d if image.ndim == 4 else functional.avg_pool3d
+    return pool(image, factor, stride=1) if factor > 1 else image
 
 
 def _pooled(image: torch.Tensor, factor: int) -> torch.Tensor:
