@@ -3,8 +3,7 @@
 The 24 rotations that permute the axes (4 in 2-D) cover all rotations within 63° (45°). The network
 sees the image in each of these views; the view whose keypoints are closest to an affine image of
 the template is right or nearly so. Then the image is turned upright by what the best views found,
-and brought to the size of the template where that is known, and the network looks again, so that
-the error does not depend on the rotation and little on the size.
+and the network looks twice more, so that the error does not depend on the rotation.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from retreg_server.registration.nets.keypoint_net import KeypointNet
 
 REWEIGHTINGS = 6
 CHUNK = 8
-UPRIGHT_LOOKS = 3  # the later ones correct what poor earlier ones left of rotation and size
-SIZES = (0.6, 1.6)  # of the template; beyond, an affine is rather wrong than the image so sized
+UPRIGHT_LOOKS = 2  # the second corrects what a poor first look left of the rotation
 LEAST_VARIANCE = 1e-5
 SMALLEST_SCALE = 0.2
 
@@ -55,8 +53,8 @@ def detect(
     """The keep best detections, best first, each from another view.
 
     cube: (1, 1, n, n[, n]) float, not normalised, n a multiple of pixels, the side the network
-    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: the
-    upright looks also move the template's origin to the middle and bring the image to its size.
+    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: also
+    move the template's origin to the middle for the last look.
     """
     dimensions = cube.ndim - 2
     small = normalised(_pooled(cube, cube.shape[-1] // pixels))
@@ -135,18 +133,14 @@ def _mapped_back(
 
 
 def _upright(image_from_template: torch.Tensor, recentre: bool) -> torch.Tensor:
-    """(d, d + 1) from upright view to image: the rotation of the affine, with its centre and its
-    mean scale, or without both.
-    """
+    """(d, d + 1) from upright view to image: the rotation and centre of the affine, no scale."""
     d = len(image_from_template)
     u, _, vt = torch.linalg.svd(image_from_template[:, :d].double())
     signs = torch.ones(d, dtype=torch.float64, device=u.device)
     signs[-1] = torch.linalg.det(u @ vt).sign()
-    linear = ((u * signs) @ vt).float()
-    if not recentre:
-        return functional.pad(linear, (0, 1))
-    volume = torch.linalg.det(image_from_template[:, :d]).abs()
-    return torch.cat([linear * volume.pow(1 / d).clamp(*SIZES), image_from_template[:, d:]], dim=1)
+    rotation = (u * signs) @ vt
+    centre = image_from_template[:, d:] * recentre
+    return torch.cat([rotation.float(), centre], dim=1)
 
 
 def _rendered(smooth: torch.Tensor, smooth_from_view: torch.Tensor, pixels: int) -> torch.Tensor:
