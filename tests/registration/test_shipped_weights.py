@@ -17,7 +17,7 @@ NAMES = ("keymorph-brain", "keymorph-fundus")
 def test_shipped_weights_are_small_and_say_how_they_were_made(name):
     assert (FOLDER / name / TENSORS).stat().st_size < 20e6
     own = load_metadata(name).card["retreg"]
-    assert own["recipe"]["seed"] == 0
+    assert isinstance(own["recipe"]["seed"], int)
     assert own["hours"] > 0
     assert own["trained_on"]
     assert own["hardware"]

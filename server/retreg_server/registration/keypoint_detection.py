@@ -3,7 +3,8 @@
 The 24 rotations that permute the axes (4 in 2-D) cover all rotations within 63° (45°). The network
 sees the image in each of these views; the view whose keypoints are closest to an affine image of
 the template is right or nearly so. Then the image is turned upright by what the best views found,
-and the network looks twice more, so that the error does not depend on the rotation.
+and brought to the size of the template, and the network looks again, so that the error hardly
+depends on rotation and size; the last two looks are averaged.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from retreg_server.registration.nets.keypoint_net import KeypointNet
 REWEIGHTINGS = 6
 CHUNK = 8
 UPRIGHT_LOOKS = 2  # the second corrects what a poor first look left of the rotation
+SIZED_LOOKS = 3  # and the third what is left of the size
+SIZES = (0.6, 1.6)  # of the template; beyond, an affine is rather wrong than the image so sized
 LEAST_VARIANCE = 1e-5
 SMALLEST_SCALE = 0.2
 
@@ -53,8 +56,8 @@ def detect(
     """The keep best detections, best first, each from another view.
 
     cube: (1, 1, n, n[, n]) float, not normalised, n a multiple of pixels, the side the network
-    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: also
-    move the template's origin to the middle for the last look.
+    sees. template: (k, d), the average place of the keypoints in an upright image. recentre: the
+    upright looks also move the template's origin to the middle and bring the image to its size.
     """
     dimensions = cube.ndim - 2
     small = normalised(_pooled(cube, cube.shape[-1] // pixels))
@@ -68,10 +71,12 @@ def detect(
     best = sorted(coarse, key=lambda each: each.residual)[:keep]
     smooth = _smoothed(cube, cube.shape[-1] // pixels)
     smooth_from_cube = cube.shape[-1] / smooth.shape[-1]
-    for _ in range(UPRIGHT_LOOKS):
+    for _ in range(SIZED_LOOKS if recentre else UPRIGHT_LOOKS):
         poses = torch.stack([_upright(each.image_from_template, recentre) for each in best])
         found = net(normalised(_rendered(smooth, smooth_from_cube * poses, pixels)))
+        earlier = best
         best = [_mapped_back(found, index, pose, template) for index, pose in enumerate(poses)]
+    best = [_merged(*looks, template) for looks in zip(earlier, best, strict=True)]
     return sorted(best, key=lambda each: each.residual)
 
 
@@ -122,25 +127,41 @@ def _mapped_back(
     """The detection in image coordinates of the points in one view; (d, d + 1) maps them."""
     d = template.shape[1]
     points = found.points[index] @ image_from_view[:, :d].T + image_from_view[:, d]
-    variance = found.variance[index]
+    return _detection(points, found.energy[index], found.variance[index], template)
+
+
+def _merged(first: Detection, second: Detection, template: torch.Tensor) -> Detection:
+    """The mean of two looks at the same view: what they miss by is partly by chance."""
+    points = (first.points + second.points) / 2
+    return _detection(points, second.energy, second.variance, template)
+
+
+def _detection(
+    points: torch.Tensor, energy: torch.Tensor, variance: torch.Tensor, template: torch.Tensor
+) -> Detection:
+    d = template.shape[1]
     weights = 1 / variance.clamp_min(LEAST_VARIANCE)
     matrix, residuals = robust_affine(template, points, weights / weights.mean())
     volume = float(torch.linalg.det(matrix[:, :d].double()))
     residual = float("inf")
     if volume > SMALLEST_SCALE**d:
         residual = float(residuals.median()) / volume ** (1 / d)
-    return Detection(points, found.energy[index], variance, matrix, residual)
+    return Detection(points, energy, variance, matrix, residual)
 
 
 def _upright(image_from_template: torch.Tensor, recentre: bool) -> torch.Tensor:
-    """(d, d + 1) from upright view to image: the rotation and centre of the affine, no scale."""
+    """(d, d + 1) from upright view to image: the rotation of the affine, with its centre and its
+    mean scale, or without both.
+    """
     d = len(image_from_template)
     u, _, vt = torch.linalg.svd(image_from_template[:, :d].double())
     signs = torch.ones(d, dtype=torch.float64, device=u.device)
     signs[-1] = torch.linalg.det(u @ vt).sign()
-    rotation = (u * signs) @ vt
-    centre = image_from_template[:, d:] * recentre
-    return torch.cat([rotation.float(), centre], dim=1)
+    linear = ((u * signs) @ vt).float()
+    if not recentre:
+        return functional.pad(linear, (0, 1))
+    volume = torch.linalg.det(image_from_template[:, :d]).abs()
+    return torch.cat([linear * volume.pow(1 / d).clamp(*SIZES), image_from_template[:, d:]], dim=1)
 
 
 def _rendered(smooth: torch.Tensor, smooth_from_view: torch.Tensor, pixels: int) -> torch.Tensor:
