@@ -53,4 +53,7 @@ class Image:
             mean = self.array[0].astype(np.float32)
         else:
             mean = self.array.mean(axis=0, dtype=np.float32)
-        return np.nan_to_num(mean, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        finite = np.isfinite(mean)
+        if not finite.all():  # nan_to_num would take ten times as long where there is nothing to do
+            mean[~finite] = 0.0
+        return mean
