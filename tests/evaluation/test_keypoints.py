@@ -100,7 +100,7 @@ def test_one_pair_gives_errors_by_angle_pair_smoothing_and_count(monkeypatch):
     assert {n.figure for n in numbers} == {
         "error-by-angle", "error-by-pair", "error-by-smoothing", "error-by-count",
     }  # fmt: skip
-    assert {n.x for n in numbers if n.figure == "error-by-angle"} == {"90–135°"}
+    assert {n.x for n in numbers if n.figure == "error-by-angle"} == {"90-135°"}
     assert {n.series for n in numbers if n.figure == "error-by-pair"} == {"T1-T2"}
     assert {n.x for n in numbers if n.figure == "error-by-count"} == {"16", "32"}
     by_family = {n.series: n.value for n in numbers if n.figure == "error-by-angle"}
@@ -129,7 +129,7 @@ def test_a_pair_that_cannot_be_registered_is_counted(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("angle", "words"),
-    [(0, "0–45°"), (45, "45–90°"), (180, "135–180°"), (300, "45–90°"), (np.nan, "as is")],
+    [(0, "0-45°"), (45, "45-90°"), (180, "135-180°"), (300, "45-90°"), (np.nan, "as is")],
 )
 def test_angles_fall_into_the_bins_of_the_paper(angle, words):
     assert keypoints._bin(angle) == words
@@ -145,7 +145,7 @@ def test_the_report_holds_every_number_a_table_and_a_plot(tmp_path):
     numbers = [
         Measured("equivariance-rotation", "median", "0", 1.0, "a"),
         Measured("equivariance-rotation", "median", "90", 2.25, "a"),
-        Measured("overlap-by-angle", "affine", "0–45°", 0.5, "b"),
+        Measured("overlap-by-angle", "affine", "0-45°", 0.5, "b"),
     ]
     write_keypoint_report(tmp_path, "keymorph-brain", "mm", numbers)
     with (tmp_path / "numbers.csv").open(encoding="utf-8") as stream:

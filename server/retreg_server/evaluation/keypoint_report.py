@@ -82,7 +82,7 @@ def medians(numbers: Sequence[Measured]) -> tuple[list[str], dict[str, dict[str,
 def _position(place: str) -> tuple[float, str]:
     """Numbers in their order (the first one of a range), then words."""
     try:
-        return float(place.split("–")[0]), place
+        return float(place.split("-")[0]), place
     except ValueError:
         return -1.0, place
 

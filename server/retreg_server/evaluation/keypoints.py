@@ -217,5 +217,5 @@ def _bin(angle_deg: float) -> str:
     if not np.isfinite(angle_deg):
         return "as is"
     angle = min(angle_deg % 360, 360 - angle_deg % 360)
-    return next(f"{low:g}–{min(high, 180):g}°" for low, high in BINS if low <= angle < high)
+    return next(f"{low:g}-{min(high, 180):g}°" for low, high in BINS if low <= angle < high)
 
