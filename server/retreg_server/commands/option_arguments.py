@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from retreg.errors import OptionError
-from retreg.messages import ModelInfo, Option, Scalar
-from retreg_server.registration.options import complete_options
+from retreg.messages import ModelInfo, Scalar
+from retreg_server.registration.options import complete_options, parsed_option
 
 Given = Sequence[tuple[str, str]]
 
@@ -26,10 +25,9 @@ def options_given(info: ModelInfo, given: Given) -> dict[str, Scalar]:
     Raises OptionError for an option that the model does not have, and when a value cannot be read
     as a number or as true or false.
     """
-    known = {option.name: option for option in info.options}
-    if any(name not in known for name, _ in given):
-        complete_options(info, dict(given))  # says so
-    return {name: _value(known[name], text) for name, text in given}
+    options = {name: parsed_option(info, name, text) for name, text in given}
+    complete_options(info, options)  # says what is not known
+    return options
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -37,18 +35,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} was given; NAME=VALUE was expected")
     return name, value
-
-
-def _value(option: Option, text: str) -> Scalar:
-    if isinstance(option.default, bool):
-        if text.lower() not in ("true", "false"):
-            raise OptionError(f"{option.name} = {text!r} was given; use true or false.")
-        return text.lower() == "true"
-    if isinstance(option.default, str):
-        return text
-    try:
-        return float(text)
-    except ValueError as error:
-        raise OptionError(
-            f"{option.name} = {text!r} was given; a number was expected."
-        ) from error

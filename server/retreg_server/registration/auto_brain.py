@@ -20,8 +20,8 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Option, Scalar
-from retreg.transforms import Affine, Transform
-from retreg_server.registration.base import Estimate, Stopwatch
+from retreg.transforms import Affine
+from retreg_server.registration.base import Estimate, Stopwatch, linear_matrix
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.gauss_newton import Aligner, generators
 from retreg_server.registration.keymorph_suggestions import (
@@ -210,7 +210,7 @@ class AutoBrain:
         estimate = _linear(scene, family, partial(advice, family), watch)
         if deformable:
             with watch.stage(DEFORMING, 0.76):
-                there, home = _matrix(estimate.transform), _matrix(estimate.backward)
+                there, home = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
                 grids = fixed.grid, moving.grid
                 deformed = deform(*views, there, home, progress=_deforming(watch), grids=grids)
                 estimate = _bent(estimate, deformed)
@@ -247,10 +247,6 @@ def _linear(scene: Scene, family: str, suggest: Suggest, watch: Stopwatch) -> Es
         Affine(back_matrix),
         evidence,
     )
-
-
-def _matrix(transform: Transform | None) -> np.ndarray:
-    return cast(Affine, transform).moving_from_fixed
 
 
 def _bent(estimate: Estimate, deformed: Deformed) -> Estimate:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
 
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Transform
 
 Report = Callable[[str, float], None]
 """Called with the name of the stage that begins and the fraction done (0 to 1).
@@ -41,6 +43,11 @@ class Estimate:
     backward: Transform | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
     undeformed: Transform | None = None
+
+
+def linear_matrix(transform: Transform | None) -> np.ndarray:
+    """The matrix (4, 4) LPS mm of a transform that is known to be an affine."""
+    return cast(Affine, transform).moving_from_fixed
 
 
 class Model(Protocol):

@@ -12,14 +12,13 @@ from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.transforms import Affine, Chain
 from retreg_server.registration.auto_brain import AutoBrain
-from retreg_server.registration.base import Estimate, Stopwatch
+from retreg_server.registration.base import Estimate, Stopwatch, linear_matrix
 from retreg_server.registration.brain_scene import Scene, View
 from retreg_server.registration.devices import chosen_device
 from retreg_server.registration.global_starts import (
     affine_estimate,
     field_options,
     keymorph_for,
-    linear_matrix,
 )
 from retreg_server.registration.landmarks import find_landmarks
 from retreg_server.registration.nets.field_net import FieldNet

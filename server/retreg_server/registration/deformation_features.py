@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
-from retreg_server.registration.mind import mind_ssc
+from retreg_server.registration.mind import local_mean, mind_ssc
 
 RADIUS = 3  # voxels: the window of the local mean and deviation
 FLAT = 0.02  # deviation of the intensity (0 to 1) below which a place counts as flat
@@ -39,15 +38,8 @@ def described(volume: torch.Tensor, share: float) -> torch.Tensor:
 
 def locally_normalised(volume: torch.Tensor) -> torch.Tensor:
     """(volume - mean) / deviation in a window around each voxel; 0 where it is flat."""
-    mean, square = _local_mean(volume), _local_mean(volume.square())
+    mean, square = (
+        local_mean(values, 2 * RADIUS + 1) for values in (volume, volume.square())
+    )
     variance = (square - mean.square()).clamp_min_(0)
     return (volume - mean) / (variance + FLAT**2).sqrt_()
-
-
-def _local_mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean over a window around each voxel, of what lies in the volume."""
-    for axis in range(3):
-        window, margin = [1, 1, 1], [0, 0, 0]
-        window[axis], margin[axis] = 2 * RADIUS + 1, RADIUS
-        values = functional.avg_pool3d(values, window, 1, margin, count_include_pad=False)
-    return values

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from retreg.image import Image
-from retreg_server.registration.base import Stopwatch
+from retreg_server.registration.base import Stopwatch, linear_matrix
 from retreg_server.registration.fundus_global import LinearFit, Side, global_fit, vessel_side
 from retreg_server.registration.fundus_keypoints import PixelPairs, keypoint_pairs
 from retreg_server.registration.fundus_matching import Matches
@@ -17,7 +17,6 @@ from retreg_server.registration.fundus_pictures import pixel_matrix, retina_pict
 from retreg_server.registration.global_starts import (
     affine_estimate,
     keymorph_for,
-    linear_matrix,
 )
 from retreg_server.registration.keymorph_suggestions import suggestions
 from retreg_server.registration.parametric_refinement import QuadraticMap, refined_quadratic

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
-
 from retreg.errors import OptionError
 from retreg.image import Image
-from retreg.messages import Option, Scalar
-from retreg.transforms import Affine, Transform
+from retreg.messages import Option
 from retreg_server.registration.base import Estimate, Model, Stopwatch
 from retreg_server.registration.devices import DEVICES
-from retreg_server.registration.keymorph import keymorph_brain, keymorph_fundus
-from retreg_server.registration.weights import is_shipped
+from retreg_server.registration.keymorph_candidates import installed_keymorph
+from retreg_server.registration.options import complete_options
 
 STARTS = ("auto", "keymorph", "identity")
 
@@ -30,21 +25,17 @@ def field_options(families: tuple[str, ...]) -> tuple[Option, ...]:
 
 def keymorph_for(image: Image) -> Model:
     """KeyMorph for images of this kind. Raises OptionError when its weights are not installed."""
-    name = "keymorph-fundus" if image.is_picture else "keymorph-brain"
-    if not is_shipped(name):
+    model = installed_keymorph(image)
+    if model is None:
+        name = "keymorph-fundus" if image.is_picture else "keymorph-brain"
         raise OptionError(
             f"The start keymorph needs the weights of {name}, which are not installed; use the "
             "start auto."
         )
-    return keymorph_fundus() if image.is_picture else keymorph_brain()
+    return model
 
 
 def affine_estimate(model: Model, fixed: Image, moving: Image, watch: Stopwatch) -> Estimate:
     """What a model makes of two images when asked for an affine, else with its defaults."""
-    options: dict[str, Scalar] = {each.name: each.default for each in model.info.options}
-    return model.estimate(fixed, moving, {**options, "transform": "affine"}, watch)
-
-
-def linear_matrix(transform: Transform | None) -> np.ndarray:
-    """The matrix (4, 4) LPS mm of a transform that is an affine."""
-    return cast(Affine, transform).moving_from_fixed
+    options = complete_options(model.info, {"transform": "affine"})
+    return model.estimate(fixed, moving, options, watch)

@@ -28,7 +28,7 @@ from retreg_server.registration.keypoint_looks import Look
 from retreg_server.registration.keypoint_matching import Match, matches
 from retreg_server.registration.nets.centre_of_mass import Weighting
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.robust_fit import SCALES
+from retreg_server.registration.robust_fit import median_trust
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further
@@ -238,8 +238,7 @@ def _shares(
     others = (own.sum(axis=0) - own) / rest
     squared = ((points - others) ** 2).sum(axis=2)
     missed = np.sqrt(np.average(squared, axis=1, weights=(trust * rest)[..., 0]))
-    scale = SCALES * max(float(np.median(missed)), 1e-9)
-    found = 1 / (1 + (missed / scale) ** 2) ** 2
+    found = median_trust(missed)
     return np.asarray(found / found.mean())
 
 

@@ -49,6 +49,16 @@ def patch_mean(squares: torch.Tensor) -> torch.Tensor:
     return squares.div_(27)
 
 
+def local_mean(values: torch.Tensor, window: int) -> torch.Tensor:
+    """The mean of values (b, c, k, j, i) over a cube of an odd number of voxels around each voxel,
+    of what lies in the volume."""
+    for axis in range(3):
+        size, margin = [1, 1, 1], [0, 0, 0]
+        size[axis], margin[axis] = window, window // 2
+        values = functional.avg_pool3d(values, size, 1, margin, count_include_pad=False)
+    return values
+
+
 def _window(padded: torch.Tensor, margin: int, offset: list[int]) -> torch.Tensor:
     for axis, shift in enumerate(offset):
         size = padded.shape[axis + 2] - 2 * margin

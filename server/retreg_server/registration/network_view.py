@@ -23,7 +23,7 @@ from retreg_server.registration.keymorph_candidates import (
 )
 from retreg_server.registration.keymorph_suggestions import Maps
 from retreg_server.registration.keypoint_matching import Match
-from retreg_server.registration.robust_fit import Linear
+from retreg_server.registration.robust_fit import Linear, trust
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,9 @@ class NetworkView:
         """
         transform = estimate.transform
         match = max(self.ahead, key=lambda match: np.average(
-            _quality(_missed(match, transform)), weights=match.weights))
+            trust(_missed(match, transform)), weights=match.weights))
         missed = _missed(match, transform)
-        weights, inliers = _quality(missed), missed < 1
+        weights, inliers = trust(missed), missed < 1
         residual_mm = float(np.median(missed)) * INLIER * size_mm(match.moving)
         return replace(
             estimate,
@@ -88,8 +88,3 @@ def _missed(match: Match, transform: Transform) -> np.ndarray:
     distances = np.linalg.norm(transform(match.fixed) - match.moving, axis=1)
     missed: np.ndarray = distances / (INLIER * size_mm(match.moving))
     return missed
-
-
-def _quality(missed: np.ndarray) -> np.ndarray:
-    """Weights of Geman and McClure (1987)."""
-    return np.asarray(1 / (1 + missed**2) ** 2)

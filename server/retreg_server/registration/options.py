@@ -24,3 +24,18 @@ def complete_options(info: ModelInfo, given: Mapping[str, Scalar]) -> dict[str, 
         name: option.checked(given[name]) if name in given else option.default
         for name, option in known.items()
     }
+
+
+def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
+    """The value of an option from its text. Raises OptionError."""
+    default = next((option.default for option in model.options if option.name == name), text)
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise OptionError(f"{name} = {text!r} was given; use true or false.")
+        return text.lower() == "true"
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise OptionError(f"{name} = {text!r} was given; a number was expected.") from None

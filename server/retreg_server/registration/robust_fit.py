@@ -24,6 +24,15 @@ def robust_weights(
     current = weights
     for _ in range(ROUNDS):
         residuals = np.linalg.norm(fit(family, fixed, moving, current)(fixed) - moving, axis=1)
-        scale = SCALES * max(float(np.median(residuals)), 1e-9)
-        current = weights / (1 + (residuals / scale) ** 2) ** 2
+        current = weights * median_trust(residuals)
     return current
+
+
+def trust(ratios: np.ndarray) -> np.ndarray:
+    """Weights of Geman and McClure (1987): 1 for residuals of 0, a quarter for those of 1."""
+    return np.asarray(1 / (1 + ratios**2) ** 2)
+
+
+def median_trust(residuals: np.ndarray) -> np.ndarray:
+    """The same where a residual of SCALES times the median has a quarter of the weight."""
+    return trust(residuals / (SCALES * max(float(np.median(residuals)), 1e-9)))

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
-from retreg.errors import InputError, OptionError
-from retreg.messages import ModelInfo, Scalar
+from retreg.errors import InputError
+from retreg_server.registration.options import parsed_option
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.parcels import ImageParcel, Parcel
@@ -74,21 +74,6 @@ async def uploaded_image(service: Service, form: FormData, role: str) -> ImagePa
         raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
     name = f"{role}{_suffix(upload.filename or '', role)}"
     return await service.read(await asyncio.to_thread(_content, upload), name)
-
-
-def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
-    """The value of an option from its text. Raises OptionError."""
-    default = next((option.default for option in model.options if option.name == name), text)
-    if isinstance(default, str):
-        return text
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise OptionError(f"{name} = {text!r} was given; use true or false.")
-        return text.lower() == "true"
-    try:
-        return type(default)(text)
-    except ValueError:
-        raise OptionError(f"{name} = {text!r} was given; a number was expected.") from None
 
 
 def _content(upload: UploadFile) -> Parcel:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
+
+from retreg_server.registration.mind import local_mean
 
 STIFFNESS = 0.05  # of the mean squared gradient: what keeps flat places from moving
 LEAST_DETERMINANT = 1e-30  # keeps volumes without any contrast from dividing by 0
@@ -27,19 +28,11 @@ def local_motion(
     stiff = STIFFNESS * products[:, ::4].mean(dim=(1, 2, 3, 4))
     return torch.cat(
         [
-            _solved(_averaged(products, window), _averaged(sides, window), stiff)
+            _solved(local_mean(products, window), local_mean(sides, window), stiff)
             for window in windows
         ],
         dim=1,
     )
-
-
-def _averaged(values: torch.Tensor, window: int) -> torch.Tensor:
-    """The mean over a cube around each voxel, axis by axis."""
-    for size in ((window, 1, 1), (1, window, 1), (1, 1, window)):
-        half = (size[0] // 2, size[1] // 2, size[2] // 2)
-        values = functional.avg_pool3d(values, size, 1, half, count_include_pad=False)
-    return values
 
 
 def _solved(products: torch.Tensor, sides: torch.Tensor, stiff: torch.Tensor) -> torch.Tensor:
