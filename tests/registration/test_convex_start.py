@@ -55,3 +55,11 @@ def test_where_nothing_counts_the_neighbours_decide():
     fixed[:, 5:9, 5:9, 5:9] = 0
     found = convex_start(fixed, moving, weight)
     assert float(found[0, 0, 7, 7, 7]) > 1.0
+
+
+def test_far_from_all_that_counts_nothing_moves():
+    moving = textured((18, 18, 18), 4)
+    weight = torch.zeros(18, 18, 18)
+    weight[:4, :4, :4] = 1
+    found = convex_start(moving.roll(1, 3), moving, weight)
+    assert not found[..., 12:, 12:, 12:].any()

@@ -176,5 +176,5 @@ def test_out_of_time_each_level_still_takes_a_step(monkeypatch):
     pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
     heard: list[float] = []
     hasty = refine(pair, np.eye(4), progress=heard.append)
-    assert len(heard) == 4  # three levels and the end
+    assert len(heard) == 4  # the search, two levels and the end
     assert errors_mm(hasty, truth, points).mean() < 4.0

@@ -14,7 +14,8 @@ from torch.nn import functional
 from retreg_server.registration.mind import patch_mean
 
 REACH = 3  # nodes in each direction along each axis
-COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+COUPLINGS = (0.0015, 0.005, 0.015, 0.05, 0.15, 0.5)
+RELUCTANCE = 0.003  # cost of a displacement by one voxel, so that nothing moves without a reason
 
 
 def convex_start(
@@ -27,15 +28,15 @@ def convex_start(
     steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
     z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
     choices = torch.stack([x.ravel(), y.ravel(), z.ravel()], dim=1)
-    costs = _costs(fixed, moving, weight, choices, reach)
-    shape = (1, 3, *weight.shape)
-    smooth = _box(choices[costs.min(dim=0).indices].T.reshape(shape))
     own = choices.square().sum(dim=1, keepdim=True)
+    costs = _costs(fixed, moving, weight, choices, reach).add_(own, alpha=RELUCTANCE)
+    shape = (1, 3, *weight.shape)
+    smooth = _smooth(choices[costs.min(dim=0).indices].T.reshape(shape))
     for coupling in COUPLINGS:
         # |choice - smooth|^2 but for the part that is the same for every choice.
         pulled = torch.addmm(costs, choices, smooth.flatten(2)[0], alpha=-2 * coupling)
         best = pulled.add_(own, alpha=coupling).min(dim=0).indices
-        smooth = _box(choices[best].T.reshape(shape))
+        smooth = _smooth(choices[best].T.reshape(shape))
     return smooth
 
 
@@ -54,8 +55,13 @@ def _costs(
         x, y, z = (int(step) + reach for step in choice)
         other = padded[:, z : z + k, y : y + j, x : x + i]
         cost = (fixed - other).square_().sum(dim=0).mul_(weight)
-        costs[number] = _box(_box(cost[None, None])).ravel()
+        costs[number] = _smooth(cost[None, None]).ravel()
     return costs
+
+
+def _smooth(values: torch.Tensor) -> torch.Tensor:
+    """Twice the mean over 3^3 nodes."""
+    return _box(_box(values))
 
 
 def _box(values: torch.Tensor) -> torch.Tensor:

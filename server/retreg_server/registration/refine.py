@@ -1,8 +1,9 @@
 """Deformable refinement of a global registration of two volumes, without training.
 
-A discrete search finds large displacements on a coarse lattice; Gauss-Newton steps on MIND-SSC
-with diffusion and bending energies make them precise from coarse to fine. Each step moves points
-before the ones that were found already, and in the end the field is smoothed where it would fold.
+A discrete search finds large displacements on a coarse lattice, by descriptors of the finest
+voxels: those of coarse voxels take one gyrus for the next. Gauss-Newton steps on MIND-SSC with
+diffusion and bending energies make them precise from coarse to fine. Each step moves points before
+the ones that were found already, and in the end the field is smoothed where it would fold.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from retreg_server.registration.deformation_features import described, grey_shar
 from retreg_server.registration.gauss_newton import Pair
 from retreg_server.registration.jacobian_guard import unfolded
 from retreg_server.registration.lattice_shift import field_from_shift, resized, shift_from_field
-from retreg_server.registration.nets.fields import composed, half_sizes, identity_grid
+from retreg_server.registration.nets.fields import composed, half_sizes, identity_grid, warped
 from retreg_server.registration.side_by_side import Progress, side_by_side
 from retreg_server.registration.spaces import NetInput, sample
 from retreg_server.registration.variational_step import Stiffness, normal_equations, smooth_step
@@ -34,6 +35,8 @@ FINEST = 1.0  # voxels of the coarser volume: there is nothing to be seen below
 LONGEST_STEP = 1.0  # voxels
 SETTLED = 0.01  # voxels: a smaller mean step ends a level
 SOLVER_ITERATIONS = 30
+SEARCHED = 4  # voxels along a side of a node of the discrete search
+SEARCH_WORK = 1.0  # of the search, in steps at full resolution, for the progress
 COMPARED_MM = 4.0  # smaller voxels show details that do not meet yet, larger ones outlines only
 ROUNDING = 1e-3  # of a power of two
 TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
@@ -49,11 +52,7 @@ class Level:
     stiffness: Stiffness
 
 
-LEVELS = (
-    Level(4, 1, 12, Stiffness(0.1, 0.0)),
-    Level(2, 1, 8, Stiffness(0.1, 0.02)),
-    Level(1, 2, 6, Stiffness(0.05, 0.02)),
-)
+LEVELS = (Level(2, 1, 8, Stiffness(0.05, 0.6)), Level(1, 2, 6, Stiffness(0.05, 0.1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,21 +148,22 @@ def refine(
     """
     seen = sample(pair.target, pair.domain, target_from_domain)
     aligned = NetInput(seen, pair.domain.world_from_norm)
+    volumes = pair.domain, aligned
     ends = time.monotonic() + TIME_LIMIT_S
-    shift = None if start is None else shift_from_field(start, pair.domain.pooled(levels[0].factor))
-    done = np.cumsum([0.0] + [level.iterations / level.factor**2 for level in levels])
-    share = _grey_share(pair.domain, aligned)
+    share = _grey_share(*volumes)
+    work = [SEARCH_WORK] + [level.iterations / level.factor**2 for level in levels]
+    done = np.cumsum(work) / sum(work)
+    finest = _described(*volumes, 1, share)
+    progress(0.0)
+    shift = _searched(*volumes, finest, start)
     for number, level in enumerate(levels):
-        scale = done[number + 1] - done[number]
 
-        def report(fraction: float, low: float = done[number], scale: float = scale) -> None:
-            progress(0.95 * (low + scale * fraction) / done[-1])
+        def report(fraction: float, number: int = number) -> None:
+            progress(0.95 * (done[number] + fraction * (done[number + 1] - done[number])))
 
-        volumes = pair.domain.pooled(level.factor).tensor, aligned.pooled(level.factor).tensor
-        stage = _Stage(*volumes, share, level)
-        shift = stage.settled(stage.begun(shift), report, ends)
-    if shift is None:
-        raise ValueError("refine needs at least one level.")
+        features = finest if level.factor == 1 else _described(*volumes, level.factor, share)
+        weights = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
+        shift = _Stage(*features, *weights, level).settled(shift, report, ends)
     field = unfolded(field_from_shift(shift, pair.domain))
     progress(1.0)
     return field
@@ -176,30 +176,58 @@ def _grey_share(domain: NetInput, aligned: NetInput) -> float:
     return grey_share(first[:, :1], second[:, :1], first[:, 1:] * second[:, 1:])
 
 
+def _described(
+    domain: NetInput, aligned: NetInput, factor: int, share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features (1, c, k, j, i) of both volumes, pooled by factor before."""
+    first, second = (described(each.pooled(factor).tensor[:, :1], share)
+                     for each in (domain, aligned))
+    return first, second
+
+
+def _searched(
+    domain: NetInput,
+    aligned: NetInput,
+    finest: tuple[torch.Tensor, torch.Tensor],
+    start: DisplacementField | None,
+) -> torch.Tensor:
+    """The best of many shifts for every node of the search, around the start."""
+    nodes = domain.pooled(SEARCHED)
+    weight = nodes.tensor[:, 1:]
+    fixed, moving = (functional.avg_pool3d(features, SEARCHED) for features in finest)
+    moving = torch.cat([moving, aligned.pooled(SEARCHED).tensor[:, 1:]], 1)
+    first = torch.zeros_like(fixed[:, :3]) if start is None else shift_from_field(start, nodes)
+    seen = moving if start is None else warped(moving, first)
+    step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0])
+    return composed(step, first)
+
+
 class _Stage:
-    """The two volumes at one level, described once."""
+    """The two volumes at one level: their features (1, c, k, j, i) and weights (1, 1, k, j, i)."""
 
     def __init__(
-        self, domain: torch.Tensor, aligned: torch.Tensor, share: float, level: Level
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        weight: torch.Tensor,
+        moving_weight: torch.Tensor,
+        level: Level,
     ) -> None:
         self._level = level
-        self._fixed, self._weight = described(domain[:, :1], share)[0], domain[0, 1]
-        self._moving = torch.cat([described(aligned[:, :1], share), _framed(aligned[:, 1:])], 1)
-        near = functional.max_pool3d(domain[:, 1:], 3, 1, 1)  # slopes need the neighbours
+        self._fixed, self._weight = fixed[0], weight[0, 0]
+        self._moving = torch.cat([moving, _framed(moving_weight)], 1)
+        near = functional.max_pool3d(weight, 3, 1, 1)  # slopes need the neighbours
         self._boxes = boxes_of(near[0, 0])
         self._seen = torch.zeros_like(self._moving[0])
         self._identity = identity_grid(tuple(self._weight.shape))
         self._shape = torch.Size(n // level.pool for n in self._weight.shape)
 
-    def begun(self, shift: torch.Tensor | None) -> torch.Tensor:
-        """The shift on the lattice of this level, searched for where there is none."""
-        if shift is None:
-            both = self._weight * self._moving[0, -1]
-            shift = convex_start(self._fixed, self._moving[0, :-1], both)
-        return resized(shift, self._shape)
-
     def settled(self, shift: torch.Tensor, report: Progress, ends: float) -> torch.Tensor:
-        """The shift after the steps of this level; ends: when time.monotonic() says enough."""
+        """The shift on the lattice of this level, after its steps.
+
+        ends: when time.monotonic() says enough.
+        """
+        shift = resized(shift, self._shape)
         iterations = self._level.iterations
         for iteration in range(iterations):
             report(iteration / iterations)
