@@ -162,8 +162,8 @@ def refine(
             progress(0.95 * (done[number] + fraction * (done[number + 1] - done[number])))
 
         features = finest if level.factor == 1 else _described(*volumes, level.factor, share)
-        weights = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
-        shift = _Stage(*features, *weights, level).settled(shift, report, ends)
+        weight, other = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
+        shift = _Stage(*features, weight, other, level).settled(shift, report, ends)
     field = unfolded(field_from_shift(shift, pair.domain))
     progress(1.0)
     return field
