@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,11 @@ def test_elastix_parameters_turn_about_their_centre():
     assert mapped[0] == pytest.approx([1 + 5, 3 + 6, 3 + 7])
 
 
+def littering(fixed: Image, _moving: Image) -> np.ndarray:
+    Path("deformationField.nii").write_bytes(fixed.array.tobytes())
+    return np.zeros((3, 4, 4, 4))
+
+
 def ramp(fixed: Image, moving: Image) -> np.ndarray:
     """A stand-in for other people's registration; it ends its process for volumes of zeros."""
     if not fixed.array.any():
@@ -98,6 +104,14 @@ def test_a_peer_answers_from_a_process_of_its_own_and_survives_errors_and_crashe
     with pytest.raises(RegistrationError, match="The ramp crashed"):
         worker(ones(4, 0.0), ones(4))
     assert worker(ones(4), ones(4))[0].min() == 2.0
+
+
+def test_files_that_a_peer_leaves_behind_do_not_land_in_the_folder_of_the_user(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    PeerWorker("The litterer", littering)(ones(4), ones(4))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_deformable_peer_sees_the_volume_that_the_affine_has_moved(monkeypatch):

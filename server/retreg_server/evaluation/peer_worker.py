@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -25,6 +27,7 @@ class PeerWorker:
     def __init__(self, name: str, register: Register) -> None:
         self._name = name
         self._register = register
+        self._folder = TemporaryDirectory()
         self._worker: BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -48,7 +51,7 @@ class PeerWorker:
             return self._pipe
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        arguments = (theirs, self._register)
+        arguments = (theirs, self._register, self._folder.name)
         self._worker = context.Process(target=_serve, args=arguments, daemon=True)
         self._worker.start()
         theirs.close()
@@ -61,8 +64,12 @@ class PeerWorker:
             self._worker = None
 
 
-def _serve(pipe: Connection, register: Register) -> None:
-    """Answer pairs of images with an array or the name of an error, until the pipe closes."""
+def _serve(pipe: Connection, register: Register, folder: str) -> None:
+    """Answer pairs of images with an array or the name of an error, until the pipe closes.
+
+    Some programs leave files with the images where they run: that is in folder.
+    """
+    os.chdir(folder)
     while True:
         try:
             fixed, moving = pipe.recv()
