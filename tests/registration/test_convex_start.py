@@ -40,6 +40,14 @@ def test_a_large_displacement_that_slopes_miss_is_found():
     assert error(convex_start(fixed, moving, weight, 5)) < 0.7
 
 
+def test_in_the_plane_the_same_search_finds_a_shift_by_whole_pixels():
+    moving = textured((1, 30, 34), 6)[:, 0]
+    found = convex_start(moving.roll((-2, 3), (1, 2)), moving, torch.ones(30, 34), 4)
+    inner = found[0, :, 8:-8, 8:-8]
+    assert inner[0].unique().tolist() == [-3.0]
+    assert inner[1].unique().tolist() == [2.0]
+
+
 def test_equal_volumes_stay_where_they_are():
     volume = textured((10, 11, 12), 2)
     assert not convex_start(volume, volume, torch.ones(10, 11, 12)).any()

@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import kv
 
 from retreg_server.phantoms.fundus import make_fundus_pair
+from retreg_server.registration import dense_residual as dense_residual_module
 from retreg_server.registration import smooth_field as smooth_field_module
 from retreg_server.registration.auto_fundus import AutoFundus
 from retreg_server.registration.base import Stopwatch
@@ -17,6 +18,7 @@ from retreg_server.registration.field_of_view import eroded
 from retreg_server.registration.fundus_pictures import retina_picture
 from retreg_server.registration.parametric_refinement import Level, pyramid
 from retreg_server.registration.smooth_field import smooth_field
+from retreg_server.registration.vessel_search import searched_residual
 from retreg_server.registration.vessel_tracking import resemblance, tracked, warped
 from retreg_server.registration.vesselness import vessel_maps
 
@@ -139,6 +141,12 @@ def test_waves_are_recovered_everywhere_not_only_on_vessels(vessels, height, lim
     assert missed(residual, inside, height).mean() < 2 * limit
 
 
+@pytest.fixture
+def tracking_alone(monkeypatch):
+    monkeypatch.setattr(dense_residual_module, "FAR", np.inf)
+
+
+@pytest.mark.usefixtures("tracking_alone")
 def test_a_start_that_is_nearly_right_is_refined_where_tracking_alone_fails(vessels):
     height = 24.0
     fixed = bent(vessels, height)
@@ -153,6 +161,23 @@ def test_a_start_that_is_nearly_right_is_refined_where_tracking_alone_fails(vess
     assert missed(start, points, height).mean() > 2
     assert missed(alone, points, height).mean() > 4
     assert missed(helped, points, height).mean() < 0.6
+
+
+def test_a_search_finds_long_ways_on_which_tracking_goes_astray(vessels, request):
+    height = 24.0
+    fixed = bent(vessels, height)
+    points = strong(fixed)
+    assert missed(dense_residual(fixed, vessels, here), points, height).mean() < 0.8
+    near = missed(searched_residual(fixed, vessels, here), points, height)
+    assert np.median(near) < 4
+    request.getfixturevalue("tracking_alone")
+    assert missed(dense_residual(fixed, vessels, here), points, height).mean() > 4
+
+
+def test_a_search_leaves_vessels_that_meet_where_they_are(vessels):
+    points = strong(vessels)
+    found = displaced(searched_residual(vessels, vessels, here), points)
+    np.testing.assert_array_equal(found, points)
 
 
 def test_a_start_stays_as_it_is_without_vessels():

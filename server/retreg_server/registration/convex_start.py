@@ -1,7 +1,7 @@
 """A first displacement by trying many at once, so that large ones are found.
 
-Every node compares all displacements of a small cube by their descriptors. Then the best
-displacement and a smooth field are pulled towards each other, ever more strongly. Source: the
+Every node compares all displacements of a small cube, or square, by their descriptors. Then the
+best displacement and a smooth field are pulled towards each other, ever more strongly. Source: the
 coupled convex scheme of Steinbruecker, Pock and Cremers 2009 and Heinrich et al. 2014, as used by
 ConvexAdam (Siebert, Hansen and Heinrich 2021).
 """
@@ -21,16 +21,16 @@ RELUCTANCE = 0.003  # cost of a displacement by one voxel, so that nothing moves
 def convex_start(
     fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor, reach: int = REACH
 ) -> torch.Tensor:
-    """A shift (1, 3, k, j, i) of up to reach voxels that brings the features together.
+    """A shift (1, d, *shape) of up to reach nodes that brings the features together.
 
-    fixed, moving: features (c, k, j, i). weight: (k, j, i), how much each place has to say.
+    fixed, moving: features (c, *shape) in 2-D or 3-D, which differ by about 1. weight: of that
+    shape, how much each place has to say.
     """
     steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
-    z, y, x = torch.meshgrid(steps, steps, steps, indexing="ij")
-    choices = torch.stack([x.ravel(), y.ravel(), z.ravel()], dim=1)
+    choices = torch.cartesian_prod(*[steps] * weight.ndim).flip(1)  # x, y(, z)
     own = choices.square().sum(dim=1, keepdim=True)
     costs = _costs(fixed, moving, weight, choices, reach).add_(own, alpha=RELUCTANCE)
-    shape = (1, 3, *weight.shape)
+    shape = (1, weight.ndim, *weight.shape)
     smooth = _smooth(choices[costs.min(dim=0).indices].T.reshape(shape))
     for coupling in COUPLINGS:
         # |choice - smooth|^2 but for the part that is the same for every choice.
@@ -48,22 +48,19 @@ def _costs(
     reach: int,
 ) -> torch.Tensor:
     """(choices, nodes) weighted squared differences of the features, smoothed over the nodes."""
-    padded = functional.pad(moving[None], [reach] * 6, mode="replicate")[0]
-    k, j, i = weight.shape
+    padded = functional.pad(moving[None], [reach] * 2 * weight.ndim, mode="replicate")[0]
     costs = fixed.new_empty(len(choices), weight.numel())
     for number, choice in enumerate(choices):
-        x, y, z = (int(step) + reach for step in choice)
-        other = padded[:, z : z + k, y : y + j, x : x + i]
-        cost = (fixed - other).square_().sum(dim=0).mul_(weight)
+        starts = [int(step) + reach for step in choice.flip(0)]
+        window = [slice(a, a + n) for a, n in zip(starts, weight.shape, strict=True)]
+        cost = (fixed - padded[:, *window]).square_().sum(dim=0).mul_(weight)
         costs[number] = _smooth(cost[None, None]).ravel()
     return costs
 
 
 def _smooth(values: torch.Tensor) -> torch.Tensor:
-    """Twice the mean over 3^3 nodes."""
-    return _box(_box(values))
-
-
-def _box(values: torch.Tensor) -> torch.Tensor:
-    """The mean over 3^3 nodes, continued at the border; (1, c, k, j, i)."""
-    return patch_mean(functional.pad(values, [1] * 6, mode="replicate"))
+    """Twice the mean over 3 nodes along every axis, continued at the border; (1, c, *shape)."""
+    around = [1] * 2 * (values.ndim - 2)
+    for _ in range(2):
+        values = patch_mean(functional.pad(values, around, mode="replicate"))
+    return values

@@ -3,7 +3,7 @@
 Many points on vessels are tracked from one picture to the other and back, and a smooth field that
 follows them without folding fills the space between them; what looks different there counts less.
 Then the picture is bent by that field, and the points are tracked anew over the short way that is
-left.
+left. Tracking alone goes astray over long ways, where a discrete search shows it another start.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import numpy as np
 
 from retreg_server.registration.parametric_refinement import Level, sampled
 from retreg_server.registration.smooth_field import smooth_field
-from retreg_server.registration.vessel_agreement import PixelMap
+from retreg_server.registration.vessel_agreement import PixelMap, alikeness
+from retreg_server.registration.vessel_search import searched_residual
 from retreg_server.registration.vessel_tracking import resemblance, tracked
 
 SHRINK = 4  # full-size pixels per node of the residual
 MOST_POINTS = 3000
 LEAST_VESSEL = 0.1  # of the map: what is weaker is noise
+FAR = 6.0  # pixels: a longer way on average may have led to the neighbour of a vessel
 SMALLEST_JACOBIAN = 0.3
 STIFFER = 10.0  # times, when a field folds or squeezes too much
 # The windows of the rounds of tracking, and the longest way that they follow, in pixels.
@@ -32,14 +34,44 @@ def dense_residual(
     fixed, moving: full-size levels (factor 1). mapped: fixed to moving pixels. start: displacements
     that are nearly known already, such as those of a network, in the same form. Tracking starts
     there; where it finds nothing, the answer is mapped alone, and start when it finds nothing at
-    all.
+    all. Where the way is long, many further displacements are tried at once around the result, and
+    tracked from there; the result under which the vessels are more alike is kept.
     """
     points = fixed.structured_points
     points = points[sampled(fixed, points)[0][:, 0] > LEAST_VESSEL]
     points = points[:: max(1, len(points) // MOST_POINTS)]
-    shape = fixed.valid.shape[0], fixed.valid.shape[1]
-    nothing = Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(shape))
-    current = start or nothing
+    found = _followed(points, fixed, moving, mapped, start or _nowhere(fixed))
+    lengths = np.linalg.norm(sampled(found, points)[0], axis=1)
+    if not len(points) or lengths.mean() < FAR:
+        return found
+    step = searched_residual(fixed, moving, _through(found, mapped))
+    other = _followed(points, fixed, moving, mapped, _after(step, found, fixed))
+    return max(found, other, key=lambda each: alikeness(fixed, moving, _through(each, mapped)))
+
+
+def _nowhere(fixed: Level) -> Level:
+    """No displacement anywhere."""
+    return Level(np.zeros((2, 2, 2), np.float32), np.ones((2, 2), bool), max(fixed.valid.shape))
+
+
+def _after(step: Level, found: Level, fixed: Level) -> Level:
+    """The displacements that lead along step first, then along found."""
+    nodes = _nodes(fixed)
+    way = displaced(found, displaced(step, nodes.reshape(-1, 2))).reshape(nodes.shape) - nodes
+    return Level(way.astype(np.float32), np.ones(way.shape[:2], bool), SHRINK)
+
+
+def _nodes(fixed: Level) -> np.ndarray:
+    """(h, w, 2) full-size points of the nodes of a residual."""
+    rows, columns = (n // SHRINK for n in fixed.valid.shape)
+    index: np.ndarray = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)
+    return (index + 0.5) * SHRINK - 0.5
+
+
+def _followed(
+    points: np.ndarray, fixed: Level, moving: Level, mapped: PixelMap, current: Level
+) -> Level:
+    """The displacements that tracking the points (n, 2) makes of current."""
     for window, farthest in ROUNDS:
         through = _through(current, mapped)
         way, weights = tracked(points, fixed, moving, through, window, farthest)
@@ -48,7 +80,7 @@ def dense_residual(
         # Squared: most points of little weight were found in the wrong place.
         weights = np.square(weights * resemblance(points, way, fixed, moving, through))
         shifts = displaced(current, points + way) - points
-        current = _unfolded(points, shifts, weights, shape) or current
+        current = _unfolded(points, shifts, weights, fixed) or current
     return current
 
 
@@ -63,19 +95,18 @@ def _through(residual: Level, mapped: PixelMap) -> PixelMap:
 
 
 def _unfolded(
-    points: np.ndarray, shifts: np.ndarray, weights: np.ndarray, shape: tuple[int, int]
+    points: np.ndarray, shifts: np.ndarray, weights: np.ndarray, fixed: Level
 ) -> Level | None:
     """A smooth field, which is made stiffer until it does not fold; None without any weight."""
     if not weights.any():
         return None
-    rows, columns = (n // SHRINK for n in shape)
-    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-    nodes = (np.stack([x.ravel(), y.ravel()], axis=1) + 0.5) * SHRINK - 0.5
+    nodes = _nodes(fixed)
+    shape = fixed.valid.shape[0], fixed.valid.shape[1]
     for stiffness in STIFFER ** np.arange(4):
         field = smooth_field(points, shifts, weights, shape, stiffness)
-        samples = field(nodes).reshape(rows, columns, 2).astype(np.float32)
+        samples = field(nodes.reshape(-1, 2)).reshape(nodes.shape).astype(np.float32)
         if _smallest_jacobian(samples) > SMALLEST_JACOBIAN:
-            return Level(samples, np.ones((rows, columns), bool), SHRINK)
+            return Level(samples, np.ones(samples.shape[:2], bool), SHRINK)
     return None
 
 

@@ -41,12 +41,13 @@ def mind_ssc(volume: torch.Tensor, distance: int = 1) -> torch.Tensor:
 
 
 def patch_mean(squares: torch.Tensor) -> torch.Tensor:
-    """Mean over 3^3 voxels; every spatial size shrinks by 2."""
-    for axis in (2, 3, 4):
+    """Mean over 3 voxels along every spatial axis of (b, c, *shape); each size shrinks by 2."""
+    axes = range(2, squares.ndim)
+    for axis in axes:
         inner = squares.shape[axis] - 2
         total = squares.narrow(axis, 0, inner) + squares.narrow(axis, 1, inner)
         squares = total.add_(squares.narrow(axis, 2, inner))
-    return squares.div_(27)
+    return squares.div_(3 ** len(axes))
 
 
 def local_mean(values: torch.Tensor, window: int) -> torch.Tensor:
