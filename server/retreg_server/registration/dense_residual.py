@@ -80,7 +80,10 @@ def _followed(
         # Squared: most points of little weight were found in the wrong place.
         weights = np.square(weights * resemblance(points, way, fixed, moving, through))
         shifts = displaced(current, points + way) - points
-        current = _unfolded(points, shifts, weights, fixed) or current
+        field = _unfolded(points, shifts, weights, fixed)
+        if field is None:
+            break  # another round would find the same
+        current = field
     return current
 
 

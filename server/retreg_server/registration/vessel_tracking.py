@@ -11,6 +11,7 @@ from retreg_server.registration.vessel_agreement import PixelMap
 WINDOW = 31  # pixels
 FARTHEST = 15.0  # pixels that tracking may move a point
 LEVELS = 3  # of the pyramid, beyond full size
+ITERATIONS, SETTLED = 12, 0.03  # on each level; a step of fewer pixels ends it
 UNLIKE = 0.4  # correlation of two windows that show nothing in common
 MAP_STEP = 4  # pixels between the places where a map is computed
 
@@ -37,7 +38,8 @@ def tracked(
         np.rint(255 * np.clip(x * (shown & fixed.valid), 0, 1)).astype(np.uint8)
         for x in (fixed.samples[..., 0], other)
     )
-    settings = {"winSize": (window, window), "maxLevel": LEVELS}
+    end = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ITERATIONS, SETTLED)
+    settings = {"winSize": (window, window), "maxLevel": LEVELS, "criteria": end}
     start = points.astype(np.float32)[:, None]
     there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, **settings)
