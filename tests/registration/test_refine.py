@@ -116,7 +116,7 @@ def test_moving_both_volumes_in_the_world_moves_the_result_with_them():
     assert np.linalg.norm(found - expected, axis=1).mean() < 0.5
 
 
-def test_a_field_to_start_from_takes_the_place_of_the_search():
+def test_the_search_looks_around_a_field_to_start_from():
     fixed, moving, truth, points = a_warped_pair()
     pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
     before = the_result().forward.transforms[0]

@@ -14,25 +14,30 @@ from torch.nn import functional
 from retreg_server.registration.mind import patch_mean
 
 REACH = 3  # nodes in each direction along each axis
-COUPLINGS = (0.0015, 0.005, 0.015, 0.05, 0.15, 0.5)
-RELUCTANCE = 0.003  # cost of a displacement by one voxel, so that nothing moves without a reason
+# Against costs that are 1 on average; squared distances are in nodes.
+COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+RELUCTANCE = 0.006  # of a displacement by one node, so that nothing moves without a reason
 
 
 def convex_start(
-    fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor, reach: int = REACH
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    weight: torch.Tensor,
+    reach: int = REACH,
+    stiffness: float = 1.0,
 ) -> torch.Tensor:
     """A shift (1, d, *shape) of up to reach nodes that brings the features together.
 
-    fixed, moving: features (c, *shape) in 2-D or 3-D, which differ by about 1. weight: of that
-    shape, how much each place has to say.
+    fixed, moving: features (c, *shape) in 2-D or 3-D. weight: of that shape, how much each place
+    has to say. stiffness: how many times more than usual smoothness counts.
     """
     steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
     choices = torch.cartesian_prod(*[steps] * weight.ndim).flip(1)  # x, y(, z)
     own = choices.square().sum(dim=1, keepdim=True)
-    costs = _costs(fixed, moving, weight, choices, reach).add_(own, alpha=RELUCTANCE)
+    costs = _costs(fixed, moving, weight, choices, reach).add_(own, alpha=stiffness * RELUCTANCE)
     shape = (1, weight.ndim, *weight.shape)
     smooth = _smooth(choices[costs.min(dim=0).indices].T.reshape(shape))
-    for coupling in COUPLINGS:
+    for coupling in (stiffness * each for each in COUPLINGS):
         # |choice - smooth|^2 but for the part that is the same for every choice.
         pulled = torch.addmm(costs, choices, smooth.flatten(2)[0], alpha=-2 * coupling)
         best = pulled.add_(own, alpha=coupling).min(dim=0).indices
@@ -47,7 +52,10 @@ def _costs(
     choices: torch.Tensor,
     reach: int,
 ) -> torch.Tensor:
-    """(choices, nodes) weighted squared differences of the features, smoothed over the nodes."""
+    """(choices, nodes) weighted squared differences of the features, smoothed over the nodes.
+
+    Their mean is 1 where the weight is 1, so that more channels do not outweigh smoothness.
+    """
     padded = functional.pad(moving[None], [reach] * 2 * weight.ndim, mode="replicate")[0]
     costs = fixed.new_empty(len(choices), weight.numel())
     for number, choice in enumerate(choices):
@@ -55,7 +63,8 @@ def _costs(
         window = [slice(a, a + n) for a, n in zip(starts, weight.shape, strict=True)]
         cost = (fixed - padded[:, *window]).square_().sum(dim=0).mul_(weight)
         costs[number] = _smooth(cost[None, None]).ravel()
-    return costs
+    typical = costs.mean() / weight.mean().clamp_min(1e-6)
+    return costs.div_(typical.clamp_min(1e-9))
 
 
 def _smooth(values: torch.Tensor) -> torch.Tensor:

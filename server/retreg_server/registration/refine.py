@@ -143,7 +143,7 @@ def refine(
 ) -> DisplacementField:
     """The residual u in LPS mm for which x → target_from_domain · (x + u(x)) aligns the pair.
 
-    start: a residual to begin with, such as that of a network, instead of the discrete search.
+    start: a residual to begin with, such as that of a network; the discrete search looks around it.
     The result has its own lattice, coarser than the volumes, and no fold: see jacobian_guard.
     """
     seen = sample(pair.target, pair.domain, target_from_domain)
@@ -197,7 +197,7 @@ def _searched(
     fixed, moving = (functional.avg_pool3d(features, SEARCHED) for features in finest)
     moving = torch.cat([moving, aligned.pooled(SEARCHED).tensor[:, 1:]], 1)
     first = torch.zeros_like(fixed[:, :3]) if start is None else shift_from_field(start, nodes)
-    seen = moving if start is None else warped(moving, first)
+    seen = warped(moving, first)
     step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0])
     return composed(step, first)
 

@@ -14,8 +14,8 @@ from retreg_server.registration.vessel_tracking import warped
 
 NODE = 6  # pixels per node
 REACH = 7  # nodes along each axis
+STIFFNESS = 0.2  # vessels are sparse: where there are some, costs are far above the average
 AROUND = 5  # pixels over which the direction of a vessel is averaged
-CONTRAST = 10.0  # brings the differences of vessel maps to about 1
 
 
 def searched_residual(fixed: Level, moving: Level, mapped: PixelMap) -> Level:
@@ -25,7 +25,7 @@ def searched_residual(fixed: Level, moving: Level, mapped: PixelMap) -> Level:
     """
     other, shown = warped(moving, mapped, fixed.valid.shape)
     both = _pooled((shown & fixed.valid)[None])[0]
-    step = convex_start(_directed(fixed.samples[..., 0]), _directed(other), both, REACH)
+    step = convex_start(_directed(fixed.samples[..., 0]), _directed(other), both, REACH, STIFFNESS)
     pixels = np.ascontiguousarray(NODE * step[0].movedim(0, -1).numpy())
     return Level(pixels, np.ones(pixels.shape[:2], bool), NODE)
 
@@ -42,7 +42,7 @@ def _directed(vessels: np.ndarray) -> torch.Tensor:
         for values in (across**2 - down**2, 2 * across * down, across**2 + down**2)
     )
     weight = vessels / (energy + 1e-6)
-    return CONTRAST * _pooled(np.stack([vessels, weight * cosine, weight * sine]))
+    return _pooled(np.stack([vessels, weight * cosine, weight * sine]))
 
 
 def _pooled(maps: np.ndarray) -> torch.Tensor:
