@@ -82,7 +82,7 @@ def _followed(
         shifts = displaced(current, points + way) - points
         field = _unfolded(points, shifts, weights, fixed)
         if field is None:
-            break  # another round would find the same
+            break  # what folds however stiff it is was followed wrongly
         current = field
     return current
 
