@@ -24,12 +24,12 @@ from retreg_server.evaluation.bench import run_cases
 from retreg_server.evaluation.brain_deformable import deformable_cases
 from retreg_server.evaluation.cases import Case, Pair
 from retreg_server.evaluation.peers import Answer, Method
-from retreg_server.registration.base import Model, Stopwatch
 from retreg_server.registration.engine import register
-from retreg_server.registration.nets.field_net import field_net_from_dict
+from retreg_server.registration.model import Model, Stopwatch
+from retreg_server.registration.networks.field_net import field_net_from_dict
+from retreg_server.registration.networks.weights import is_shipped, load_field_net
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import get_model
-from retreg_server.registration.weights import is_shipped, load_field_net
 
 LARGE_WARP = 15.0  # pixels of a picture of 1000
 NETWORKS = {

@@ -226,9 +226,9 @@ def _our_pair(images: Path) -> Any:
 def _our_looker() -> Any:
     import torch
 
-    from retreg_server.registration.keypoint_looks import BrainLooker
-    from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-    from retreg_server.registration.weights import NetMetadata, is_shipped
+    from retreg_server.registration.keymorph.detectors import BrainLooker
+    from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
+    from retreg_server.registration.networks.weights import NetMetadata, is_shipped
 
     looker = BrainLooker()
     if not is_shipped(looker.name):
@@ -247,7 +247,7 @@ def _our_keypoints(images: Path, _count: int) -> Measured:
 def _our_affine(images: Path, _count: int) -> Measured:
     from retreg.fitting import fit_affine
     from retreg.resample import resample
-    from retreg_server.registration.keypoint_matching import matches, mutual_information
+    from retreg_server.registration.keymorph.view_matching import matches, mutual_information
 
     looker, (fixed, moving) = _our_looker(), _our_pair(images)
 

@@ -10,7 +10,7 @@ import numpy as np
 from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.device_worker import DeviceWorker
 
 SECONDS = Option("seconds", "How long to be busy", 0.0, minimum=0.0)

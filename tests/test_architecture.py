@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from retreg_server.registration.registry import MODELS
+
 ROOT = Path(__file__).parents[1]
 SOURCE_FOLDERS = ("SlicerRetReg", "server")
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
@@ -227,33 +229,23 @@ def test_no_text_names_a_place_on_the_disk_of_one_machine() -> None:
 
 
 def test_a_model_is_one_file_and_one_line_of_the_registry() -> None:
-    registry = ROOT / REGISTRATION / "registry.py"
-    lines = registry.read_text("utf-8").splitlines()
-    for name, (module, factory) in factories().items():
-        assert f'    "{name}": "{module}:{factory}",' in lines
-        path = ROOT / REGISTRATION / f"{module}.py"
+    lines = (ROOT / REGISTRATION / "registry.py").read_text("utf-8").splitlines()
+    assert len(MODELS) >= 8
+    for name, entry in MODELS.items():
+        assert sum(f'    "{name}": Entry("{entry.factory}"' in line for line in lines) == 1
+        module, factory = entry.factory.split(":")
+        path = ROOT / REGISTRATION / (module.replace(".", "/") + ".py")
         assert path in sources()
-        classes = {node.name for node in tree(path).body if isinstance(node, ast.ClassDef)}
-        assert factory in classes
+        made = (ast.ClassDef, ast.FunctionDef)
+        assert factory in {node.name for node in tree(path).body if isinstance(node, made)}
 
 
 def test_clients_and_server_name_no_model() -> None:
-    names = set(factories())
     strays = {
         f"{place(path)}:{node.lineno} {node.value}"
         for path in sources()
         if place(path).startswith(("SlicerRetReg/", SERVING))
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Constant) and node.value in names
+        if isinstance(node, ast.Constant) and node.value in MODELS
     }
     assert not strays
-
-
-def factories() -> dict[str, tuple[str, str]]:
-    """Name → (module, class), read from the source, so that no model is imported."""
-    for node in tree(ROOT / REGISTRATION / "registry.py").body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "FACTORIES":
-            assert node.value is not None
-            entries = ast.literal_eval(node.value)
-            return {name: tuple(entry.split(":")) for name, entry in entries.items()}
-    raise AssertionError("registry.py does not define FACTORIES")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retreg.cli import main
-from retreg_server.registration.weights import load_keypoint_net
+from retreg_server.registration.networks.weights import load_keypoint_net
 from retreg_server.training import keymorph_brain, keymorph_fundus
 from retreg_server.training.correspondence import (
     Anatomy,

@@ -16,7 +16,7 @@ from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.registration import engine
-from retreg_server.registration.registry import FACTORIES, get_model
+from retreg_server.registration.registry import get_model, offered_models
 
 # Errors in voxels of the fixed image. Two exposures of one picture differ by their noise, and a
 # flipped picture is the same one, but resized from the other end.
@@ -30,7 +30,7 @@ COARSE = {"keymorph-fundus": 4.0}
 A_ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 
 
-@pytest.fixture(params=list(FACTORIES))
+@pytest.fixture(params=offered_models())
 def model(request) -> str:
     return request.param
 

@@ -17,11 +17,16 @@ from retreg.transforms import Chain, DisplacementField
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine
-from retreg_server.registration.registry import FACTORIES
-from retreg_server.registration.weights import FOLDER, TENSORS, load_field_net, load_metadata
+from retreg_server.registration.networks.weights import (
+    FOLDER,
+    TENSORS,
+    load_field_net,
+    load_metadata,
+)
+from retreg_server.registration.registry import offered_models
 
 NAMES = ("smoothproper-fundus", "smoothproper-brain", "voxelmorph-brain")
-SHIPPED = [name for name in NAMES if name in FACTORIES]
+SHIPPED = [name for name in NAMES if name in offered_models()]
 
 
 @pytest.fixture(params=SHIPPED)

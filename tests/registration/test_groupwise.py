@@ -20,12 +20,12 @@ from retreg.transforms import Affine
 from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.groupwise import mean_image, mean_shape, register_group
-from retreg_server.registration.keymorph import FAMILIES, WEIGHTINGS, KeyMorph
-from retreg_server.registration.keypoint_detection import Detection
-from retreg_server.registration.keypoint_inputs import head_cube
-from retreg_server.registration.keypoint_looks import Look
-from retreg_server.registration.keypoint_matching import mutual_information
-from retreg_server.registration.spaces import canonical
+from retreg_server.registration.keymorph.detection import Detection
+from retreg_server.registration.keymorph.detectors import Look
+from retreg_server.registration.keymorph.inputs import head_cube
+from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
+from retreg_server.registration.keymorph.view_matching import mutual_information
+from retreg_server.registration.numerics.spaces import canonical
 
 INFO = ModelInfo(
     "keymorph-brain", "Stand-in", ("volume",), FAMILIES,

@@ -15,7 +15,7 @@ from retreg.errors import RegistrationError
 from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.device_worker import DeviceWorker
 
 KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom")

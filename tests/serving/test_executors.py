@@ -12,12 +12,12 @@ from retreg import wire
 from retreg.errors import Cancelled, FileError
 from retreg.messages import RegistrationRequest
 from retreg_server.phantoms.fundus import make_fundus_pair
-from retreg_server.registration.base import Model, silent
-from retreg_server.registration.keymorph import keymorph_brain, keymorph_fundus
-from retreg_server.registration.keypoint_detection import CHUNK
-from retreg_server.registration.nets.keypoint_net import KeypointNet
-from retreg_server.registration.registry import LEARNED, get_model
-from retreg_server.registration.weights import is_shipped
+from retreg_server.registration.keymorph.detection import CHUNK
+from retreg_server.registration.keymorph.model import keymorph_brain, keymorph_fundus
+from retreg_server.registration.model import Model, silent
+from retreg_server.registration.networks.keypoint_net import KeypointNet
+from retreg_server.registration.networks.weights import is_shipped
+from retreg_server.registration.registry import MODELS, get_model
 from retreg_server.serving.child import NICENESS
 from retreg_server.serving.device_worker import LocalEngine
 from retreg_server.serving.executors import LocalExecutor, Task
@@ -88,7 +88,7 @@ def test_a_worker_is_warm_when_each_network_has_made_a_pass(monkeypatch):
     assert {dimensions for dimensions, _ in passes} == {4, 5}  # both networks
     assert (5, CHUNK) in passes  # as many views at a time as in a registration
     assert not failures
-    assert set(filter(is_shipped, LEARNED)) <= {model.name for model in models}
+    assert set(filter(is_shipped, MODELS)) <= {model.name for model in models}
 
 
 def test_weights_that_cannot_be_used_take_their_model_away_at_the_start(monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from retreg import wire
 from retreg.errors import RegistrationError
-from retreg_server.registration.base import silent
+from retreg_server.registration.model import silent
 from retreg_server.serving.children import ChildDied, ChildFailed
 from retreg_server.serving.executors import Task
 from retreg_server.serving.parcels import ImageParcel

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import Architecture
+from retreg_server.registration.networks.keypoint_net import Architecture
 from retreg_server.training import keymorph_brain
 from retreg_server.training.brain_contrast import painted
 from retreg_server.training.brain_samples import VOXELS, brain_sample

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
-from retreg_server.registration.weights import load_keypoint_net
+from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
+from retreg_server.registration.networks.weights import load_keypoint_net
 from retreg_server.training.checkpoints import save_weights
 from retreg_server.training.export import Bundle, export_bundle
 

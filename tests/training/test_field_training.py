@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from retreg_server.registration.nets.field_net import FieldArchitecture
-from retreg_server.registration.nets.fields import identity_grid, resized, warped
-from retreg_server.registration.weights import load_field_net
+from retreg_server.registration.networks.field_net import FieldArchitecture
+from retreg_server.registration.networks.weights import load_field_net
+from retreg_server.registration.numerics.fields import identity_grid, resized, warped
 from retreg_server.training.export import Bundle, export_bundle
 from retreg_server.training.eyes import phantom_retina
 from retreg_server.training.field_losses import (

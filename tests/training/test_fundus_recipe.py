@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import Architecture
+from retreg_server.registration.networks.keypoint_net import Architecture
 from retreg_server.training.eyes import (
     CANVAS,
     Retina,

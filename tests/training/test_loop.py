@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.centre_of_mass import pixel_centres
-from retreg_server.registration.nets.keypoint_net import Architecture
+from retreg_server.registration.networks.centre_of_mass import pixel_centres
+from retreg_server.registration.networks.keypoint_net import Architecture
 from retreg_server.training.checkpoints import load_run, save_run
 from retreg_server.training.loop import Plan, advance, start, train
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from retreg.fitting import fit_tps
-from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
+from retreg_server.registration.networks.centre_of_mass import HeatMapPoints
 from retreg_server.training.alignment import (
     SMOOTHING_RANGE,
     overlap_loss,

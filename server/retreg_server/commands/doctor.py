@@ -93,13 +93,13 @@ def _installed(package: str) -> Finding:
 
 
 def _cpu() -> str:
-    from retreg_server.registration.devices import thread_count
+    from retreg_server.registration.networks.devices import thread_count
 
     return f"{os.cpu_count()} cores, {thread_count()} threads used by torch"
 
 
 def _cuda() -> str:
-    from retreg_server.registration.devices import cuda_devices
+    from retreg_server.registration.networks.devices import cuda_devices
 
     return "; ".join(cuda_devices()) or "none; the CPU is used"
 
@@ -113,7 +113,7 @@ def _free_memory() -> str:
 
 
 def _models() -> Iterator[Finding]:
-    from retreg_server.serving.catalogue import load_catalogue
+    from retreg_server.registration.available_models import load_catalogue
 
     catalogue = load_catalogue()
     for model in catalogue.models:

@@ -117,7 +117,7 @@ def _run_keypoints(args: argparse.Namespace) -> int:
 
     from retreg_server.evaluation.keypoint_report import write_keypoint_report
     from retreg_server.evaluation.keypoints import keypoint_numbers
-    from retreg_server.registration.keymorph import KeyMorph
+    from retreg_server.registration.keymorph.model import KeyMorph
     from retreg_server.registration.registry import get_model
 
     for name in args.model or ("keymorph-brain", "keymorph-fundus"):

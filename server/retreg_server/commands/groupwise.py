@@ -14,7 +14,7 @@ from retreg.messages import RegistrationResult, Scalar
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 if TYPE_CHECKING:
-    from retreg_server.registration.keymorph import KeyMorph
+    from retreg_server.registration.keymorph.model import KeyMorph
 
 HELP = "register many images to their mean and write the mean, all transforms and their quality"
 FAMILIES = ("affine", "rigid", "similarity", "tps")
@@ -99,7 +99,7 @@ def folder_names(paths: list[Path]) -> list[str]:
 
 
 def _model(name: str | None, first: Image) -> KeyMorph:
-    from retreg_server.registration.keymorph import KeyMorph
+    from retreg_server.registration.keymorph.model import KeyMorph
     from retreg_server.registration.registry import get_model
 
     chosen = name or ("keymorph-fundus" if first.is_picture else "keymorph-brain")

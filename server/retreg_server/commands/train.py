@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     Interrupt and termination signals end the training with a checkpoint.
     """
-    from retreg_server.registration.devices import chosen_device
+    from retreg_server.registration.networks.devices import chosen_device
     from retreg_server.training.export import export_bundle
     from retreg_server.training.loop import Plan, train
 

@@ -16,12 +16,12 @@ import numpy as np
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.transforms import Chain, DisplacementField
-from retreg_server.registration.auto_fundus import DIAMETER, AutoFundus
-from retreg_server.registration.base import Stopwatch
-from retreg_server.registration.fundus_pictures import Picture, retina_picture
+from retreg_server.registration.fundus.auto import DIAMETER, AutoFundus
+from retreg_server.registration.fundus.tracking import warped
+from retreg_server.registration.fundus.vessel_pyramid import Level
+from retreg_server.registration.model import Stopwatch
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.parametric_refinement import Level
-from retreg_server.registration.vessel_tracking import warped
+from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
 
 BACKGROUND = 0.03  # of the field of view
 CONTRAST = 6.0  # deviations from black to white

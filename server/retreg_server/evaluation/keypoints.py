@@ -28,11 +28,11 @@ from retreg_server.evaluation.cases import Case, Pair, random_for
 from retreg_server.evaluation.known_truth import axis_rotation, turned_picture, turned_volume
 from retreg_server.evaluation.metrics import reference_pixel
 from retreg_server.evaluation.retina import retina_cases
-from retreg_server.registration.base import Stopwatch
-from retreg_server.registration.keymorph import KeyMorph, size_mm, trusted_weights
-from retreg_server.registration.keypoint_matching import Match
+from retreg_server.registration.keymorph.model import KeyMorph, size_mm, trusted_weights
+from retreg_server.registration.keymorph.view_matching import Match
+from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.numerics.robust_weights import Linear
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.robust_fit import Linear
 from retreg_server.training.correspondence import farthest_points
 
 ANGLES = (0.0, 45.0, 90.0, 135.0, 180.0)

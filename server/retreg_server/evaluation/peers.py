@@ -29,7 +29,7 @@ from retreg_server.evaluation.peer_worker import PeerWorker, Register
 from retreg_server.evaluation.sift import sift_homography
 from retreg_server.registration.engine import register as run_engine
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.registry import FACTORIES, get_model
+from retreg_server.registration.registry import get_model, offered_models
 
 INSTALLED = {
     "elastix-affine": ("itk-elastix", elastix_is_installed),
@@ -75,8 +75,8 @@ def method_by_name(name: str, family: str | None = None) -> Method:
     }
     if base in baselines and not own_family:
         return baselines[base]()
-    if base not in FACTORIES:
-        known = ", ".join([*FACTORIES, *baselines])
+    if base not in offered_models():
+        known = ", ".join([*offered_models(), *baselines])
         raise OptionError(f"The model {name!r} is not known; use one of {known}.")
     return _model(base, own_family or family)
 

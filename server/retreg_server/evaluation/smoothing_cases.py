@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.nets.cost_volume import correlations, displacement_bases
-from retreg_server.registration.nets.smooth_proper import SmoothProper, certainty, expected
+from retreg_server.registration.networks.cost_volume import correlations, displacement_bases
+from retreg_server.registration.networks.smooth_proper import SmoothProper, certainty, expected
 
 SIDE = 64  # pixels of the images
 PATCH = 5  # pixels that a pixel sees of its surroundings

@@ -1,3 +1,4 @@
-"""The engine room: models, networks and everything that uses torch or OpenCV."""
+"""The engine room: what registers two images, and how the result is judged.
 
-from __future__ import annotations
+Read model.py first, then fundus/auto.py or brain/auto.py.
+"""

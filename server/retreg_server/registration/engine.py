@@ -9,16 +9,9 @@ from importlib.metadata import version
 from retreg.errors import InputError, OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
-from retreg_server.registration.base import (
-    Estimate,
-    Model,
-    Report,
-    Stopwatch,
-    SweepModel,
-    silent,
-)
+from retreg_server.registration.model import Estimate, Model, Report, Stopwatch, SweepModel, silent
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.quality import assess
+from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
 
 

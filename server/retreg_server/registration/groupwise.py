@@ -21,14 +21,14 @@ from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
 from retreg.resample import resample
 from retreg.transforms import Transform
-from retreg_server.registration.base import Estimate, Report, Stopwatch, silent
 from retreg_server.registration.engine import judged
-from retreg_server.registration.keymorph import KeyMorph, inliers_of, trusted_weights
-from retreg_server.registration.keypoint_looks import Look
-from retreg_server.registration.keypoint_matching import Match, matches
-from retreg_server.registration.nets.centre_of_mass import Weighting
+from retreg_server.registration.keymorph.detectors import Look
+from retreg_server.registration.keymorph.model import KeyMorph, inliers_of, trusted_weights
+from retreg_server.registration.keymorph.view_matching import Match, matches
+from retreg_server.registration.model import Estimate, Report, Stopwatch, silent
+from retreg_server.registration.networks.centre_of_mass import Weighting
+from retreg_server.registration.numerics.robust_weights import median_trust
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.robust_fit import median_trust
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further

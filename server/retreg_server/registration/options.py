@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retreg.errors import OptionError
-from retreg.messages import ModelInfo, Scalar
+from retreg.messages import ModelInfo, Option, Scalar
+from retreg_server.registration.networks.devices import DEVICES
+
+STARTS = ("auto", "keymorph", "identity")  # of the models with a network for fields
 
 
 def complete_options(info: ModelInfo, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -39,3 +42,14 @@ def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:
         return type(default)(text)
     except ValueError:
         raise OptionError(f"{name} = {text!r} was given; a number was expected.") from None
+
+
+
+def field_options(families: tuple[str, ...]) -> tuple[Option, ...]:
+    """The options of a model that offers these transform families, the first by default."""
+    return (
+        Option("transform", "Transform", families[0], families),
+        Option("start", "Global alignment before it", STARTS[0], STARTS),
+        Option("refine", "Refine the field on these images", True),
+        Option("device", "Device", DEVICES[0], DEVICES),
+    )

@@ -1,4 +1,4 @@
-"""The models by name. A new model is one file beside this one and one line here."""
+"""The models by name. A new model is one file and one line here, and weights if it learns."""
 
 from __future__ import annotations
 
@@ -6,38 +6,51 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
-from retreg_server.registration.base import Model
+from retreg_server.registration.model import Model
 
-FACTORIES: dict[str, str] = {
-    "auto-fundus": "auto_fundus:AutoFundus",
-    "auto-brain": "auto_brain:AutoBrain",
-    "fundus-sift": "fundus_sift:FundusSift",
-}
-LEARNED: dict[str, str] = {
-    "keymorph-fundus": "keymorph:keymorph_fundus",
-    "keymorph-brain": "keymorph:keymorph_brain",
-    "smoothproper-fundus": "smoothproper:smoothproper_fundus",
-    "smoothproper-brain": "smoothproper:smoothproper_brain",
-    "voxelmorph-brain": "voxelmorph:voxelmorph_brain",
-}
 WEIGHTS = Path(__file__).with_name("weights")
-FACTORIES |= {  # without its weights a model is not offered
-    name: factory
-    for name, factory in LEARNED.items()
-    if (WEIGHTS / name / "configs" / "metadata.json").is_file()
+
+
+class Entry(NamedTuple):
+    """Where a model is made ("module:callable", below this folder), and whether it learns."""
+
+    factory: str
+    needs_weights: bool = False
+
+
+MODELS: dict[str, Entry] = {
+    "auto-fundus": Entry("fundus.auto:AutoFundus"),
+    "auto-brain": Entry("brain.auto:AutoBrain"),
+    "fundus-sift": Entry("fundus.sift:FundusSift"),
+    "keymorph-fundus": Entry("keymorph.model:keymorph_fundus", needs_weights=True),
+    "keymorph-brain": Entry("keymorph.model:keymorph_brain", needs_weights=True),
+    "smoothproper-fundus": Entry("fundus.smoothproper:smoothproper_fundus", needs_weights=True),
+    "smoothproper-brain": Entry("brain.learned:smoothproper_brain", needs_weights=True),
+    "voxelmorph-brain": Entry("brain.learned:voxelmorph_brain", needs_weights=True),
 }
+
+
+def offered_models() -> tuple[str, ...]:
+    """The names of the models that can be used here: what learns needs its weights."""
+    return tuple(name for name, entry in MODELS.items() if not entry.needs_weights or _has(name))
+
+
+def _has(name: str) -> bool:
+    return (WEIGHTS / name / "configs" / "metadata.json").is_file()
 
 
 @cache
 def get_model(name: str) -> Model:
     """The model of that name, loaded on first use. Raises OptionError for an unknown name."""
-    if name not in FACTORIES:
-        raise OptionError(f"The model {name!r} is not known; use one of {', '.join(FACTORIES)}.")
-    module, factory = FACTORIES[name].split(":")
+    offered = offered_models()
+    if name not in offered:
+        raise OptionError(f"The model {name!r} is not known; use one of {', '.join(offered)}.")
+    module, factory = MODELS[name].factory.split(":")
     make: Callable[[], Model] = getattr(
         import_module(f"retreg_server.registration.{module}"), factory
     )
@@ -46,7 +59,7 @@ def get_model(name: str) -> Model:
 
 def all_infos() -> tuple[ModelInfo, ...]:
     """The descriptions of all models, in the order of the registry."""
-    return tuple(get_model(name).info for name in FACTORIES)
+    return tuple(get_model(name).info for name in offered_models())
 
 
 def default_model(fixed: Image) -> str:

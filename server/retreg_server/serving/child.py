@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving import parcels
 from retreg_server.serving.errors import describe
 from retreg_server.serving.parcels import Head, Message

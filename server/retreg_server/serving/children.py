@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from retreg import wire
-from retreg_server.registration.base import Report, silent
+from retreg_server.registration.model import Report, silent
 from retreg_server.serving import child, parcels
 from retreg_server.serving.parcels import Head, Message, Parcel
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from retreg_server.registration.base import Report, silent
+from retreg_server.registration.model import Report, silent
 from retreg_server.serving.children import Child, ChildDied, ChildNeverHeard, Role
 from retreg_server.serving.parcels import Head, Message, Parcel
 

@@ -15,7 +15,7 @@ from retreg import wire
 from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
 
 TRANSFORM_SUFFIXES = ("h5", "tfm", "nii.gz")

@@ -18,7 +18,7 @@ from retreg.errors import RegistrationError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -53,7 +53,7 @@ class LocalEngine:
 
     def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
         """Load every model and let its network make a first pass."""
-        from retreg_server.serving.catalogue import load_catalogue
+        from retreg_server.registration.available_models import load_catalogue
 
         catalogue = load_catalogue(is_warm=True)
         self.free()
@@ -62,7 +62,7 @@ class LocalEngine:
     def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
         """Run the model; a cancellation is noticed before each layer of a network, too."""
         from retreg_server.registration import engine
-        from retreg_server.registration.interruption import interruptible
+        from retreg_server.registration.networks.devices import interruptible
 
         last = ("starting", 0.0)
 
@@ -76,19 +76,19 @@ class LocalEngine:
 
     def free(self) -> None:
         """Empty the caches of the device and the heap."""
-        from retreg_server.registration.device_memory import free_memory
+        from retreg_server.registration.networks.devices import free_memory
 
         free_memory()
 
     def device_memory(self) -> int:
         """Bytes in use on the CUDA device."""
-        from retreg_server.registration.device_memory import memory_in_use
+        from retreg_server.registration.networks.devices import memory_in_use
 
         return memory_in_use()
 
     def device_count(self) -> int:
         """As torch counts them, which respects CUDA_VISIBLE_DEVICES."""
-        from retreg_server.registration.devices import cuda_devices
+        from retreg_server.registration.networks.devices import cuda_devices
 
         return len(cuda_devices())
 

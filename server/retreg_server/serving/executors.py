@@ -10,7 +10,7 @@ from typing import Protocol
 
 from retreg import wire
 from retreg.messages import ModelInfo, Scalar
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.children import Role
 from retreg_server.serving.crew import Crew
 from retreg_server.serving.parcels import Head, ImageParcel

@@ -29,7 +29,7 @@ from ray.serve.exceptions import RayServeException
 from retreg import wire
 from retreg.errors import RegistrationError
 from retreg.messages import ModelInfo
-from retreg_server.registration.base import Report
+from retreg_server.registration.model import Report
 from retreg_server.serving.children import CANCEL_GRACE_S, ChildDied, ChildFailed
 from retreg_server.serving.executors import DEVICE_WORKER, Outcome, Task
 from retreg_server.serving.parcels import Head, ImageParcel

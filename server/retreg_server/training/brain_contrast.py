@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from retreg_server.registration.keypoint_inputs import normalised
+from retreg_server.registration.networks.input_range import normalised
 from retreg_server.training.intensities import (
     between,
     biased,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from retreg_server.registration.nets.keypoint_net import KeypointNet
+from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.training.alignment import (
     overlap_loss,
     random_smoothing,

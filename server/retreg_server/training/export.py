@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.field_net import FieldArchitecture
-from retreg_server.registration.nets.keypoint_net import Architecture
-from retreg_server.registration.weights import METADATA, TENSORS
+from retreg_server.registration.networks.field_net import FieldArchitecture
+from retreg_server.registration.networks.keypoint_net import Architecture
+from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
 
 

@@ -24,8 +24,8 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.phantoms.cameras import Modality, View, photograph
 from retreg_server.phantoms.eye import make_eye
-from retreg_server.registration.fundus_pictures import retina_picture
-from retreg_server.registration.vesselness import vessel_maps
+from retreg_server.registration.preprocessing.retina_picture import retina_picture
+from retreg_server.registration.preprocessing.vesselness import vessel_maps
 from retreg_server.training.correspondence import farthest_points
 
 CANVAS = 512

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.mind import mind_ssc
-from retreg_server.registration.nets.fields import resized, warped
+from retreg_server.registration.numerics.fields import resized, warped
+from retreg_server.registration.numerics.volume_features import mind_ssc
 from retreg_server.training.known_pairs import KnownPairs, partners
 
 NEAR = 0.1  # pixels below which the endpoint error counts squared

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from retreg_server.registration.nets.field_net import FieldArchitecture
+from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.training.export import Bundle
 from retreg_server.training.eyes import (
     Retina,
@@ -113,7 +113,7 @@ def _fundus_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
         architecture=ARCHITECTURES[name],
         pixels=FUNDUS_SQUARE,
         spacing_mm=None,
-        input_rule="vessel strength (registration/vesselness.py) of the field of view at 768 "
+        input_rule="vessel strength (preprocessing/vesselness.py) of the field of view at 768 "
         "pixels, halved; the 1st to 99.5th percentile of every fifth pixel becomes 0 to 1, cut "
         "off there; the moving picture in the frame of the fixed one",
         error_unit="pixels, 384 of which are the field of view",

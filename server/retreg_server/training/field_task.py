@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from retreg_server.registration.nets.field_net import FieldArchitecture, FieldNet
-from retreg_server.registration.nets.fields import jacobian_determinants
+from retreg_server.registration.networks.field_net import FieldArchitecture, FieldNet
+from retreg_server.registration.numerics.fields import jacobian_determinants
 from retreg_server.training.field_losses import endpoint_error, field_loss, misfit
 from retreg_server.training.known_pairs import KnownPairs, joined, partners
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.keypoint_inputs import normalised
+from retreg_server.registration.networks.input_range import normalised
 from retreg_server.training.eyes import Retina
 from retreg_server.training.intensities import between, blurred, chance
 from retreg_server.training.warps import (

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
 from retreg_server.training.brain_objectives import supervised_loss, unsupervised_loss
 from retreg_server.training.brain_samples import (
     HALF_CUBE_MM,

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
-from retreg_server.registration.nets.keypoint_net import Architecture, KeypointNet
+from retreg_server.registration.networks.centre_of_mass import HeatMapPoints
+from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
 from retreg_server.training.export import Bundle
 from retreg_server.training.eyes import (
     Retina,
@@ -179,7 +179,7 @@ def fundus_bundle(keypoints: int, recipe: dict[str, Any], hardware: str) -> Bund
         pixels=PIXELS,
         spacing_mm=None,
         template=lattice(keypoints),
-        input_rule="vessel strength (registration/vesselness.py) of the field of view at 768 "
+        input_rule="vessel strength (preprocessing/vesselness.py) of the field of view at 768 "
         "pixels, in the middle of a square of 192 pixels; the 1st to 99.5th percentile of every "
         "fifth pixel becomes 0 to 1, cut off there",
         error_unit="per cent of the side of the picture",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from retreg_server.registration.nets.fields import half_sizes, identity_grid
+from retreg_server.registration.numerics.fields import half_sizes, identity_grid
 from retreg_server.training.warps import Warp, sample_points
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from retreg.errors import FileError
 from retreg.files import read_image
 from retreg.geometry import apply_matrix
-from retreg_server.registration.spaces import NetInput, canonical
+from retreg_server.registration.numerics.spaces import NetInput, canonical
 
 HALF_SIDE_MM = 128.0
 VOXELS = 128

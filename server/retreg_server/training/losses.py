@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.nets.centre_of_mass import HeatMapPoints
+from retreg_server.registration.networks.centre_of_mass import HeatMapPoints
 
 NEAR = 0.03  # normalised units below which the distance counts squared
 LEAST_VARIANCE = 1e-5

@@ -11,10 +11,10 @@ import torch
 
 from retreg.errors import FileError
 from retreg.files import read_image
-from retreg_server.registration.fundus_pictures import retina_picture
-from retreg_server.registration.keypoint_detection import detect, robust_affine
-from retreg_server.registration.keypoint_inputs import vessel_square
-from retreg_server.registration.nets.keypoint_net import KeypointNet
+from retreg_server.registration.keymorph.detection import detect, robust_affine
+from retreg_server.registration.keymorph.inputs import vessel_square
+from retreg_server.registration.networks.keypoint_net import KeypointNet
+from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 DIAMETER = 768
 OVERSAMPLING = 2

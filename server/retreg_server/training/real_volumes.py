@@ -11,10 +11,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from retreg.files import read_image
-from retreg_server.registration.foreground import find_foreground
-from retreg_server.registration.keypoint_inputs import normalised
-from retreg_server.registration.nets.keypoint_net import KeypointNet
-from retreg_server.registration.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.networks.input_range import normalised
+from retreg_server.registration.networks.keypoint_net import KeypointNet
+from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.preprocessing.head_mask import find_foreground
 from retreg_server.training.losses import weighted_affine
 
 VIEWS = ((0.0, 0.0, 0.0), (25.0, 0.0, 0.0), (0.0, 40.0, 0.0), (20.0, -20.0, 50.0))

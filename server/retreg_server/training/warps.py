@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.nets.centre_of_mass import pixel_centres
+from retreg_server.registration.networks.centre_of_mass import pixel_centres
 
 LATTICE = 16  # points along each axis on which displacements are stored
 SQUARINGS = 5

@@ -1,0 +1,1 @@
+"""Registration of heads: rotation search, Gauss-Newton on local descriptors, deformation."""

@@ -1,0 +1,178 @@
+"""Exhaustive search over all rotations by normalised mutual information on small volumes.
+
+No start is needed and no rotation is out of reach. Candidates are matrices (n, 4, 4) from the
+domain's world to the target's world in mm. NMI: Studholme et al., Pattern Recognition 1999.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch.nn import functional
+
+from retreg_server.registration.numerics.spaces import NetInput
+
+BINS = 16
+CHUNK = 2_000_000  # samples taken at a time, to bound the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a candidate is scored on.
+
+    points: (n, 3) LPS mm in the domain. bins: (n,) their grey level there, 0 to BINS - 1.
+    target: levels of the target as a tensor of one channel with values 0 to 1.
+    """
+
+    points: np.ndarray
+    bins: torch.Tensor
+    target: NetInput
+
+    def scores(self, candidates: np.ndarray) -> np.ndarray:
+        """NMI - 1 of every candidate (n, 4, 4); higher is better, 0 is independence.
+
+        Points that fall outside the target see its empty surroundings, level 0.
+        """
+        per_chunk = max(1, CHUNK // len(self.points))
+        parts = [
+            self._scores(candidates[start : start + per_chunk])
+            for start in range(0, len(candidates), per_chunk)
+        ]
+        return np.concatenate(parts)
+
+    def thinned(self, step: int) -> Probe:
+        """The same with every step-th point only: cheaper, but noisier."""
+        return Probe(self.points[::step], self.bins[::step], self.target)
+
+    def _scores(self, candidates: np.ndarray) -> np.ndarray:
+        norm_from_domain = np.linalg.inv(self.target.world_from_norm) @ candidates
+        points = torch.from_numpy(self.points.astype(np.float32))
+        matrices = torch.from_numpy(norm_from_domain[:, :3].astype(np.float32))
+        grid = points @ matrices[:, :, :3].mT + matrices[:, None, :, 3]
+        values = functional.grid_sample(
+            self.target.tensor, grid[None, :, :, None], align_corners=False
+        )[0, 0, :, :, 0]
+        levels = (values * (BINS - 1) + 0.5).long().clamp_(0, BINS - 1)
+        number = torch.arange(len(candidates))[:, None]
+        index = (number * BINS + self.bins[None]) * BINS + levels
+        joint = torch.bincount(index.ravel(), minlength=len(candidates) * BINS**2)
+        return _nmi(joint.reshape(-1, BINS, BINS)).numpy()
+
+
+def _nmi(joint: torch.Tensor) -> torch.Tensor:
+    """(H(a) + H(b)) / H(a, b) - 1 of joint histograms (n, bins, bins)."""
+    joint = joint.double() / joint.sum(dim=(1, 2), keepdim=True).clamp_min(1)
+    marginals = _entropy(joint.sum(dim=1)) + _entropy(joint.sum(dim=2))
+    return marginals / _entropy(joint.flatten(1)).clamp_min(1e-9) - 1
+
+
+def _entropy(p: torch.Tensor) -> torch.Tensor:
+    return -torch.xlogy(p, p).sum(dim=1)
+
+
+def uniform_rotations(count: int) -> np.ndarray:
+    """(count, 3, 3) rotations spread evenly over SO(3) by super-Fibonacci spirals.
+
+    Source: Alexa, CVPR 2022, algorithm 1.
+    """
+    s = np.arange(count) + 0.5
+    alpha = 2 * np.pi * s / np.sqrt(2)
+    beta = 2 * np.pi * s / 1.533751168755204288118041
+    r, big_r = np.sqrt(s / count), np.sqrt(1 - s / count)
+    quaternions = np.stack(
+        [r * np.sin(alpha), r * np.cos(alpha), big_r * np.sin(beta), big_r * np.cos(beta)], axis=1
+    )
+    matrices: np.ndarray = Rotation.from_quat(quaternions).as_matrix()
+    return matrices
+
+
+def similarities(
+    linear: np.ndarray, domain_centre: np.ndarray, target_centre: np.ndarray
+) -> np.ndarray:
+    """(n, 4, 4) that turn and scale by linear (n, 3, 3) and take one centre to the other."""
+    matrices = np.tile(np.eye(4), (len(linear), 1, 1))
+    matrices[:, :3, :3] = linear
+    matrices[:, :3, 3] = target_centre - linear @ domain_centre
+    return matrices
+
+
+def shifted(candidates: np.ndarray, distance_mm: float) -> np.ndarray:
+    """(13 n, 4, 4): the candidates, and each moved by distance_mm to twelve sides of the target."""
+    golden = (1 + np.sqrt(5)) / 2
+    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]  # a third of an icosahedron
+    sides = np.concatenate([np.roll(corners, turn, axis=1) for turn in range(3)])
+    moves = np.tile(np.eye(4), (13, 1, 1))
+    moves[1:, :3, 3] = distance_mm * sides / np.linalg.norm(sides, axis=1, keepdims=True)
+    moved: np.ndarray = moves[:, None] @ candidates
+    return moved.reshape(-1, 4, 4)
+
+
+def angles_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Angle in degrees of the turn between rotations (..., 3, 3) that may carry a scale."""
+    trace = np.einsum("...ij,...ij->...", first, second)
+    scale = np.cbrt(np.linalg.det(first) * np.linalg.det(second))
+    degrees: np.ndarray = np.degrees(np.arccos(np.clip((trace / scale - 1) / 2, -1, 1)))
+    return degrees
+
+
+def well_separated(
+    candidates: np.ndarray, scores: np.ndarray, count: int, least_deg: float
+) -> np.ndarray:
+    """Indices of the best candidates, best first, no two within least_deg of each other."""
+    kept: list[int] = []
+    left = scores.copy()
+    while len(kept) < count and np.isfinite(left.max()):
+        kept.append(int(left.argmax()))
+        near = angles_deg(candidates[:, :3, :3], candidates[kept[-1], :3, :3]) < least_deg
+        left[near] = -np.inf
+        left[kept[-1]] = -np.inf
+    return np.array(kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Jitter:
+    """Sizes of the first round of random perturbations, in rad, relative and mm."""
+
+    turn: float
+    scale: float
+    shift_mm: float
+    centre: np.ndarray
+
+
+def perturbed(
+    candidates: np.ndarray, jitter: Jitter, shrink: float, copies: int, seed: int
+) -> np.ndarray:
+    """(n, copies, 4, 4): every candidate itself, then random neighbours about jitter.centre."""
+    random = np.random.default_rng(seed)
+    shape = (len(candidates), copies)
+    turns = random.normal(size=(*shape, 3)) * jitter.turn * shrink
+    scales = np.exp(random.normal(size=shape) * jitter.scale * shrink)
+    shifts = random.normal(size=(*shape, 3)) * jitter.shift_mm * shrink
+    turns[:, 0], scales[:, 0], shifts[:, 0] = 0, 1, 0
+    local = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(*shape, 3, 3)
+    linear = local * scales[..., None, None]
+    steps = np.tile(np.eye(4), (*shape, 1, 1))
+    steps[..., :3, :3] = linear
+    steps[..., :3, 3] = jitter.centre - linear @ jitter.centre + shifts
+    result: np.ndarray = candidates[:, None] @ steps
+    return result
+
+
+def climb(
+    probe: Probe, candidates: np.ndarray, jitter: Jitter, rounds: range, copies: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Improve every candidate by random steps that shrink from round to round.
+
+    Returns the candidates (n, 4, 4) and their scores (n,).
+    """
+    scores = np.zeros(len(candidates))
+    for number in rounds:
+        tries = perturbed(candidates, jitter, 0.62**number, copies, seed=number)
+        values = probe.scores(tries.reshape(-1, 4, 4)).reshape(len(candidates), copies)
+        best = values.argmax(axis=1)
+        candidates = tries[np.arange(len(candidates)), best]
+        scores = values[np.arange(len(candidates)), best]
+    return candidates, scores

@@ -1,0 +1,142 @@
+"""Two brain or head volumes, prepared for registration at several resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from retreg.image import Image
+from retreg_server.registration.brain.rotation_search import BINS, Probe
+from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
+
+FINE_VOXELS = 88  # along the longest side of the smaller object
+UNEQUAL = 1.35  # volumes further apart than this are a head and a brain, or a part and a whole
+TRIM_MM = 5.0  # how deep below its surface the smaller of two unequal objects is believed
+MARGIN_MM = 8.0  # how far around the object its surroundings are used otherwise
+PROBE_POINTS = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Domain and target volumes at one resolution.
+
+    Channels of both: intensity, and the weight that a voxel may have (0 to 1).
+    """
+
+    domain: NetInput
+    target: NetInput
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One image: its voxels on canonical axes, and the object in it."""
+
+    volume: NetInput
+    foreground: Foreground
+
+    @classmethod
+    def of(cls, image: Image, role: str) -> View:
+        """Raises RegistrationError when the image shows no object."""
+        volume = canonical(image)
+        return cls(volume, find_foreground(volume, role))
+
+    @property
+    def longest_mm(self) -> float:
+        """The longest side of the box around the object."""
+        half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
+        return float((np.ptp(self.foreground.box, axis=0) * half).max())
+
+    def cut(self, spacing_mm: float) -> NetInput:
+        """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
+        half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
+        margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
+        box = self.foreground.box + np.stack([-margin, margin])
+        raw = isotropic(self.volume, spacing_mm, box, 4)
+        depth = sample(self.foreground.depth_mm, raw, np.eye(4))
+        valid = (raw.tensor[:, 1:] > 0.99).float()
+        strength = (raw.tensor[:, :1] - self.foreground.background).abs_().mul_(valid)
+        intensity = strength.div_(self.foreground.bright).clamp_(0, 1.2)
+        return NetInput(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
+
+
+def weighted(cut: NetInput, factor: int, inset_mm: float) -> NetInput:
+    """A cut, pooled by factor, with the channels intensity and weight.
+
+    The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0 near
+    the edge of the image.
+    """
+    pooled = cut.pooled(factor)
+    intensity, depth, valid = (pooled.tensor[:, n : n + 1] for n in range(3))
+    missing = (valid < 0.99).float()
+    for axis in range(3):
+        window = [1, 1, 1]
+        window[axis] = 5
+        missing = functional.max_pool3d(missing, window, 1, [n // 2 for n in window])
+    weight = ((depth - inset_mm) / 4 + 0.5).clamp_(0, 1).mul_(1 - missing)
+    return NetInput(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Domain and target: points of the domain are looked up in the target.
+
+    levels: pairs by coarseness, 1 has the finest voxels; 2 and 4 have pooled ones.
+    """
+
+    domain: Foreground
+    target: Foreground
+    levels: Mapping[int, Pair]
+
+    @classmethod
+    def of(cls, domain: View, target: View) -> Scene:
+        """Cut both volumes to the same voxel size, with weights that suit the pair."""
+        spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
+        ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
+        cuts = domain.cut(spacing), target.cut(spacing)
+        levels = {}
+        for factor, margin in ((1, 0.0), (2, MARGIN_MM), (4, MARGIN_MM)):
+            insets = (
+                TRIM_MM if ratio > UNEQUAL else -margin,
+                TRIM_MM if 1 / ratio > UNEQUAL else -margin,
+            )
+            levels[factor] = Pair(
+                weighted(cuts[0], factor, insets[0]), weighted(cuts[1], factor, insets[1])
+            )
+        return cls(domain.foreground, target.foreground, levels)
+
+    @cached_property
+    def swapped(self) -> Scene:
+        """The other direction."""
+        levels = {n: Pair(pair.target, pair.domain) for n, pair in self.levels.items()}
+        return Scene(self.target, self.domain, levels)
+
+    @property
+    def volume_ratio(self) -> float:
+        """Volume of the target's object over that of the domain's."""
+        return self.target.volume_mm3 / self.domain.volume_mm3
+
+    @property
+    def unequal(self) -> bool:
+        """Whether one shows much more than the other, such as a head and a bare brain."""
+        return max(self.volume_ratio, 1 / self.volume_ratio) > UNEQUAL
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Points of the domain with their grey levels, and the target, at the coarsest level."""
+        pair = self.levels[4]
+        index = np.flatnonzero(pair.domain.tensor[0, 1].numpy() > 0.5)
+        if len(index) > PROBE_POINTS:
+            index = np.random.default_rng(0).choice(index, PROBE_POINTS, replace=False)
+        grey = pair.domain.tensor[0, 0].ravel()[torch.from_numpy(index)]
+        bins = (grey * (BINS - 1) + 0.5).long().clamp(0, BINS - 1)
+        return Probe(
+            pair.domain.voxel_centres()[index],
+            bins,
+            NetInput(pair.target.tensor[:, :1], pair.target.world_from_norm),
+        )

@@ -1,0 +1,1 @@
+"""Registration of retinal pictures: features on vessels, search, refinement, deformation."""

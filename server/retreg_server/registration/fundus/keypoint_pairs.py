@@ -1,0 +1,74 @@
+"""Well-spread pairs of points that support a registration, each placed by local tracking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retreg_server.registration.fundus.global_alignment import LinearFit
+from retreg_server.registration.fundus.pixel_maps import QuadraticMap
+from retreg_server.registration.fundus.prepared_picture import Side
+from retreg_server.registration.fundus.tracking import tracked
+from retreg_server.registration.fundus.vessel_pyramid import sampled
+
+CELLS = 16  # cells per side of the picture; each holds one inlier at most
+FEWEST = 48  # below it, points on vessels join the matched features
+MOST_OUTLIERS = 32
+UNTRACKED = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class PixelPairs:
+    """Points (n, 2) in fixed and moving pixels, weights (n,) and inlier states (n,)."""
+
+    fixed: np.ndarray
+    moving: np.ndarray
+    weights: np.ndarray
+    inliers: np.ndarray
+
+
+def keypoint_pairs(fixed: Side, moving: Side, fit: LinearFit, mapped: QuadraticMap) -> PixelPairs:
+    """At most CELLS^2 inliers near mapped, and some of the matches that contradict it.
+
+    Inliers are placed where the vessels around them are found in the moving picture; their weight
+    falls from 1 with the distance between tracking there and back. Those that cannot be tracked
+    follow mapped and weigh little; outliers weigh nothing.
+    """
+    order = np.argsort(-fit.matches.distinctness * fit.inliers)[: int(fit.inliers.sum())]
+    points = fit.matches.fixed[order]
+    if len(points) < FEWEST:
+        points = np.vstack([points, _vessel_points(fixed, moving, mapped)])
+    points = _spread(points, max(fixed.vessels.shape) / CELLS)
+    shift, weights = tracked(points, fixed.levels[-1], moving.levels[-1], mapped)
+    weights = np.maximum(weights, UNTRACKED)
+    outliers = np.flatnonzero(~fit.inliers)[:MOST_OUTLIERS]
+    return PixelPairs(
+        np.vstack([points, fit.matches.fixed[outliers]]),
+        np.vstack([mapped(points + shift), fit.matches.moving[outliers]]),
+        np.concatenate([weights, np.zeros(len(outliers))]),
+        np.arange(len(points) + len(outliers)) < len(points),
+    )
+
+
+def _vessel_points(fixed: Side, moving: Side, mapped: QuadraticMap) -> np.ndarray:
+    """Corners of the vessel tree (n, 2) that both pictures show."""
+    found = cv2.goodFeaturesToTrack(
+        fixed.levels[-1].samples[..., 0].copy(), CELLS**2, 0.02, 12.0,
+        mask=fixed.maps.valid.astype(np.uint8), blockSize=9,
+    )
+    if found is None:
+        return np.zeros((0, 2))
+    points = found.reshape(-1, 2).astype(np.float64)
+    shown: np.ndarray = points[sampled(moving.levels[-1], mapped(points))[1]]
+    return shown
+
+
+def _spread(points: np.ndarray, cell: float) -> np.ndarray:
+    """The first point in each square cell."""
+    if not len(points):
+        return points
+    _, first = np.unique((points // cell).astype(int), axis=0, return_index=True)
+    spread: np.ndarray = points[np.sort(first)]
+    return spread

@@ -1,0 +1,54 @@
+"""A retinal picture with all that registration computes from it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from retreg.errors import RegistrationError
+from retreg_server.registration.fundus.features import Features, sift_features
+from retreg_server.registration.fundus.rotation_scale_search import SmallMap, small_map
+from retreg_server.registration.fundus.vessel_pyramid import Level, pyramid
+from retreg_server.registration.preprocessing.retina_picture import Picture
+from retreg_server.registration.preprocessing.vesselness import VesselMaps, vessel_maps
+
+MOST_FEATURES = 1200
+CONTRAST = 0.02
+FACTORS = (4, 2, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One picture with all that is computed from it once."""
+
+    picture: Picture
+    maps: VesselMaps
+    polarity: int = 0  # 0: the map of the stronger ridges, 1: the other one
+
+    @property
+    def vessels(self) -> np.ndarray:
+        return self.maps.strongest_first[self.polarity]
+
+    @cached_property
+    def features(self) -> Features:
+        return sift_features(self.vessels, self.maps.valid, MOST_FEATURES, CONTRAST)
+
+    @cached_property
+    def levels(self) -> list[Level]:
+        return pyramid(self.vessels, self.maps.valid, FACTORS)
+
+    @cached_property
+    def small(self) -> SmallMap:
+        return small_map(self.vessels, self.maps.valid)
+
+
+def vessel_side(picture: Picture, role: str) -> Side:
+    """A picture with the vessels that it shows. Raises RegistrationError when there are none."""
+    maps = vessel_maps(picture.grey, picture.inside)
+    if not all(vessels.any() for vessels in maps.strongest_first):
+        raise RegistrationError(
+            f"The {role} picture shows no blood vessels; give a picture of the retina."
+        )
+    return Side(picture, maps)

@@ -1,0 +1,139 @@
+"""Vessel maps at several resolutions, and how well two of them agree under a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from retreg_server.registration.fundus.pixel_maps import PixelMap
+
+STRIDE = 5  # full-size pixels between the places that are compared
+CHANCE_TRIALS = 32
+CHANCE_POINTS = 3000
+SEED = 7
+MOST_POINTS = 6000
+STRUCTURED = 60  # percentile of the slopes above which a pixel is used
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One level of a pyramid: map, gradients (h, w, 3) float32, valid (h, w), pixels per pixel."""
+
+    samples: np.ndarray
+    valid: np.ndarray
+    factor: int
+
+    @cached_property
+    def structured_points(self) -> np.ndarray:
+        """At most MOST_POINTS full-size points (n, 2) where the map has an edge or a ridge."""
+        strength = np.abs(self.samples[..., 1]) + np.abs(self.samples[..., 2])
+        strength[~self.valid] = 0
+        positive = strength[:: max(1, 4 // self.factor)].ravel()
+        positive = positive[positive > 0]
+        threshold = np.percentile(positive, STRUCTURED) if positive.size else 0.0
+        chosen = np.flatnonzero(strength.ravel() > threshold)
+        chosen = chosen[:: max(1, len(chosen) // MOST_POINTS)]
+        y, x = np.divmod(chosen, self.valid.shape[1])
+        return (np.column_stack([x, y]) + 0.5) * self.factor - 0.5
+
+
+def pyramid(vessels: np.ndarray, valid: np.ndarray, factors: tuple[int, ...]) -> list[Level]:
+    """The map (h, w) smoothed and shrunk by each factor."""
+    levels = []
+    for factor in factors:
+        size = max(8, vessels.shape[1] // factor), max(8, vessels.shape[0] // factor)
+        small = cv2.resize(vessels, size, interpolation=cv2.INTER_AREA)
+        small = cv2.GaussianBlur(small, (0, 0), 1.2)
+        slope_x = cv2.Sobel(small, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
+        slope_y = cv2.Sobel(small, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
+        shown = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        levels.append(Level(np.dstack([small, slope_x, slope_y]), shown > 0, factor))
+    return levels
+
+
+def sampled(level: Level, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Map and gradients (n, 3) at full-size points (n, 2), and whether each lies in the field."""
+    height, width = level.valid.shape
+    x, y = ((points + 0.5) / level.factor - 0.5).T
+    shown = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    column = np.clip(x, 0, width - 1.001).astype(np.int64)
+    row = np.clip(y, 0, height - 1.001).astype(np.int64)
+    right = np.clip(x - column, 0, 1).astype(np.float32)[:, None]
+    down = np.clip(y - row, 0, 1).astype(np.float32)[:, None]
+    flat = level.samples.reshape(-1, level.samples.shape[2])
+    start = row * width + column
+    upper = flat[start] * (1 - right) + flat[start + 1] * right
+    lower = flat[start + width] * (1 - right) + flat[start + width + 1] * right
+    shown &= level.valid.ravel()[start]
+    return upper * (1 - down) + lower * down, shown
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """correlation over the overlap; its distance from chance in deviations; overlap from 0 to 1."""
+
+    correlation: float
+    deviations: float
+    overlap: float
+
+
+def agreement(fixed: Level, moving: Level, mapped: PixelMap) -> Agreement:
+    """Compare two levels under a map of full-size pixel points (n, 2) to (n, 2).
+
+    Chance is the distribution of the correlation after random further shifts and turns.
+    """
+    points = lattice(fixed, STRIDE)
+    values = sampled(fixed, points)[0][:, 0]
+    targets = mapped(points)
+    correlation, overlap = _correlation(values, moving, targets)
+    keep = slice(None, None, max(1, len(points) // CHANCE_POINTS))
+    trials = [
+        _correlation(values[keep], moving, disturbed)[0] for disturbed in _disturbed(targets[keep])
+    ]
+    deviation = float(np.std(trials)) + 1e-6
+    return Agreement(correlation, (correlation - float(np.mean(trials))) / deviation, overlap)
+
+
+def alikeness(fixed: Level, moving: Level, mapped: PixelMap) -> float:
+    """One number that grows with the correlation and the overlap, to compare two maps."""
+    points = lattice(fixed, STRIDE)
+    values = sampled(fixed, points)[0][:, 0]
+    correlation, overlap = _correlation(values, moving, mapped(points))
+    return correlation * float(np.sqrt(overlap))
+
+
+def lattice(level: Level, stride: float) -> np.ndarray:
+    """Full-size points (n, 2), stride pixels apart, that are valid in the level."""
+    height, width = np.array(level.valid.shape) * level.factor
+    x, y = np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride))
+    points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
+    valid: np.ndarray = points[sampled(level, points)[1]]
+    return valid
+
+
+def _correlation(values: np.ndarray, moving: Level, targets: np.ndarray) -> tuple[float, float]:
+    """Pearson's correlation of values with the moving level at targets, and the share inside."""
+    samples, shown = sampled(moving, targets)
+    if shown.sum() < 50:
+        return 0.0, 0.0
+    a, b = values[shown] - values[shown].mean(), samples[shown, 0] - samples[shown, 0].mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return (float(a @ b) / scale if scale > 0 else 0.0), float(shown.mean())
+
+
+def _disturbed(targets: np.ndarray) -> list[np.ndarray]:
+    """Targets after random shifts by 3 to 12 % of their extent and turns by up to 20 degrees."""
+    rng = np.random.default_rng(SEED)
+    centre = targets.mean(axis=0)
+    extent = float(np.ptp(targets, axis=0).max())
+    out = []
+    for _ in range(CHANCE_TRIALS):
+        angle = rng.uniform(-0.35, 0.35)
+        heading, length = rng.uniform(0, 2 * np.pi), extent * rng.uniform(0.03, 0.12)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        shift = length * np.array([np.cos(heading), np.sin(heading)])
+        out.append((targets - centre) @ turn.T + centre + shift)
+    return out

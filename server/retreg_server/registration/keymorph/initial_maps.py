@@ -1,0 +1,58 @@
+"""KeyMorph's part in models that register by other means: further maps, and keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from retreg.image import Image
+from retreg.messages import Option, Scalar
+from retreg_server.registration.keymorph.correspondences import Maps
+from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.numerics.robust_weights import Linear
+
+if TYPE_CHECKING:
+    from retreg_server.registration.keymorph.correspondences import NetworkView
+
+Suggest = Callable[[bool], tuple[Maps, Maps]]
+"""Called with whether the model is in doubt; further matrices (4, 4) from the fixed to the moving
+world, and back."""
+MATCHED, NETWORK = "matched", "network"
+KEYPOINTS = Option("keypoints", "Keypoints to return", MATCHED, (MATCHED, NETWORK))
+LOOKING = "looking with the network"
+
+
+def suggestions(
+    fixed: Image, moving: Image, family: Linear, in_doubt: bool
+) -> tuple[Maps, Maps]:
+    """What KeyMorph finds from the fixed to the moving world and, in a look of its own, back.
+
+    Empty without doubt, without weights, or where KeyMorph sees nothing.
+    """
+    if not in_doubt:
+        return [], []
+    # Most registrations settle without it, and loading the network takes seconds.
+    from retreg_server.registration.keymorph.correspondences import keymorph_candidates
+
+    return (
+        keymorph_candidates(fixed, moving, family),
+        keymorph_candidates(moving, fixed, family, again=True),
+    )
+
+
+def view_if_wanted(
+    keypoints: Scalar, fixed: Image, moving: Image, watch: Stopwatch, begin: float, end: float
+) -> NetworkView | None:
+    """What the network sees, when the option keypoints asks for it; a stage from begin to end.
+
+    Raises OptionError without weights, FileError when they are damaged, and RegistrationError
+    when an image shows nothing to the network.
+    """
+    if keypoints != NETWORK:
+        return None
+    from retreg_server.registration.keymorph.correspondences import NetworkView
+
+    with watch.stage(LOOKING, begin):
+        return NetworkView.of(
+            fixed, moving, lambda done: watch.tick(LOOKING, begin + (end - begin) * done)
+        )

@@ -1,1 +1,0 @@
-"""Bare networks: tensors in, tensors out, normalised coordinates from edge to edge."""

@@ -1,0 +1,2 @@
+"""Bare networks: tensors in, tensors out, normalised coordinates from edge to edge."""
+

@@ -1,0 +1,109 @@
+"""Networks with trained weights, read as data from MONAI-bundle-shaped folders.
+
+weights/NAME/configs/metadata.json describes the network and names the SHA-256 of
+weights/NAME/models/model.safetensors. Nothing in such a folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from retreg.errors import FileError
+from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
+from retreg_server.registration.networks.keypoint_net import KeypointNet, net_from_dict
+
+FOLDER = Path(__file__).parents[1] / "weights"
+METADATA, TENSORS = Path("configs/metadata.json"), Path("models/model.safetensors")
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True, eq=False)
+class NetMetadata:
+    """How to use a network.
+
+    pixels: side of its square or cubic input. spacing_mm: size of a voxel, None for pictures.
+    template: (k, d) normalised, the average place of each keypoint in an upright image; (0,) for
+    networks without keypoints.
+    sha256: of the weights. card: all of metadata.json, with recipe, seed and measured accuracy.
+    """
+
+    name: str
+    pixels: int
+    spacing_mm: float | None
+    template: torch.Tensor
+    sha256: str
+    card: dict[str, Any]
+
+
+def load_keypoint_net(name: str, folder: Path = FOLDER) -> tuple[KeypointNet, NetMetadata]:
+    """The network of that name in evaluation mode, float32 on the CPU, and its description.
+
+    Raises FileError when the files are missing or damaged or the weights have another SHA-256
+    than the metadata says.
+    """
+    metadata = load_metadata(name, folder)
+    net = net_from_dict(metadata.card["retreg"]["architecture"])
+    return _filled(net, metadata, folder), metadata
+
+
+def load_field_net(name: str, folder: Path = FOLDER) -> tuple[FieldNet, NetMetadata]:
+    """As load_keypoint_net, for a network that answers with a displacement field."""
+    metadata = load_metadata(name, folder)
+    net = field_net_from_dict(metadata.card["retreg"]["architecture"])
+    return _filled(net, metadata, folder), metadata
+
+
+def _filled(net: N, metadata: NetMetadata, folder: Path) -> N:
+    """The network with the stored weights, which are checked first."""
+    name = metadata.name
+    try:
+        stored = (folder / name / TENSORS).read_bytes()
+    except OSError as error:
+        raise _unusable(name, "the file with the weights cannot be read") from error
+    if hashlib.sha256(stored).hexdigest() != metadata.sha256:
+        raise _unusable(name, "their SHA-256 is not the one in metadata.json")
+    try:
+        net.load_state_dict({key: value.float() for key, value in load(stored).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise _unusable(name, "they do not fit the architecture in metadata.json") from error
+    return net.eval().requires_grad_(False)
+
+
+def is_shipped(name: str, folder: Path = FOLDER) -> bool:
+    """Whether there are trained weights of that name; they may still be refused when loaded."""
+    return (folder / name / METADATA).is_file() and (folder / name / TENSORS).is_file()
+
+
+@cache
+def load_metadata(name: str, folder: Path = FOLDER) -> NetMetadata:
+    """The description alone, without reading the weights. Raises FileError."""
+    try:
+        card = json.loads((folder / name / METADATA).read_text(encoding="utf-8"))
+        own = card["retreg"]
+        return NetMetadata(
+            name=name,
+            pixels=int(own["pixels"]),
+            spacing_mm=own["spacing_mm"],
+            template=torch.tensor(own.get("template", []), dtype=torch.float32),
+            sha256=str(own["sha256"]),
+            card=card,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unusable(name, "metadata.json is missing or damaged") from error
+
+
+def _unusable(name: str, reason: str) -> FileError:
+    return FileError(
+        f"The weights of {name} are not used: {reason}. Install the package again, or train them "
+        f"with `retreg train {name}`."
+    )

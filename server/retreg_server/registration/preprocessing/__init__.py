@@ -1,0 +1,1 @@
+"""Finds the retina in a picture and the head in a volume."""

@@ -1,0 +1,127 @@
+"""Where the head or brain is: a mask, its centre and its size, from any contrast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from retreg.errors import RegistrationError
+from retreg.geometry import apply_matrix
+from retreg_server.registration.numerics.spaces import NetInput, isotropic
+
+WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+GRID = 56  # voxels along the longest side of the volume in which the mask is made
+
+
+@dataclass(frozen=True, eq=False)
+class Foreground:
+    """The object in an image.
+
+    depth_mm: one channel, distance to the surface, positive inside the object and negative
+    outside. background: intensity of the empty surroundings. bright: 99th percentile of the
+    difference from background inside the object. centroid, core: (3,) LPS mm, the mean of all
+    voxels and of the deep ones (a neck pulls the first, not the second). box: (2, 3) corners in
+    normalised coordinates of the image.
+    """
+
+    depth_mm: NetInput
+    background: float
+    bright: float
+    centroid: np.ndarray
+    core: np.ndarray
+    volume_mm3: float
+    box: np.ndarray
+
+    @property
+    def radius_mm(self) -> float:
+        """Radius of the ball with the same volume."""
+        return float((self.volume_mm3 * 3 / (4 * np.pi)) ** (1 / 3))
+
+
+def find_foreground(volume: NetInput, role: str) -> Foreground:
+    """Separate the object from its surroundings.
+
+    volume: canonical, one channel. role ("fixed" or "moving") is for the message.
+    Raises RegistrationError when the image is constant or the object too small.
+    """
+    half_mm = np.linalg.norm(volume.world_from_norm[:3, :3], axis=0)
+    spacing = float(max(2 * half_mm.max() / GRID, 1e-6))
+    small = isotropic(volume, spacing, WHOLE, 1)
+    values = small.tensor[0, 0].numpy()
+    inside = small.tensor[0, 1].numpy() > 0.5
+    background = _border_level(values, inside)
+    strength = np.where(inside, np.abs(values - background), 0.0)
+    least = 1e-4 * float(np.abs(values).max())  # less than this is rounding, not contrast
+    mask = _largest_object(_above_otsu(strength, least))
+    if mask.sum() < 200 or min(np.ptp(np.argwhere(mask), axis=0)) < 5:
+        raise RegistrationError(
+            f"The {role} image shows no head or brain: it is empty, constant or far too small. "
+            "Check the file and its intensity range."
+        )
+    padded = np.pad(mask, 1)
+    depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
+    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1, 1:-1]
+    bright = float(np.percentile(strength[mask], 99))
+    corners = np.argwhere(mask)[:, ::-1]
+    sizes = np.array(small.size)
+    low = 2 * (corners.min(axis=0)) / sizes - 1
+    high = 2 * (corners.max(axis=0) + 1) / sizes - 1
+    image_from_small = np.linalg.inv(volume.world_from_norm) @ small.world_from_norm
+    signed = np.where(mask, depth - 0.5, 0.5 - outside) * spacing
+    tensor = torch.from_numpy(signed.astype(np.float32))[None, None]
+    return Foreground(
+        NetInput(tensor, small.world_from_norm),
+        background,
+        bright,
+        _centre(small, mask.astype(float)),
+        _centre(small, depth**4),
+        float(mask.sum()) * spacing**3,
+        apply_matrix(image_from_small, np.stack([low, high])),
+    )
+
+
+def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
+    """A low percentile of the outermost voxels: air, even where tissue touches the border."""
+    border = inside & ~ndimage.binary_erosion(inside, np.ones((3, 3, 3)))
+    return float(np.percentile(values[border], 10)) if border.any() else 0.0
+
+
+def _above_otsu(strength: np.ndarray, least: float) -> np.ndarray:
+    """Otsu's threshold (1979) on square roots, which keeps dark tissue beside bright fluid.
+
+    Nothing is above it when no strength exceeds least.
+    """
+    top = np.percentile(strength, 98)
+    if top <= least:
+        return np.zeros(strength.shape, dtype=bool)
+    levels = np.sqrt(np.minimum(strength / top, 1.0))
+    counts, edges = np.histogram(levels, bins=128, range=(0.0, 1.0))
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    total = np.cumsum(counts * middles)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gap = total / below - (total[-1] - total) / above
+    between = np.nan_to_num(below * above * gap**2)
+    found: np.ndarray = levels > 0.85 * middles[int(np.argmax(between))]
+    return found
+
+
+def _largest_object(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part, without thin bridges, closed and with its holes filled."""
+    labels, count = ndimage.label(ndimage.binary_opening(mask))
+    if count == 0:
+        return np.zeros(mask.shape, dtype=bool)
+    sizes = np.bincount(labels.ravel())[1:]
+    part = np.pad(labels == 1 + int(np.argmax(sizes)), 3)
+    closed = ndimage.binary_closing(part, iterations=2)
+    filled: np.ndarray = ndimage.binary_fill_holes(closed)[3:-3, 3:-3, 3:-3]
+    return filled
+
+
+def _centre(volume: NetInput, weights: np.ndarray) -> np.ndarray:
+    centre: np.ndarray = np.average(volume.voxel_centres(), axis=0, weights=weights.ravel())
+    return centre

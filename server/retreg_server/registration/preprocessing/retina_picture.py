@@ -1,0 +1,189 @@
+"""Pictures of the retina as arrays of one common scale, and the way back to the world.
+
+Inside the fundus models a point is (x, y) in pixels of such an array, and a linear map between
+two of them is a (3, 3) matrix `moving_from_fixed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from retreg.errors import RegistrationError
+from retreg.geometry import Grid, apply_matrix
+from retreg.image import Image
+from retreg_server.registration.preprocessing.field_of_view import field_of_view
+
+THUMBNAIL = 256
+GREEN = 1
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture with square pixels, cut and scaled for the work.
+
+    grey: (h, w) float32, about 0 to 1. inside: (h, w) bool, the field of view.
+    world_from_pixel: (4, 4) to LPS mm; the pixel (x, y) is (x, y, 0, 1), the third column is a
+    unit normal of the plane.
+    """
+
+    grey: np.ndarray
+    inside: np.ndarray
+    world_from_pixel: np.ndarray
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the pixels show the world as a mirror does: a left-handed geometry."""
+        return bool(np.linalg.det(self.world_from_pixel[:3, :3]) < 0)
+
+    @property
+    def mirrored(self) -> Picture:
+        """The same content of the world with columns in the opposite order."""
+        flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+        flip[0, 3] = self.grey.shape[1] - 1
+        grey, inside = np.ascontiguousarray(self.grey[:, ::-1]), self.inside[:, ::-1].copy()
+        return Picture(grey, inside, self.world_from_pixel @ flip)
+
+    def world(self, points: np.ndarray) -> np.ndarray:
+        """LPS mm (n, 3) of pixel points (n, 2)."""
+        return apply_matrix(self.world_from_pixel, np.pad(points, ((0, 0), (0, 1))))
+
+    def pixels(self, world: np.ndarray) -> np.ndarray:
+        """Pixel points (n, 2) of LPS mm points (n, 3), dropped onto the plane of the picture."""
+        return apply_matrix(np.linalg.inv(self.world_from_pixel), world)[:, :2]
+
+
+def world_matrix(moving_from_fixed: np.ndarray, fixed: Picture, moving: Picture) -> np.ndarray:
+    """The (4, 4) world matrix of a (3, 3) pixel matrix; it takes the normal to the normal."""
+    lifted = np.eye(4)
+    lifted[np.ix_((0, 1, 3), (0, 1, 3))] = moving_from_fixed
+    matrix: np.ndarray = moving.world_from_pixel @ lifted @ np.linalg.inv(fixed.world_from_pixel)
+    return matrix
+
+
+def pixel_matrix(world: np.ndarray, fixed: Picture, moving: Picture) -> np.ndarray:
+    """The (3, 3) pixel matrix of a (4, 4) world matrix: the inverse of world_matrix."""
+    lifted = np.linalg.inv(moving.world_from_pixel) @ world @ fixed.world_from_pixel
+    return lifted[np.ix_((0, 1, 3), (0, 1, 3))]
+
+
+def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
+    """All of the picture, with at most longer_side pixels on its longer side.
+
+    Raises RegistrationError when the picture is blank; role names it in the message.
+    """
+    image = _from_the_front(image)
+    width, height = _square_size(image.grid, *image.grid.size[:2])
+    shrink = min(1.0, longer_side / max(width, height))
+    box = (0, 0, *image.grid.size[:2])
+    return _cut(image, role, box, shrink * width, shrink * height)
+
+
+def retina_picture(image: Image, role: str, diameter: int) -> Picture:
+    """The retina alone, its field of view scaled to a longer side of diameter pixels.
+
+    Raises RegistrationError when the picture is blank; role names it in the message.
+    """
+    image = _from_the_front(image)
+    inside = field_of_view(_thumbnail(image, role))
+    box = _bounding_box(inside, image.grid.size[:2])
+    width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
+    scale = diameter / max(width, height)
+    picture = _cut(image, role, box, scale * width, scale * height)
+    shown = _resized(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
+    return Picture(picture.grey, shown > 0.5, picture.world_from_pixel)
+
+
+def _from_the_front(image: Image) -> Image:
+    """The same picture with axes i, j, k that are right-handed in the world.
+
+    The models never mirror a picture, so that one stored mirror-inverted must be turned back.
+    """
+    matrix = image.grid.world_from_index
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        return image
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip[0, 3] = image.grid.size[0] - 1
+    return Image(image.array[..., ::-1], Grid(image.grid.size, matrix @ flip))
+
+
+def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:
+    """The box (x0, y0, x1, y1) of the picture, resized to about width and height."""
+    x0, y0, x1, y1 = box
+    grey = _resized(_single_channel(image.array)[y0:y1, x0:x1], (round(height), round(width)))
+    scale_x, scale_y = (x1 - x0) / grey.shape[1], (y1 - y0) / grey.shape[0]
+    index_from_pixel = np.diag([scale_x, scale_y, 1.0, 1.0])
+    index_from_pixel[:2, 3] = x0 + (scale_x - 1) / 2, y0 + (scale_y - 1) / 2
+    matrix = image.grid.world_from_index @ index_from_pixel
+    normal = np.cross(matrix[:3, 0], matrix[:3, 1])
+    matrix[:3, 2] = normal * np.sign(normal @ matrix[:3, 2]) / np.linalg.norm(normal)
+    return Picture(_normalised(grey, role), np.ones(grey.shape, bool), matrix)
+
+
+def _single_channel(array: np.ndarray) -> np.ndarray:
+    """Green of a colour picture, where vessels show best, or the only channel: (h, w)."""
+    channel: np.ndarray = array[GREEN if array.shape[0] >= 3 else 0, 0]
+    return channel
+
+
+def _thumbnail(image: Image, role: str) -> np.ndarray:
+    """The brightest channel at THUMBNAIL pixels on the longer side, from 0 to 1."""
+    width, height = image.grid.size[:2]
+    shrink = min(1.0, THUMBNAIL / max(width, height))
+    shape = max(8, round(shrink * height)), max(8, round(shrink * width))
+    colours = image.array[:3, 0] if image.array.shape[0] >= 3 else image.array[:1, 0]
+    return _normalised(np.max([_resized(colour, shape) for colour in colours], axis=0), role)
+
+
+def _resized(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The array as float32 at shape (h, w), averaged where it shrinks."""
+    if grey.dtype not in (np.uint8, np.uint16):
+        grey = np.nan_to_num(grey.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if min(grey.shape) < 8:
+        raise RegistrationError(
+            f"A picture of {grey.shape[1]} by {grey.shape[0]} pixels shows too little; give a "
+            "larger one."
+        )
+    shrinks = shape[0] * shape[1] < grey.shape[0] * grey.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized: np.ndarray = cv2.resize(grey, (shape[1], shape[0]), interpolation=method)
+    return resized.astype(np.float32)
+
+
+def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
+    low, high = np.percentile(grey, (0.1, 99.9))
+    if not high - low > 1e-6 * max(abs(low), abs(high)):
+        raise RegistrationError(
+            f"The {role} picture is blank: nearly all its pixels have the same value; give a "
+            "picture that shows retina."
+        )
+    normalised: np.ndarray = np.clip((grey - low) / (high - low), 0, 1)
+    return normalised.astype(np.float32)
+
+
+def _square_size(grid: Grid, width: float, height: float) -> tuple[float, float]:
+    """Width and height in units of the smaller pixel spacing."""
+    spacing = grid.spacing[:2] / grid.spacing[:2].min()
+    return float(width * spacing[0]), float(height * spacing[1])
+
+
+def _bounding_box(inside: np.ndarray, size: tuple[int, ...]) -> Box:
+    """The box of the mask of a thumbnail in pixels of the picture of that size (w, h)."""
+    edges = []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        used = np.flatnonzero(inside.any(axis=1 - axis))
+        scale = length / inside.shape[axis]
+        edges.append((int(used[0] * scale), int(np.ceil((used[-1] + 1) * scale))))
+    (x0, x1), (y0, y1) = edges
+    return x0, y0, x1, y1
+
+
+def _cropped_thumbnail(inside: np.ndarray, size: tuple[int, ...], box: Box) -> np.ndarray:
+    """The part of a thumbnail's mask that shows the box, as float32."""
+    scale_x, scale_y = inside.shape[1] / size[0], inside.shape[0] / size[1]
+    rows = slice(int(box[1] * scale_y), int(np.ceil(box[3] * scale_y)))
+    columns = slice(int(box[0] * scale_x), int(np.ceil(box[2] * scale_x)))
+    return inside[rows, columns].astype(np.float32)

@@ -1,0 +1,1 @@
+"""Measures a result on the images; knows no pipeline."""
