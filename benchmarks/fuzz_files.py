@@ -23,7 +23,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 with atheris.instrument_imports(include=["retreg"]):
     from retreg.errors import RetRegError
     from retreg.files import read_image
-from retreg_server.serving.child import limit_memory
+from retreg_server.serving.workers.process_main import limit_memory
 
 MEMORY_BYTES = 2 << 30
 MOST_CHANGES = 6

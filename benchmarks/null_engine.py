@@ -11,7 +11,7 @@ from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, R
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server.registration.model import Report
-from retreg_server.serving.device_worker import DeviceWorker
+from retreg_server.serving.workers.model_worker import ModelWorker
 
 SECONDS = Option("seconds", "How long to be busy", 0.0, minimum=0.0)
 NONCE = Option("nonce", "Makes a request differ from the others", 0)
@@ -47,6 +47,6 @@ class NullEngine:
         return 0
 
 
-def worker() -> DeviceWorker:
+def worker() -> ModelWorker:
     """What the worker process of the benchmark runs."""
-    return DeviceWorker(NullEngine())
+    return ModelWorker(NullEngine())

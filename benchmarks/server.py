@@ -66,8 +66,8 @@ def serve() -> None:
 
     from retreg_server.commands.serve import listening_socket
     from retreg_server.serving.app import create_app
-    from retreg_server.serving.executors import LocalExecutor
     from retreg_server.serving.settings import Settings
+    from retreg_server.serving.workers.executor import LocalExecutor
 
     sys.path.insert(0, str(HERE))
     listener = listening_socket("127.0.0.1", 0)

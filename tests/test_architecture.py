@@ -29,7 +29,7 @@ ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
     "monai": (REGISTRATION, TRAINING, EVALUATION),
     "requests": ("SlicerRetReg/retreg/client.py",),
-    "ray": (SERVING + "ray_executor.py",),
+    "ray": (SERVING + "workers/ray_executor.py",),
     "fastapi": (SERVING,),
     "starlette": (SERVING,),
     "pydicom": (DICOM, FILES),

@@ -30,7 +30,7 @@ from retreg.messages import ModelInfo, Option
 from retreg_server.commands import doctor
 from retreg_server.commands.models import table
 from retreg_server.commands.serve import listening_socket
-from retreg_server.serving.sources import token
+from retreg_server.serving.setting_sources import token
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

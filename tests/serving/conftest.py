@@ -20,9 +20,9 @@ from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
-from retreg_server.serving.executors import LocalExecutor
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
+from retreg_server.serving.workers.executor import LocalExecutor
 
 sys.path.insert(0, str(Path(__file__).parent))  # the worker process imports the stand-in by name
 

@@ -16,7 +16,7 @@ from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, R
 from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
 from retreg_server.registration.model import Report
-from retreg_server.serving.device_worker import DeviceWorker
+from retreg_server.serving.workers.model_worker import ModelWorker
 
 KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom")
 OPTIONS = (
@@ -36,9 +36,9 @@ def fake_models() -> tuple[ModelInfo, ...]:
     )
 
 
-def fake_worker(folder: str, devices: str = "0") -> DeviceWorker:
+def fake_worker(folder: str, devices: str = "0") -> ModelWorker:
     """What the worker process of the tests runs."""
-    return DeviceWorker(FakeEngine(Path(folder), int(devices)))
+    return ModelWorker(FakeEngine(Path(folder), int(devices)))
 
 
 class FakeEngine:

@@ -9,9 +9,9 @@ import uvicorn
 
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
-from retreg_server.serving.executors import LocalExecutor
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
+from retreg_server.serving.workers.executor import LocalExecutor
 
 
 def main() -> None:

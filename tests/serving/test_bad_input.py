@@ -140,13 +140,13 @@ def test_a_file_that_is_a_bomb_is_refused(a_server, name):
 
 
 def test_ten_thousand_sessions_leave_room_for_the_next(a_server):
-    from retreg_server.serving.shelf import Shelf
+    from retreg_server.serving.storage.memory_cache import MemoryCache
 
-    shelf: Shelf[str] = Shelf(10_000, 60)
+    cache: MemoryCache[str] = MemoryCache(10_000, 60)
     for number in range(20_000):
-        shelf.put(str(number), "address", 1)
-    assert shelf.nbytes == 10_000
-    assert shelf.get("19999") == "address"
-    assert shelf.get("0") is None
+        cache.put(str(number), "address", 1)
+    assert cache.nbytes == 10_000
+    assert cache.get("19999") == "address"
+    assert cache.get("0") is None
     for path in ("/session/" + "0" * 32, "/session/..%2f..%2fetc%2fpasswd"):
         assert a_server.get(path).status_code == 404

@@ -18,17 +18,17 @@ from retreg_server.registration.model import Model, silent
 from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.registration.networks.weights import is_shipped
 from retreg_server.registration.registry import MODELS, get_model
-from retreg_server.serving.child import NICENESS
-from retreg_server.serving.device_worker import LocalEngine
-from retreg_server.serving.executors import LocalExecutor, Task
-from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.workers.executor import LocalExecutor, Task
+from retreg_server.serving.workers.messages import SharedImage
+from retreg_server.serving.workers.model_worker import LocalEngine
+from retreg_server.serving.workers.process_main import NICENESS
 
 
 def nothing() -> None:
     """Nobody counts restarts."""
 
 
-async def devices_seen(executor: LocalExecutor, image: ImageParcel, count: int) -> list[str]:
+async def devices_seen(executor: LocalExecutor, image: SharedImage, count: int) -> list[str]:
     """What so many registrations at a time say of CUDA_VISIBLE_DEVICES."""
     await executor.start()
     until = time.monotonic() + 60
@@ -64,7 +64,7 @@ def test_each_device_gets_a_process_that_uses_no_other(
         arguments = {"folder": str(tmp_path), "devices": str(found)}
         executor = LocalExecutor(devices, nothing, "fake_engine:fake_worker", arguments)
         try:
-            return await devices_seen(executor, ImageParcel.of(a_volume), len(expected))
+            return await devices_seen(executor, SharedImage.of(a_volume), len(expected))
         finally:
             executor.close()
 
@@ -96,7 +96,7 @@ def test_weights_that_cannot_be_used_take_their_model_away_at_the_start(monkeypa
         if model.info.name == "auto-brain":
             raise FileError("The weights are damaged.")
 
-    monkeypatch.setattr("retreg_server.serving.catalogue.warm_up", unusable)
+    monkeypatch.setattr("retreg_server.registration.available_models.warm_up", unusable)
     models, failures = LocalEngine().models()
     assert "auto-brain" not in {model.name for model in models}
     assert "damaged" in failures["auto-brain"]

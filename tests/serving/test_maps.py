@@ -13,7 +13,7 @@ from retreg import wire
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.maps import KINDS
-from retreg_server.serving import maps
+from retreg_server.serving.routes import registrations
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def registered(a_server):
 
 
 def test_every_kind_of_map_can_be_asked_for():
-    assert get_args(get_type_hints(maps.registration_map)["name"]) == tuple(KINDS)
+    assert get_args(get_type_hints(registrations.registration_map)["name"]) == tuple(KINDS)
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "nii.gz"])

@@ -14,15 +14,15 @@ import pytest
 from retreg import wire
 from retreg.errors import RegistrationError
 from retreg_server.registration.model import silent
-from retreg_server.serving.children import ChildDied, ChildFailed
-from retreg_server.serving.executors import Task
-from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.workers.executor import Task
+from retreg_server.serving.workers.messages import SharedImage
+from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed
 
 pytest.importorskip("ray.serve", reason="needs the extra ray")
 
 from ray.cluster_utils import Cluster as SimulatedCluster
 
-from retreg_server.serving.ray_executor import Cluster, RayExecutor
+from retreg_server.serving.workers.ray_executor import Cluster, RayExecutor
 
 DEVICE = {"fakegpu": 1.0}
 STORE_BYTES = 80 << 20
@@ -72,7 +72,7 @@ def run(a_cluster, tmp_path_factory) -> Iterator[Callable]:
 
 @pytest.fixture
 def order(a_volume) -> Callable[..., Task]:
-    image = ImageParcel.of(a_volume)
+    image = SharedImage.of(a_volume)
     return lambda **options: Task(image, image, "auto-brain", options)
 
 
@@ -96,7 +96,7 @@ def test_a_task_is_answered_and_tells_its_progress(run, order):
 
 @pytest.mark.parametrize(
     ("kind", "error", "text"),
-    [("nothing", RegistrationError, "looks alike"), ("crash", ChildFailed, "^KeyError in ")],
+    [("nothing", RegistrationError, "looks alike"), ("crash", ProcessFailed, "^KeyError in ")],
 )
 def test_errors_keep_their_class_and_hold_no_data(run, order, kind, error, text):
     async def work(executor):
@@ -199,7 +199,7 @@ def test_a_killed_node_loses_no_task(run, order, a_cluster):
 
 def test_an_image_that_kills_every_worker_is_given_up(run, order):
     async def work(executor):
-        with pytest.raises(ChildDied):
+        with pytest.raises(ProcessDied):
             await executor.run(order(kind="die"), silent, 60)
         return shift_of(await executor.run(order(shift=2.0), silent, 60))
 

@@ -14,10 +14,10 @@ import requests
 from retreg.errors import InputError
 from retreg_server.commands.serve import state_folder
 from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.middleware.request_log import JsonFormatter, TextFormatter
 from retreg_server.serving.service import executor_of
+from retreg_server.serving.setting_sources import add_arguments, settings_from, table
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.sources import add_arguments, settings_from, table
-from retreg_server.serving.tracing import JsonFormatter, TextFormatter
 
 TOKEN = "correct-horse-battery"
 
@@ -84,7 +84,7 @@ def test_a_wrong_settings_file_is_refused_in_words(tmp_path, text):
 
 def test_ray_without_its_package_is_refused_in_words(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "retreg_server.serving.ray_executor", raising=False)
+    monkeypatch.delitem(sys.modules, "retreg_server.serving.workers.ray_executor", raising=False)
     with pytest.raises(InputError, match=r"pip install 'retreg\[ray\]'"):
         executor_of(settings("--executor", "ray"), Metrics())
 

@@ -17,9 +17,9 @@ from retreg.client import Client
 from retreg.errors import InputError, RegistrationError, ServerError
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.serving.device_worker import halved
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.store import FILE, PREFIX, Store
+from retreg_server.serving.storage.job_store import FILE, PREFIX, Store
+from retreg_server.serving.workers.model_worker import halved
 
 
 def order(server, image: Image, **options) -> str:

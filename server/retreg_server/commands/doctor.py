@@ -15,7 +15,7 @@ from pathlib import Path
 
 from retreg.errors import RetRegError
 from retreg.reachability import steps
-from retreg_server.serving.sources import token
+from retreg_server.serving.setting_sources import token
 
 HELP = "check the installation, the device and a server"
 PACKAGE = "retreg"

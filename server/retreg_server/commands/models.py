@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retreg.messages import ModelInfo, Option
-from retreg_server.serving.sources import token
+from retreg_server.serving.setting_sources import token
 
 HELP = "list the models and their options"
 

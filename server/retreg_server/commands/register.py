@@ -119,7 +119,7 @@ def _register_on_server(
     report: Callable[[str, float], None],
 ) -> RegistrationResult:
     from retreg.client import Client
-    from retreg_server.serving.sources import token
+    from retreg_server.serving.setting_sources import token
 
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
-from retreg_server.serving import sources
+from retreg_server.serving import setting_sources
 from retreg_server.serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ HELP = "start the server"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    sources.add_arguments(parser)
+    setting_sources.add_arguments(parser)
     parser.add_argument(
         "--stop-with-parent",
         action="store_true",
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from retreg_server.serving.app import create_app
 
-    settings = sources.settings_from(args, os.environ)
+    settings = setting_sources.settings_from(args, os.environ)
     if settings.state_dir is None and settings.port:
         settings = replace(settings, state_dir=state_folder(settings.port))
     log_to_standard_error(settings.log_format)
@@ -85,7 +85,7 @@ def state_folder(port: int) -> Path:
 
 def log_to_standard_error(log_format: str) -> None:
     """Log as text or JSON."""
-    from retreg_server.serving.tracing import JsonFormatter, TextFormatter
+    from retreg_server.serving.middleware.request_log import JsonFormatter, TextFormatter
 
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())

@@ -10,14 +10,20 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from retreg_server.serving import images, maps, monailabel, operations, registrations, uploads
-from retreg_server.serving.auth import Doorkeeper
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
-from retreg_server.serving.limits import BodyLimit
 from retreg_server.serving.metrics import METHODS
+from retreg_server.serving.middleware.auth import AccessControl
+from retreg_server.serving.middleware.body_limits import BodyLimit
+from retreg_server.serving.middleware.request_log import HEADER, Tracing
+from retreg_server.serving.routes import (
+    images,
+    monailabel,
+    register_files,
+    registrations,
+    server_info,
+)
 from retreg_server.serving.service import MakeExecutor, Service, executor_of
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.tracing import HEADER, Tracing
 
 EXPIRE_EVERY_S = 60.0
 
@@ -55,11 +61,11 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service = service
-    for part in (operations, images, registrations, maps, uploads, monailabel):
+    for part in (server_info, images, registrations, register_files, monailabel):
         app.include_router(part.router)
     add_error_handlers(app)
     # The one added last is the outermost.
-    app.add_middleware(Doorkeeper, settings=settings)
+    app.add_middleware(AccessControl, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

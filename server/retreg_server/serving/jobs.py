@@ -15,16 +15,16 @@ from typing import Literal
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
-from retreg_server.serving import store as records
-from retreg_server.serving.child import CANCELLED
-from retreg_server.serving.children import ChildDied, ChildFailed
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
-from retreg_server.serving.executors import Executor, Task
 from retreg_server.serving.metrics import Metrics
-from retreg_server.serving.parcels import ImageParcel
+from retreg_server.serving.middleware.request_log import request_id
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.store import Record, Store
-from retreg_server.serving.tracing import request_id
+from retreg_server.serving.storage import job_store as records
+from retreg_server.serving.storage.job_store import Record, Store
+from retreg_server.serving.workers.executor import Executor, Task
+from retreg_server.serving.workers.messages import SharedImage
+from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed
+from retreg_server.serving.workers.process_main import CANCELLED
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Job:
         self.status = status
         self.watchers = 0
         self.asked_at = time.monotonic()
-        self.images: tuple[ImageParcel, ...] = ()
+        self.images: tuple[SharedImage, ...] = ()
         self.work: asyncio.Task[Status] | None = None
         self.life: asyncio.Task[None] | None = None
         self.is_interrupted = False
@@ -238,9 +238,9 @@ class Jobs:
             return _failed(504, "deadline", sentence + "; use smaller images or a faster model.")
         except RetRegError as error:
             return _failure(error)
-        except ChildDied:
+        except ProcessDied:
             return _failed(500, "worker-died", CRASHED)
-        except ChildFailed as error:
+        except ProcessFailed as error:
             logger.error("Job %s failed with %s.", job.id, error, extra={"request": request})
             return _failed(500, "internal", INTERNAL)
         self._metrics.worked(task.model, outcome)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from retreg_server.serving.executors import Outcome
+from retreg_server.serving.workers.executor import Outcome
 
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")

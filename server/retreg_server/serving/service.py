@@ -13,20 +13,20 @@ from retreg.errors import FileError, InputError, OptionError
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import default_model
-from retreg_server.serving.children import ChildDied, ChildFailed, Role
-from retreg_server.serving.crew import Crew
 from retreg_server.serving.errors import ApiError
-from retreg_server.serving.executors import Executor, LocalExecutor, Task
 from retreg_server.serving.jobs import Job, Jobs
 from retreg_server.serving.metrics import Metrics
-from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.shelf import Shelf
-from retreg_server.serving.store import Store
+from retreg_server.serving.storage.job_store import Store
+from retreg_server.serving.storage.memory_cache import MemoryCache
+from retreg_server.serving.workers.executor import Executor, LocalExecutor, Task
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
+from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed, ProcessSpec
+from retreg_server.serving.workers.process_pool import ProcessPool
 
 MAX_SESSIONS = 10_000
 UNPACKED_AT_ONCE = 2
-DESK = "retreg_server.serving.desk:Desk"
+FILE_WORKER = "retreg_server.serving.workers.file_worker:FileWorker"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
 
 
@@ -35,7 +35,7 @@ def executor_of(settings: Settings, metrics: Metrics) -> Executor:
     if settings.executor == "local":
         return LocalExecutor(settings.devices, metrics.restarts.inc)
     try:
-        from retreg_server.serving.ray_executor import Cluster, RayExecutor
+        from retreg_server.serving.workers.ray_executor import Cluster, RayExecutor
     except ImportError:
         raise InputError(
             "The package for Ray is not installed; run pip install 'retreg[ray]', or use the "
@@ -53,15 +53,17 @@ class Service:
         self.settings = settings
         self.version = version("retreg")  # asked for once, since it is looked up on the disk
         self.metrics = Metrics()
-        self.store = Store(settings.state_dir, settings.result_store_bytes, settings.keep_s)
-        self.images: Shelf[ImageParcel] = Shelf(settings.image_store_bytes, settings.keep_s)
+        keep_s = settings.keep_s
+        self.store = Store(settings.state_dir, settings.result_store_bytes, keep_s)
+        self.images: MemoryCache[SharedImage] = MemoryCache(settings.image_store_bytes, keep_s)
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
-        self.sessions: Shelf[str] = Shelf(MAX_SESSIONS, settings.keep_s)
+        self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         scratch = {"scratch": str(self.store.scratch)}
-        self._desk = Crew("file process", [Role(DESK, scratch, {}, settings.file_memory_bytes)])
+        spec = ProcessSpec(FILE_WORKER, scratch, {}, settings.file_memory_bytes)
+        self._file_worker = ProcessPool("file process", [spec])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
         self.metrics.follow_workers(lambda: self.executor.ready)
@@ -88,7 +90,7 @@ class Service:
                 raise
             raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
 
-    async def model(self, name: str | None, fixed: ImageParcel) -> ModelInfo:
+    async def model(self, name: str | None, fixed: SharedImage) -> ModelInfo:
         """The model of that name, or the default one for the image. Raises OptionError."""
         wanted = name or default_model(fixed.image)
         models = await self.models()
@@ -100,7 +102,7 @@ class Service:
             f"{', '.join(info.name for info in models)}."
         )
 
-    def image(self, address: str, which: str) -> ImageParcel:
+    def image(self, address: str, which: str) -> SharedImage:
         """The image at an address. Raises ApiError 404 that names it by its role."""
         image = self.images.get(address)
         if image is None:
@@ -111,8 +113,8 @@ class Service:
 
     async def submit(
         self,
-        fixed: ImageParcel,
-        moving: ImageParcel,
+        fixed: SharedImage,
+        moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
     ) -> Job:
@@ -120,36 +122,36 @@ class Service:
         task = Task(fixed, moving, model.name, complete_options(model, options))
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
-    async def read(self, content: Parcel, name: str) -> ImageParcel:
+    async def read(self, content: SharedBuffer, name: str) -> SharedImage:
         """The image in a file of the given content, read in the process for files.
 
         name: one of our making, with the ending of the format. Raises InputError.
         """
-        answer = await self._at_the_desk({"task": "read", "name": name}, (content,))
+        answer = await self._ask_file_worker({"task": "read", "name": name}, (content,))
         head = answer.head
-        return ImageParcel.received(head["header"], answer.parcels[0], head["address"])
+        return SharedImage.received(head["header"], answer.buffers[0], head["address"])
 
     async def transform_file(self, job: Job, suffix: str) -> bytes:
         """The transform of a job that is done, as an ITK file."""
         head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
-        answer = await self._at_the_desk(head, (Parcel.of(job.status.result),))
-        return bytes(answer.parcels[0].view)
+        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
+        return bytes(answer.buffers[0].view)
 
     async def warped_file(self, job: Job, suffix: str) -> bytes:
         """The moving image of a job that is done on its fixed grid, as a file."""
         moving = self.image(job.record.moving, "The moving")
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
-        enclosed = (Parcel.of(job.status.result), moving.voxels)
-        answer = await self._at_the_desk(head, enclosed)
-        return bytes(answer.parcels[0].view)
+        enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
+        answer = await self._ask_file_worker(head, enclosed)
+        return bytes(answer.buffers[0].view)
 
     async def map_file(self, job: Job, name: str, suffix: str) -> bytes:
         """A map of a job that is done on its fixed grid, as a file. Raises InputError."""
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
-        answer = await self._at_the_desk(head, (Parcel.of(job.status.result),))
-        return bytes(answer.parcels[0].view)
+        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
+        return bytes(answer.buffers[0].view)
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""
@@ -163,15 +165,15 @@ class Service:
             self._starting.cancel()
         await self.jobs.close()
         self.executor.close()
-        self._desk.close()
+        self._file_worker.close()
         self.images.clear()
         self.store.close()
 
-    async def _at_the_desk(self, head: Head, enclosed: Sequence[Parcel]) -> Message:
+    async def _ask_file_worker(self, head: Head, enclosed: Sequence[SharedBuffer]) -> Message:
         try:
             deadline_s = self.settings.file_deadline_s
-            return await self._desk.ask(head, enclosed, deadline_s=deadline_s)
-        except (TimeoutError, ChildDied, ChildFailed):
+            return await self._file_worker.ask(head, enclosed, deadline_s=deadline_s)
+        except (TimeoutError, ProcessDied, ProcessFailed):
             raise FileError(
                 "The file takes more time or memory than the server allows; send a smaller one, or "
                 "one without compression."

@@ -18,8 +18,8 @@ from retreg_server.registration.keymorph.cached_detector import RememberingLooke
 from retreg_server.registration.keymorph.detectors import FundusLooker, Look
 from retreg_server.registration.model import silent
 from retreg_server.registration.networks.weights import is_shipped
-from retreg_server.serving.device_worker import DeviceWorker
-from retreg_server.serving.parcels import ImageParcel, Message
+from retreg_server.serving.workers.messages import ImageParcel, Message
+from retreg_server.serving.workers.model_worker import DeviceWorker
 
 SIDE = 8
 

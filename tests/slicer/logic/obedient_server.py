@@ -18,9 +18,9 @@ import uvicorn
 from retreg.server_process import READY
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
-from retreg_server.serving.executors import LocalExecutor
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
+from retreg_server.serving.workers.executor import LocalExecutor
 
 STAND_IN = Path(__file__).parents[2] / "serving"
 TOKEN = "a-token-of-the-tests"

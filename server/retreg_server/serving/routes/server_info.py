@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
 from retreg import wire
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.service import Service, service_of
+from retreg_server.serving.routes.responses import TheService
 
 router = APIRouter(tags=["server"])
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-TheService = Annotated[Service, Depends(service_of)]
 
 
 @router.get("/healthz")

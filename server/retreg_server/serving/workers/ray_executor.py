@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
-
 import numpy as np
 import ray
 from ray import serve
@@ -30,10 +28,12 @@ from retreg import wire
 from retreg.errors import RegistrationError
 from retreg.messages import ModelInfo
 from retreg_server.registration.model import Report
-from retreg_server.serving.children import CANCEL_GRACE_S, ChildDied, ChildFailed
-from retreg_server.serving.executors import DEVICE_WORKER, Outcome, Task
-from retreg_server.serving.parcels import Head, ImageParcel
-from retreg_server.serving.ray_replica import Replica
+from retreg_server.serving.workers.executor import MODEL_WORKER, Outcome, Task
+from retreg_server.serving.workers.messages import Head, SharedImage
+from retreg_server.serving.workers.process_handle import CANCEL_GRACE_S, ProcessDied, ProcessFailed
+from retreg_server.serving.workers.ray_replica import Replica
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +70,13 @@ class RayExecutor:
         self,
         cluster: Cluster,
         on_restart: Callable[[], None],
-        worker: str = DEVICE_WORKER,
+        worker: str = MODEL_WORKER,
         arguments: Mapping[str, str] | None = None,
     ) -> None:
         self._cluster = cluster
         self._on_restart = on_restart
         self._worker, self._arguments = worker, dict(arguments or {})
-        self._references: WeakKeyDictionary[ImageParcel, Any] = WeakKeyDictionary()
+        self._references: WeakKeyDictionary[SharedImage, Any] = WeakKeyDictionary()
         self._replicas: Any = None
         self._running = 0
         self._looking: asyncio.Task[None] | None = None
@@ -115,8 +115,8 @@ class RayExecutor:
                 logger.error("A replica or its node died; its registration is begun again.")
                 self._on_restart()
             except (RayError, RayServeException) as error:
-                raise ChildFailed(type(error).__name__) from None
-        raise ChildDied
+                raise ProcessFailed(type(error).__name__) from None
+        raise ProcessDied
 
     @property
     def ready(self) -> int:
@@ -146,12 +146,12 @@ class RayExecutor:
                     if message["kind"] != "progress":
                         return _outcome(message)
                     report(message["stage"], message["fraction"])
-            raise ChildDied
+            raise ProcessDied
         except BaseException:
             messages.cancel()  # to be cancelled oneself is not enough
             raise
 
-    def _reference(self, image: ImageParcel) -> Any:
+    def _reference(self, image: SharedImage) -> Any:
         """The image in the object store, where it stays for as long as the server keeps it."""
         known = self._references.get(image)
         if known is None:
@@ -219,11 +219,11 @@ def _actor_options(resources: Mapping[str, float] | None) -> dict[str, Any]:
 
 
 def _outcome(answer: Head) -> Outcome:
-    """Raises RetRegError or ChildFailed, as Executor.run does."""
+    """Raises RetRegError or ProcessFailed, as Executor.run does."""
     match answer["kind"]:
         case "done":
             return Outcome(answer["result"], answer["seconds"], answer["device_memory"])
         case "error":
             raise wire.raised_error(500, answer)
         case _:
-            raise ChildFailed(answer["text"])
+            raise ProcessFailed(answer["text"])

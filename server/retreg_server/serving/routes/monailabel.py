@@ -10,29 +10,34 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
-from retreg_server.serving.auth import is_token, unauthorised
-from retreg_server.serving.desk import TRANSFORM_SUFFIXES
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.parcels import ImageParcel
-from retreg_server.serving.registrations import BINARY, content, result_response
-from retreg_server.serving.service import Service, service_of
-from retreg_server.serving.uploads import form_schema, uploaded_image, wait_for_end
+from retreg_server.serving.middleware.auth import is_token, unauthorised
+from retreg_server.serving.routes.register_files import form_schema, uploaded_image, wait_for_end
+from retreg_server.serving.routes.responses import (
+    BINARY,
+    TheService,
+    TransformFormat,
+    content,
+    download,
+    result_response,
+)
+from retreg_server.serving.service import Service
+from retreg_server.serving.workers.messages import SharedImage
 
 router = APIRouter(tags=["MONAI Label"])
 
 MAX_PARAMS_BYTES = 1 << 16
 WORDS = {"client_id", "model", "image", "session_id", "moving_session", "result_extension",
          "result_dtype", "result_compress", "result_write_to_file", "device"}  # fmt: skip
-TheService = Annotated[Service, Depends(service_of)]
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 ModelName = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 Output = Annotated[Literal["", "json", "image", "all"], Query()]
@@ -99,8 +104,8 @@ async def infer(
     except OptionError as error:
         raise ApiError(404, "unknown-model", str(error)) from None
     suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
-    if suffix not in TRANSFORM_SUFFIXES:
-        suffix = TRANSFORM_SUFFIXES[0]  # clients ask for .nrrd or .nii.gz, whatever the model
+    if suffix not in get_args(TransformFormat):
+        suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
     options = {name: value for name, value in params.items() if name not in WORDS}
     job = await service.submit(fixed, moving, chosen, options)
     await wait_for_end(job, request, service)
@@ -155,7 +160,7 @@ def _session(service: Service, session: str) -> dict[str, Any]:
     return {"name": session, "path": "", "image": session, "meta": {}, **stamps}
 
 
-def _session_image(service: Service, session: str, which: str) -> ImageParcel:
+def _session_image(service: Service, session: str, which: str) -> SharedImage:
     address = service.sessions.get(session)
     if address is None:
         raise ApiError(404, "unknown-session", f"{which} session does not exist; it has expired.")
@@ -170,7 +175,7 @@ def _params(form: FormData) -> dict[str, Any]:
     return params
 
 
-async def _image(service: Service, session: str, form: FormData, field: str) -> ImageParcel:
+async def _image(service: Service, session: str, form: FormData, field: str) -> SharedImage:
     if session:
         return _session_image(service, session, "The fixed" if field == "file" else "The moving")
     return await uploaded_image(service, form, field)
@@ -178,8 +183,7 @@ async def _image(service: Service, session: str, form: FormData, field: str) -> 
 
 def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
     if output == "image":
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(file, headers=headers, media_type=BINARY)
+        return download(file, name)
     boundary = secrets.token_hex(16)
     lines = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="params"\r\n'

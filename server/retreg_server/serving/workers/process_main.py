@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
 from retreg_server.registration.model import Report
-from retreg_server.serving import parcels
 from retreg_server.serving.errors import describe
-from retreg_server.serving.parcels import Head, Message
+from retreg_server.serving.workers import messages
+from retreg_server.serving.workers.messages import Head, Message
 
 NICENESS = 5  # whoever waits for an answer goes before whoever computes, where cores are scarce
 SMALLEST_STEP = 0.01  # progress below this is not worth a message
@@ -58,13 +58,13 @@ def main(
     if memory_bytes is not None:
         limit_memory(memory_bytes)
     try:
-        parcels.send(connection, {"kind": "hello", **hello})
+        messages.send(connection, {"kind": "hello", **hello})
         while True:
-            request = parcels.receive(connection)
+            request = messages.receive(connection)
             if request.head["kind"] != "cancel":  # one that came too late
-                parcels.send(connection, {"kind": "begun"})
+                messages.send(connection, {"kind": "begun"})
                 answer = answered(handler, request, _reporter(connection))
-                parcels.send(connection, answer.head, answer.parcels)
+                messages.send(connection, answer.head, answer.buffers)
     except (EOFError, OSError):
         return
 
@@ -106,7 +106,7 @@ def answered(handler: Handler, request: Message, report: Report) -> Message:
     """What a handler answers, or the exception that it raised, as a message; raises nothing."""
     try:
         answer = handler.answer(request, report)
-        return Message({"kind": "done", **answer.head}, answer.parcels)
+        return Message({"kind": "done", **answer.head}, answer.buffers)
     except RetRegError as error:
         return Message({"kind": "error", **wire.encode_error(wire.error_slug(error), str(error))})
     except Exception as error:
@@ -120,10 +120,10 @@ def _reporter(connection: Connection) -> Report:
     def report(stage: str, fraction: float) -> None:
         nonlocal last
         if connection.poll(0):
-            parcels.receive(connection)  # nothing but a cancellation comes now
+            messages.receive(connection)  # nothing but a cancellation comes now
             raise Cancelled(CANCELLED)
         if stage != last[0] or abs(fraction - last[1]) >= SMALLEST_STEP:
             last = stage, fraction
-            parcels.send(connection, {"kind": "progress", "stage": stage, "fraction": fraction})
+            messages.send(connection, {"kind": "progress", "stage": stage, "fraction": fraction})
 
     return report

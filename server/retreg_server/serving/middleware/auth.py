@@ -14,7 +14,7 @@ from retreg_server.serving.settings import Settings
 OPEN = {("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/auth/"), ("POST", "/auth/token")}
 
 
-class Doorkeeper:
+class AccessControl:
     """With a token, every path but /healthz needs it. Without one, browsers are kept out.
 
     A page of an origin that the settings do not list must not reach a server on the user's own

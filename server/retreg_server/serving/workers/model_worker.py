@@ -19,7 +19,7 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
 from retreg_server.registration.model import Report
-from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -93,8 +93,8 @@ class LocalEngine:
         return len(cuda_devices())
 
 
-class DeviceWorker:
-    """The handler of a device's process: see child.Handler."""
+class ModelWorker:
+    """The handler of a device's process: see process_main.Handler."""
 
     def __init__(self, engine: Engine | None = None) -> None:
         self._engine = engine or LocalEngine()
@@ -112,15 +112,15 @@ class DeviceWorker:
         """Register: the JSON text of the result, and its keypoints' provenance for the metrics."""
         head = request.head
         images = [
-            ImageParcel.received(header, voxels).image
-            for header, voxels in zip(head["headers"], request.parcels, strict=True)
+            SharedImage.received(header, voxels).image
+            for header, voxels in zip(head["headers"], request.buffers, strict=True)
         ]
         wanted = RegistrationRequest(images[0], images[1], head["model"], head["options"])
         result = self._register(wanted, report)
         seconds: dict[str, Any] = result.provenance.get("seconds", {})
         text = wire.dumps(wire.encode_result(result))
         facts = {"seconds": dict(seconds), "device_memory": self._engine.device_memory()}
-        return Message(facts, (Parcel.of(text),))
+        return Message(facts, (SharedBuffer.of(text),))
 
     def _register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
         try:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Shelf(Generic[Value]):
+class MemoryCache(Generic[Value]):
     """Values by key, of limited size and age; reading one makes it young again.
 
     max_bytes: of all values together. keep_s: seconds for which an unused value stays. Used by
@@ -27,7 +27,7 @@ class Shelf(Generic[Value]):
         self._bytes = 0
 
     def put(self, key: str, value: Value, nbytes: int) -> None:
-        """Keep a value, even one that is larger than the shelf: it leaves with the next one."""
+        """Keep a value, even one that is larger than the cache: it leaves with the next one."""
         self.expire()
         self.pop(key)
         self._entries[key] = (value, nbytes, self._clock())

@@ -16,14 +16,11 @@ from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.registration.model import Report
-from retreg_server.serving.parcels import Head, ImageParcel, Message, Parcel
-
-TRANSFORM_SUFFIXES = ("h5", "tfm", "nii.gz")
-IMAGE_SUFFIXES = ("nrrd", "nii.gz", "png")
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 
-class Desk:
-    """The handler of the process for files: see child.Handler."""
+class FileWorker:
+    """The handler of the process for files: see process_main.Handler."""
 
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
@@ -59,34 +56,34 @@ class Desk:
         from retreg.files import read_image
 
         path = folder / request.head["name"]
-        path.write_bytes(request.parcels[0].view)
+        path.write_bytes(request.buffers[0].view)
         image = read_image(path)
         if image.array.dtype.name not in wire.DTYPES:
             raise InputError("The voxels are of a type that is not supported; convert them.")
-        packed = ImageParcel.of(image)
+        packed = SharedImage.of(image)
         return Message({"header": packed.header, "address": packed.address}, (packed.voxels,))
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""
         from retreg.files import write_transform
 
-        result = wire.decode_result(wire.loads(bytes(request.parcels[0].view)))
+        result = wire.decode_result(wire.loads(bytes(request.buffers[0].view)))
         path = folder / f"transform.{request.head['suffix']}"
         write_transform(path, result.transform, wire.decode_grid(request.head["grid"]))
-        return Message({}, (Parcel.of(path.read_bytes()),))
+        return Message({}, (SharedBuffer.of(path.read_bytes()),))
 
     def _warped(self, request: Message, folder: Path) -> Message:
         """The moving image on the grid of the fixed one, as a file."""
         from retreg.files import write_image
         from retreg.resample import resample
 
-        text, voxels = request.parcels
+        text, voxels = request.buffers
         result = wire.decode_result(wire.loads(bytes(text.view)))
-        moving = ImageParcel.received(request.head["header"], voxels).image
+        moving = SharedImage.received(request.head["header"], voxels).image
         path = folder / f"warped.{request.head['suffix']}"
         grid = wire.decode_grid(request.head["grid"])
         write_image(path, resample(moving, result.transform, grid))
-        return Message({}, (Parcel.of(path.read_bytes()),))
+        return Message({}, (SharedBuffer.of(path.read_bytes()),))
 
     def _map(self, request: Message, folder: Path) -> Message:
         """A map of a result on the grid of the fixed image, as a file."""
@@ -95,7 +92,7 @@ class Desk:
         from retreg_server.map_pictures import map_picture, world_unit
         from retreg_server.pictures import write_png
 
-        result = wire.decode_result(wire.loads(bytes(request.parcels[0].view)))
+        result = wire.decode_result(wire.loads(bytes(request.buffers[0].view)))
         grid, name = wire.decode_grid(request.head["grid"]), request.head["name"]
         values = registration_map(name, result.transform, result.backward, grid)
         path = folder / f"map.{request.head['suffix']}"
@@ -103,4 +100,4 @@ class Desk:
             write_png(path, map_picture(name, values, world_unit(grid) if KINDS[name].unit else ""))
         else:
             write_image(path, values)
-        return Message({}, (Parcel.of(path.read_bytes()),))
+        return Message({}, (SharedBuffer.of(path.read_bytes()),))

@@ -13,27 +13,27 @@ from typing import Any
 
 from retreg import wire
 from retreg_server.registration.model import Report, silent
-from retreg_server.serving import child, parcels
-from retreg_server.serving.parcels import Head, Message, Parcel
+from retreg_server.serving.workers import messages, process_main
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
 
 CANCEL_GRACE_S = 5.0  # for a child that is asked to stop, before it is killed
 
 
-class ChildDied(Exception):
+class ProcessDied(Exception):
     """The process ended, or was killed, before it answered."""
 
 
-class ChildNeverHeard(ChildDied):
+class ChildNeverHeard(ProcessDied):
     """The process had ended before the request reached it."""
 
 
-class ChildFailed(Exception):
+class ProcessFailed(Exception):
     """The work stopped with an exception that nobody foresaw; its text holds no data."""
 
 
 @dataclass(frozen=True, eq=False)
-class Role:
-    """What a child is started for: see child.main."""
+class ProcessSpec:
+    """What a child is started for: see process_main.main."""
 
     entry: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -41,15 +41,15 @@ class Role:
     memory_bytes: int | None = None
 
 
-class Child:
+class ProcessHandle:
     """One process, started once and asked one thing at a time; belongs to the event loop.
 
     on_end: called on the loop when the process has ended, for whatever reason. has_ended: whether
     it has, or has been killed.
     """
 
-    def __init__(self, role: Role, on_end: Callable[[Child], None]) -> None:
-        self._role = role
+    def __init__(self, spec: ProcessSpec, on_end: Callable[[ProcessHandle], None]) -> None:
+        self._spec = spec
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Message | None] = asyncio.Queue()
@@ -58,16 +58,16 @@ class Child:
         self.has_ended = False
 
     async def start(self) -> Head:
-        """Start the process and wait until it is warm; returns its hello. Raises ChildDied."""
+        """Start the process and wait until it is warm; returns its hello. Raises ProcessDied."""
         await asyncio.to_thread(self._spawn)
         return (await self._next()).head
 
     async def ask(
-        self, head: Head, enclosed: Sequence[Parcel] = (), report: Report = silent
+        self, head: Head, enclosed: Sequence[SharedBuffer] = (), report: Report = silent
     ) -> Message:
         """The answer to a request; report hears of the progress.
 
-        Raises the RetRegError that the child raised, ChildFailed, ChildDied, or ChildNeverHeard
+        Raises the RetRegError that the child raised, ProcessFailed, ProcessDied, or ChildNeverHeard
         when that happened before the work began. When the call is cancelled the child is told to
         stop, and killed when it does not.
         """
@@ -91,7 +91,7 @@ class Child:
         try:
             await asyncio.shield(sending)
             await self._next()
-        except (OSError, ChildDied):
+        except (OSError, ProcessDied):
             raise ChildNeverHeard from None
 
     async def _answer(self, report: Report) -> Message:
@@ -106,13 +106,13 @@ class Child:
                 case "error":
                     raise wire.raised_error(500, head)
                 case _:
-                    raise ChildFailed(head["text"])
+                    raise ProcessFailed(head["text"])
 
     async def _next(self) -> Message:
         message = await self._inbox.get()
         if message is None:
             self._inbox.put_nowait(None)  # for the next one who asks
-            raise ChildDied
+            raise ProcessDied
         return message
 
     async def _hush(self, sending: asyncio.Future[None]) -> None:
@@ -122,20 +122,20 @@ class Child:
                 await asyncio.to_thread(self._send, {"kind": "cancel"}, ())
                 while (await self._next()).head["kind"] in ("begun", "progress"):
                     pass
-        except (TimeoutError, OSError, ChildDied, asyncio.CancelledError):
+        except (TimeoutError, OSError, ProcessDied, asyncio.CancelledError):
             self.kill()
 
-    def _send(self, head: Head, enclosed: Sequence[Parcel]) -> None:
+    def _send(self, head: Head, enclosed: Sequence[SharedBuffer]) -> None:
         with self._sending:
-            parcels.send(self._connection, {"kind": "ask"} | head, enclosed)
+            messages.send(self._connection, {"kind": "ask"} | head, enclosed)
 
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        role = self._role
+        spec = self._spec
         self._process = context.Process(
-            target=child.main,
-            args=(theirs, role.entry, role.arguments, role.environment, role.memory_bytes),
+            target=process_main.main,
+            args=(theirs, spec.entry, spec.arguments, spec.environment, spec.memory_bytes),
             daemon=True,
         )
         self._process.start()
@@ -146,7 +146,7 @@ class Child:
         """Runs on a thread of its own until the process ends."""
         with suppress(EOFError, OSError):
             while True:
-                self._tell(self._inbox.put_nowait, parcels.receive(self._connection))
+                self._tell(self._inbox.put_nowait, messages.receive(self._connection))
         assert self._process is not None
         self._process.kill()  # it may have closed the pipe and live on
         self._process.join()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
@@ -13,9 +13,9 @@ from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
-from retreg_server.serving.parcels import ImageParcel, Parcel
-from retreg_server.serving.registrations import result_response
-from retreg_server.serving.service import Service, service_of
+from retreg_server.serving.routes.responses import TheService, result_response
+from retreg_server.serving.service import Service
+from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 router = APIRouter(prefix="/v1/register", tags=["registrations"])
 
@@ -39,7 +39,7 @@ def form_schema(*names: str) -> dict[str, Any]:
 
 
 @router.post("", openapi_extra=form_schema(*ROLES, "model"))
-async def register(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def register(request: Request, service: TheService) -> Response:
     """Register two files and answer with the result; other fields are options of the model.
 
     The registration is cancelled when the client goes away.
@@ -67,7 +67,7 @@ async def wait_for_end(job: Job, request: Request, service: Service) -> None:
             await service.jobs.cancel(job)
 
 
-async def uploaded_image(service: Service, form: FormData, role: str) -> ImageParcel:
+async def uploaded_image(service: Service, form: FormData, role: str) -> SharedImage:
     """The image in the file of that name in a form. Raises InputError or ApiError 415."""
     upload = form.get(role)
     if not isinstance(upload, UploadFile):
@@ -76,11 +76,11 @@ async def uploaded_image(service: Service, form: FormData, role: str) -> ImagePa
     return await service.read(await asyncio.to_thread(_content, upload), name)
 
 
-def _content(upload: UploadFile) -> Parcel:
-    parcel = Parcel(upload.size or 0)
+def _content(upload: UploadFile) -> SharedBuffer:
+    buffer = SharedBuffer(upload.size or 0)
     upload.file.seek(0)
-    upload.file.readinto(parcel.view)  # type: ignore[attr-defined]
-    return parcel
+    upload.file.readinto(buffer.view)  # type: ignore[attr-defined]
+    return buffer
 
 
 def _suffix(filename: str, role: str) -> str:

@@ -12,13 +12,13 @@ from threading import Event
 import numpy as np
 
 from retreg.errors import Cancelled
-from retreg_server.serving.child import CANCELLED, answered, made
-from retreg_server.serving.children import CANCEL_GRACE_S
-from retreg_server.serving.parcels import Head, Message, Parcel
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
+from retreg_server.serving.workers.process_handle import CANCEL_GRACE_S
+from retreg_server.serving.workers.process_main import CANCELLED, answered, made
 
 
 class Replica:
-    """The inside of the cluster: what a DeviceWorker is in its process, this is in an actor."""
+    """The inside of the cluster: what a ModelWorker is in its process, this is in an actor."""
 
     def __init__(self, entry: str, arguments: Mapping[str, str]) -> None:
         self._handler = made(entry, arguments)
@@ -30,7 +30,7 @@ class Replica:
         return self._hello
 
     async def register(self, head: Head, *voxels: np.ndarray) -> AsyncIterator[Head]:
-        """Progress, then the head of the answer with its parcel as "result".
+        """Progress, then the head of the answer with its buffer as "result".
 
         When the caller cancels, the work is told to stop, and the replica ends when it does not.
         """
@@ -43,7 +43,7 @@ class Replica:
                 raise Cancelled(CANCELLED)
             tell(told.put_nowait, {"kind": "progress", "stage": stage, "fraction": fraction})
 
-        request = Message(head, tuple(Parcel.around(each.data.cast("B")) for each in voxels))
+        request = Message(head, tuple(SharedBuffer.around(each.data.cast("B")) for each in voxels))
         work = self._thread.submit(answered, self._handler, request, report)
         work.add_done_callback(lambda _: tell(told.put_nowait, None))
         try:
@@ -51,7 +51,7 @@ class Replica:
             while (message := await told.get()) is not None:
                 yield message
             answer = work.result()
-            yield {**answer.head, "result": b"".join(bytes(each.view) for each in answer.parcels)}
+            yield {**answer.head, "result": b"".join(bytes(each.view) for each in answer.buffers)}
         finally:
             unwanted.set()
             _end_unless_stopped(work)

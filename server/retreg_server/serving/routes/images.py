@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.parcels import ImageParcel, Parcel
-from retreg_server.serving.service import Service, service_of
+from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
+from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 PIECE_BYTES = 1 << 16
-ADDRESS_PATTERN = "^[0-9a-f]{64}$"
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
-TheService = Annotated[Service, Depends(service_of)]
 ImageHeader = Annotated[
     str, Header(alias=wire.IMAGE_HEADER, max_length=4096, description="geometry as JSON")
 ]
@@ -70,11 +68,11 @@ async def delete_image(sha256: Address, service: TheService) -> Response:
 
 def _verified_image(
     sha256: str, header: str, declared: wire.ImageHeader, pieces: list[bytearray]
-) -> ImageParcel:
-    body = Parcel.joined(pieces)
+) -> SharedImage:
+    body = SharedBuffer.joined(pieces)
     if wire.image_address(header, body.view) != sha256:
         raise InputError(
             "The image does not have the SHA-256 under which it was sent; it was damaged on the "
             "way or the sum was not taken over header, line feed and body."
         )
-    return ImageParcel.sent(declared, body, sha256)
+    return SharedImage.sent(declared, body, sha256)

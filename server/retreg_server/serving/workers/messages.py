@@ -1,6 +1,6 @@
 """Messages between the processes of a server, and the large buffers that travel with them.
 
-A message is a JSON object and any number of parcels. Where the system has memory files, a parcel
+A message is a JSON object and any number of buffers. Where the system has memory files, a buffer
 travels as the file itself: nothing is copied, however large it is, nothing has a name on a disk,
 and nothing is left when the processes are killed.
 """
@@ -25,11 +25,11 @@ HAS_MEMORY_FILES = hasattr(os, "memfd_create")
 SMALLEST_FILE = 4 << 20  # each file takes a descriptor, and less than this is copied quickly
 
 
-class Parcel:
+class SharedBuffer:
     """A buffer that can be handed to another process. view: its bytes."""
 
     def __init__(self, nbytes: int, descriptor: int | None = None) -> None:
-        """An empty parcel, or the one behind the descriptor of a memory file."""
+        """An empty buffer, or the one behind the descriptor of a memory file."""
         is_new = descriptor is None
         if is_new and HAS_MEMORY_FILES and nbytes >= SMALLEST_FILE:
             descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
@@ -42,27 +42,27 @@ class Parcel:
             self.view = memoryview(mmap.mmap(descriptor, nbytes, access=access))
 
     @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> Parcel:
-        """A parcel with a copy of the data."""
-        parcel = cls(len(data))
-        parcel.view[:] = data
-        return parcel
+    def of(cls, data: bytes | bytearray | memoryview) -> SharedBuffer:
+        """A buffer with a copy of the data."""
+        buffer = cls(len(data))
+        buffer.view[:] = data
+        return buffer
 
     @classmethod
-    def around(cls, view: memoryview) -> Parcel:
-        """A parcel of bytes that lie elsewhere; nothing is copied."""
-        parcel = cls(0)
-        parcel.view = view
-        return parcel
+    def around(cls, view: memoryview) -> SharedBuffer:
+        """A buffer of bytes that lie elsewhere; nothing is copied."""
+        buffer = cls(0)
+        buffer.view = view
+        return buffer
 
     @classmethod
-    def joined(cls, pieces: Sequence[bytearray]) -> Parcel:
-        """A parcel with copies of the pieces, one after the other."""
-        parcel, begun = cls(sum(map(len, pieces))), 0
+    def joined(cls, pieces: Sequence[bytearray]) -> SharedBuffer:
+        """A buffer with copies of the pieces, one after the other."""
+        buffer, begun = cls(sum(map(len, pieces))), 0
         for piece in pieces:
-            parcel.view[begun : begun + len(piece)] = piece
+            buffer.view[begun : begun + len(piece)] = piece
             begun += len(piece)
-        return parcel
+        return buffer
 
     def __len__(self) -> int:
         return len(self.view)
@@ -90,31 +90,31 @@ class Message:
     """What is sent: plain JSON values, and buffers."""
 
     head: Head
-    parcels: tuple[Parcel, ...] = ()
+    buffers: tuple[SharedBuffer, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class ImageParcel:
-    """An image whose voxels lie in a parcel, in the order of the wire without compression.
+class SharedImage:
+    """An image whose voxels lie in a buffer, in the order of the wire without compression.
 
     address: under which clients know it, the same for equal images.
     """
 
     header: str
-    voxels: Parcel
+    voxels: SharedBuffer
     image: Image
     address: str
 
     @classmethod
-    def of(cls, image: Image, address: str | None = None) -> ImageParcel:
-        """Copy an image into a parcel; without an address it gets that of the wire."""
+    def of(cls, image: Image, address: str | None = None) -> SharedImage:
+        """Copy an image into a buffer; without an address it gets that of the wire."""
         array = image.array.astype(image.array.dtype.newbyteorder("<"), copy=False)
-        header, parcel = wire.image_header(image), Parcel(array.nbytes)
-        np.frombuffer(parcel.view, array.dtype)[:] = array.reshape(-1)
-        return cls.received(header, parcel, address or wire.image_address(header, parcel.view))
+        header, buffer = wire.image_header(image), SharedBuffer(array.nbytes)
+        np.frombuffer(buffer.view, array.dtype)[:] = array.reshape(-1)
+        return cls.received(header, buffer, address or wire.image_address(header, buffer.view))
 
     @classmethod
-    def sent(cls, declared: wire.ImageHeader, body: Parcel, address: str) -> ImageParcel:
+    def sent(cls, declared: wire.ImageHeader, body: SharedBuffer, address: str) -> SharedImage:
         """The image that a client has sent; without compression its body is not copied."""
         image = wire.decode_image(declared, body.view)
         if declared.encoding != "identity":
@@ -122,28 +122,28 @@ class ImageParcel:
         return cls(wire.image_header(image), body, image, address)
 
     @classmethod
-    def received(cls, header: str, voxels: Parcel, address: str = "") -> ImageParcel:
+    def received(cls, header: str, voxels: SharedBuffer, address: str = "") -> SharedImage:
         """The image that another process has packed."""
         declared = wire.decode_header(header, len(voxels))
         return cls(header, voxels, wire.decode_image(declared, voxels.view), address)
 
 
-def send(connection: Connection, head: Head, parcels: Sequence[Parcel] = ()) -> None:
+def send(connection: Connection, head: Head, buffers: Sequence[SharedBuffer] = ()) -> None:
     """Send a message; blocks until the other side takes it. Raises OSError when it is gone."""
-    sizes = [[len(parcel), parcel.is_file] for parcel in parcels]
-    connection.send_bytes(wire.dumps({**head, "parcels": sizes}))
-    for parcel in parcels:
-        parcel.send(connection)
+    sizes = [[len(buffer), buffer.is_file] for buffer in buffers]
+    connection.send_bytes(wire.dumps({**head, "buffers": sizes}))
+    for buffer in buffers:
+        buffer.send(connection)
 
 
 def receive(connection: Connection) -> Message:
     """The next message; blocks until there is one. Raises EOFError or OSError at the end."""
     head = wire.loads(connection.recv_bytes())
-    parcels = tuple(_received(connection, *each) for each in head.pop("parcels"))
-    return Message(head, parcels)
+    buffers = tuple(_received(connection, *each) for each in head.pop("buffers"))
+    return Message(head, buffers)
 
 
-def _received(connection: Connection, nbytes: int, is_file: bool) -> Parcel:
+def _received(connection: Connection, nbytes: int, is_file: bool) -> SharedBuffer:
     if is_file:
-        return Parcel(nbytes, reduction.recv_handle(connection))
-    return Parcel.around(memoryview(connection.recv_bytes()))
+        return SharedBuffer(nbytes, reduction.recv_handle(connection))
+    return SharedBuffer.around(memoryview(connection.recv_bytes()))

@@ -11,22 +11,22 @@ from typing import Protocol
 from retreg import wire
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.model import Report
-from retreg_server.serving.children import Role
-from retreg_server.serving.crew import Crew
-from retreg_server.serving.parcels import Head, ImageParcel
+from retreg_server.serving.workers.messages import Head, SharedImage
+from retreg_server.serving.workers.process_handle import ProcessSpec
+from retreg_server.serving.workers.process_pool import ProcessPool
 
 logger = logging.getLogger(__name__)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-DEVICE_WORKER = "retreg_server.serving.device_worker:DeviceWorker"
+MODEL_WORKER = "retreg_server.serving.workers.model_worker:ModelWorker"
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
     """What to register, with options that are complete and checked."""
 
-    fixed: ImageParcel
-    moving: ImageParcel
+    fixed: SharedImage
+    moving: SharedImage
     model: str
     options: Mapping[str, Scalar]
 
@@ -56,8 +56,8 @@ class Executor(Protocol):
     async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
         """The outcome of a task, which waits for its turn; report is called first when that comes.
 
-        Raises RetRegError, ChildFailed for an unforeseen failure, ChildDied, or TimeoutError when
-        the work takes longer than deadline_s.
+        Raises RetRegError, ProcessFailed for an unforeseen failure, ProcessDied, or TimeoutError
+        when the work takes longer than deadline_s.
         """
         ...
 
@@ -83,18 +83,19 @@ class LocalExecutor:
         self,
         devices: Sequence[str],
         on_restart: Callable[[], None],
-        worker: str = DEVICE_WORKER,
+        worker: str = MODEL_WORKER,
         arguments: Mapping[str, str] | None = None,
     ) -> None:
         self._worker, self._arguments = worker, arguments or {}
         self._is_automatic = "auto" in devices
-        self._crew = Crew("device worker", [self._role(each) for each in devices], on_restart)
+        specs = [self._spec(each) for each in devices]
+        self._pool = ProcessPool("device worker", specs, on_restart)
 
     async def start(self) -> tuple[ModelInfo, ...]:
         """Load the models in each process."""
-        hello = (await self._crew.start())[0]
+        hello = (await self._pool.start())[0]
         if self._is_automatic:
-            self._crew.grow([self._role(str(number)) for number in range(1, hello["devices"])])
+            self._pool.grow([self._spec(str(number)) for number in range(1, hello["devices"])])
         for name, reason in hello["failures"].items():
             logger.error("The model %s cannot be used: %s.", name, reason)
         return wire.decode_models(hello["models"])
@@ -102,21 +103,21 @@ class LocalExecutor:
     async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
         """Hand the task to the next idle process."""
         voxels = (task.fixed.voxels, task.moving.voxels)
-        answer = await self._crew.ask(task.head, voxels, report, deadline_s)
+        answer = await self._pool.ask(task.head, voxels, report, deadline_s)
         facts = answer.head
-        return Outcome(bytes(answer.parcels[0].view), facts["seconds"], facts["device_memory"])
+        return Outcome(bytes(answer.buffers[0].view), facts["seconds"], facts["device_memory"])
 
     @property
     def ready(self) -> int:
         """How many processes are warm."""
-        return self._crew.ready
+        return self._pool.ready
 
     def close(self) -> None:
         """Kill the processes."""
-        self._crew.close()
+        self._pool.close()
 
-    def _role(self, device: str) -> Role:
-        return Role(self._worker, self._arguments, _visible(device, os.environ.get(VISIBLE)))
+    def _spec(self, device: str) -> ProcessSpec:
+        return ProcessSpec(self._worker, self._arguments, _visible(device, os.environ.get(VISIBLE)))
 
 
 def _visible(device: str, allowed: str | None) -> dict[str, str]:

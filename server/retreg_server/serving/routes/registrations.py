@@ -6,23 +6,29 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
-from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.images import ADDRESS_PATTERN
+from retreg_server.serving.errors import json_response
 from retreg_server.serving.jobs import Job, Jobs, Status
-from retreg_server.serving.service import Service, service_of
+from retreg_server.serving.routes.responses import (
+    ADDRESS_PATTERN,
+    BINARY,
+    ImageFormat,
+    TheService,
+    TransformFormat,
+    content,
+    download,
+    result_response,
+)
 
 router = APIRouter(prefix="/v1/registrations", tags=["registrations"])
 
-BINARY = "application/octet-stream"
 HEARTBEAT_S = 1.0
 LARGEST = 2**53
 
-TheService = Annotated[Service, Depends(service_of)]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 Address = Annotated[str, Field(pattern=ADDRESS_PATTERN)]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -34,7 +40,7 @@ Value = (
 )
 
 
-class Order(BaseModel):
+class RegistrationOrder(BaseModel):
     """Two images by address, a model (null: the default for the images) and its options.
 
     A number without a JSON form is written "Infinity".
@@ -48,13 +54,8 @@ class Order(BaseModel):
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
 
 
-def content(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of an answer that is not JSON."""
-    return {200: {"content": {media_type: {}}}}
-
-
 @router.post("", status_code=202)
-async def order_registration(order: Order, service: TheService) -> Response:
+async def order_registration(order: RegistrationOrder, service: TheService) -> Response:
     """Queue a registration; the answer holds its id."""
     fixed = service.image(order.fixed, "The fixed")
     moving = service.image(order.moving, "The moving")
@@ -92,7 +93,7 @@ async def registration_result(job_id: JobId, service: TheService) -> Response:
 
 @router.get("/{job_id}/transform", responses=content(BINARY))
 async def registration_transform(
-    job_id: JobId, service: TheService, format: Literal["h5", "tfm", "nii.gz"] = "h5"
+    job_id: JobId, service: TheService, format: TransformFormat = "h5"
 ) -> Response:
     """The transform as an ITK file: 3-D, LPS mm, fixed points to moving points.
 
@@ -105,12 +106,25 @@ async def registration_transform(
 
 @router.get("/{job_id}/warped", responses=content(BINARY))
 async def registration_warped(
-    job_id: JobId, service: TheService, format: Literal["nrrd", "nii.gz", "png"] = "nrrd"
+    job_id: JobId, service: TheService, format: ImageFormat = "nrrd"
 ) -> Response:
     """The moving image on the grid of the fixed one; the server must still have the image."""
     job = await service.jobs.get(job_id)
     result_response(job)
     return download(await service.warped_file(job, format), f"warped.{format}")
+
+
+@router.get("/{job_id}/maps/{name}", responses=content(BINARY))
+async def registration_map(
+    job_id: JobId,
+    name: Literal["error", "displacement", "jacobian", "beltrami"],
+    service: TheService,
+    format: ImageFormat = "nrrd",
+) -> Response:
+    """A map on the grid of the fixed image; png has a colour bar. beltrami is for pictures only."""
+    job = await service.jobs.get(job_id)
+    result_response(job)
+    return download(await service.map_file(job, name, format), f"map_{name}.{format}")
 
 
 @router.delete("/{job_id}", status_code=204)
@@ -134,22 +148,7 @@ def status_message(job: Job, status: Status) -> dict[str, Any]:
     return message
 
 
-def result_response(job: Job) -> Response:
-    """The result of a job. Raises ApiError when there is none (yet)."""
-    if not job.status.has_ended:
-        raise ApiError(409, "not-finished", "The registration has not ended yet; ask again later.")
-    if job.status.error is not None:
-        raise job.status.error
-    return Response(job.status.result, media_type="application/json")
-
-
 async def _events(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
     async with aclosing(jobs.watch(job, HEARTBEAT_S)) as statuses:
         async for status in statuses:
             yield b"data: " + wire.dumps(status_message(job, status)) + b"\n\n"
-
-
-def download(content: bytes, name: str) -> Response:
-    """A file to keep, under that name."""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, headers=headers, media_type=BINARY)

@@ -11,43 +11,43 @@ import pytest
 from retreg import wire
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.serving import parcels
-from retreg_server.serving.parcels import ImageParcel, Parcel
+from retreg_server.serving.workers import messages
+from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 
 @pytest.mark.parametrize("is_file", [True, False])
 @pytest.mark.parametrize("nbytes", [0, 1, 70_000, 3_000_000])
-def test_a_parcel_arrives_as_it_was_sent(is_file, nbytes, monkeypatch):
-    monkeypatch.setattr(parcels, "SMALLEST_FILE", 1 if is_file else 2**40)
+def test_a_buffer_arrives_as_it_was_sent(is_file, nbytes, monkeypatch):
+    monkeypatch.setattr(messages, "SMALLEST_FILE", 1 if is_file else 2**40)
     content = np.random.default_rng(0).integers(0, 255, nbytes, np.uint8).tobytes()
     here, there = multiprocessing.Pipe()
-    sent = (Parcel.of(content), Parcel.of(b"second"))
-    assert sent[1].is_file == (is_file and parcels.HAS_MEMORY_FILES)
-    sending = threading.Thread(target=parcels.send, args=(here, {"kind": "ask", "a": [1]}, sent))
+    sent = (SharedBuffer.of(content), SharedBuffer.of(b"second"))
+    assert sent[1].is_file == (is_file and messages.HAS_MEMORY_FILES)
+    sending = threading.Thread(target=messages.send, args=(here, {"kind": "ask", "a": [1]}, sent))
     sending.start()
-    message = parcels.receive(there)
+    message = messages.receive(there)
     sending.join()
     assert message.head == {"kind": "ask", "a": [1]}
-    assert [bytes(parcel.view) for parcel in message.parcels] == [content, b"second"]
+    assert [bytes(buffer.view) for buffer in message.buffers] == [content, b"second"]
 
 
-def test_a_parcel_may_be_passed_on(monkeypatch):
-    monkeypatch.setattr(parcels, "SMALLEST_FILE", 1)
+def test_a_buffer_may_be_passed_on(monkeypatch):
+    monkeypatch.setattr(messages, "SMALLEST_FILE", 1)
     here, there = multiprocessing.Pipe()
-    parcels.send(here, {}, [Parcel.of(b"abc")])
-    first = parcels.receive(there).parcels
-    parcels.send(here, {}, first)
+    messages.send(here, {}, [SharedBuffer.of(b"abc")])
+    first = messages.receive(there).buffers
+    messages.send(here, {}, first)
     del first
-    assert bytes(parcels.receive(there).parcels[0].view) == b"abc"
+    assert bytes(messages.receive(there).buffers[0].view) == b"abc"
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", ">f4", "u1"])
 def test_an_image_keeps_its_voxels_and_its_address(dtype):
     array = np.arange(3 * 60).reshape(3, 3, 4, 5).astype(dtype)
     image = Image(array, Grid((5, 4, 3), np.diag([1.0, 2.0, 3.0, 1.0])))
-    packed = ImageParcel.of(image)
+    packed = SharedImage.of(image)
     np.testing.assert_array_equal(packed.image.array, array)
     assert packed.address == wire.image_address(*wire.encode_image(image))
-    again = ImageParcel.received(packed.header, packed.voxels)
+    again = SharedImage.received(packed.header, packed.voxels)
     np.testing.assert_array_equal(again.image.array, array)
     np.testing.assert_array_equal(again.image.grid.world_from_index, image.grid.world_from_index)

@@ -1,0 +1,1 @@
+"""What the server keeps: images in memory, results of jobs in a database."""
