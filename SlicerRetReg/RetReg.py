@@ -46,15 +46,15 @@ class RetReg(ScriptedLoadableModule):
 
 
 class RetRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The shell around RetRegLib.panel.Panel."""
+    """The shell around RetRegLib.panel.panel.Panel."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
 
     def setup(self) -> None:
-        from RetRegLib.dialogs import ask
-        from RetRegLib.panel import Panel
+        from RetRegLib.panel.dialogs import ask
+        from RetRegLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         top = slicer.util.loadUI(self.resourcePath("UI/RetReg.ui"))

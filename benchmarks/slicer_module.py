@@ -44,9 +44,9 @@ def refits(scene: Any, family: str) -> list[tuple[float, float]]:
     """(clock, processor) seconds of each move of one keypoint."""
     from retreg import Affine, Grid, Image, Keypoints, RegistrationResult
     from retreg.quality import Quality
-    from RetRegLib.live_refit import LiveRefit
-    from RetRegLib.outcome import remove_outcome, show_outcome
-    from RetRegLib.volumes import volume_from_image
+    from RetRegLib.refit.live_refit import LiveRefit
+    from RetRegLib.scene.outcome import remove_outcome, show_outcome
+    from RetRegLib.scene.volumes import volume_from_image
 
     random = np.random.default_rng(3)
     points = np.indices((8, 8, 4)).reshape(3, -1).T * [28.0, 28, 56] + random.uniform(5, 20, 3)
@@ -73,9 +73,9 @@ def refits(scene: Any, family: str) -> list[tuple[float, float]]:
 def pairs(scene: Any, url: str) -> tuple[str, str]:
     """The first registration, and the best of those that follow with the same fixed volume."""
     from retreg import Grid, Image
-    from RetRegLib.connection import Connection
     from RetRegLib.logic import Registration
-    from RetRegLib.volumes import volume_from_image
+    from RetRegLib.scene.volumes import volume_from_image
+    from RetRegLib.server.connection import Connection
 
     random = np.random.default_rng(0)
     grid = Grid((SIDE, SIDE, SIDE), np.eye(4))

@@ -131,7 +131,7 @@ def test_only_one_module_knows_the_frame_of_slicer() -> None:
         for path in sources()
         if place(path).startswith(SLICER_MODULE) and knowing.search(path.read_text("utf-8"))
     }
-    assert strays == {"SlicerRetReg/RetRegLib/nodes.py"}
+    assert strays == {"SlicerRetReg/RetRegLib/scene/nodes.py"}
 
 
 def test_registration_knows_neither_http_nor_files() -> None:
@@ -172,7 +172,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_every_module_postpones_its_annotations() -> None:
     # Slicer evaluates the annotations of its parameter nodes, which this import forbids.
-    exceptions = {"SlicerRetReg/RetRegLib/parameters.py"}
+    exceptions = {"SlicerRetReg/RetRegLib/scene/parameters.py"}
     without = {
         place(path)
         for path in sources()

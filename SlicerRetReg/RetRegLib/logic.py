@@ -19,13 +19,14 @@ from retreg.client import Progress
 from retreg.errors import Cancelled, InputError, RetRegError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
-from RetRegLib.connection import Connection, load_connection, save_connection
-from RetRegLib.consent import Consent
 from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
-from RetRegLib.local_server import LocalServer
-from RetRegLib.outcome import Outcome, Wanted, check_wanted, show_outcome
-from RetRegLib.pair import Pair
+from RetRegLib.scene.input_pair import Pair
+from RetRegLib.scene.outcome import Outcome, show_outcome
+from RetRegLib.scene.output_nodes import OutputNodes, check_output_nodes
 from RetRegLib.sequences import SequenceOutcome, register_frames
+from RetRegLib.server.connection import Connection, load_connection, save_connection
+from RetRegLib.server.consent import Consent
+from RetRegLib.server.local_server import LocalServer
 from RetRegLib.ticker import Ticker
 
 T = TypeVar("T")
@@ -89,7 +90,7 @@ class Registration:
         moving: Any,
         model: str | None = None,
         *,
-        wanted: Wanted | None = None,
+        wanted: OutputNodes | None = None,
         progress: Progress | None = None,
         **options: Scalar | None,
     ) -> Outcome:
@@ -109,7 +110,7 @@ class Registration:
         moving: Any,
         model: str | None = None,
         *,
-        wanted: Wanted | None = None,
+        wanted: OutputNodes | None = None,
         on_done: Callable[[Outcome], None],
         on_error: OnError | None = None,
         on_progress: Progress | None = None,
@@ -207,7 +208,7 @@ class Registration:
         self,
         nodes: tuple[Any, Any],
         model: str | None,
-        wanted: Wanted | None,
+        wanted: OutputNodes | None,
         progress: Progress | None,
         options: Mapping[str, Scalar | None],
     ) -> Outcome:
@@ -285,10 +286,10 @@ class Registration:
             raise
         return values[0]
 
-    def _shown(self, result: RegistrationResult, pair: Pair, wanted: Wanted | None) -> Outcome:
+    def _shown(self, result: RegistrationResult, pair: Pair, wanted: OutputNodes | None) -> Outcome:
         pair.check()
         try:
-            return show_outcome(result, pair.fixed, pair.moving, wanted or Wanted())
+            return show_outcome(result, pair.fixed, pair.moving, wanted or OutputNodes())
         except Exception as error:
             raise in_a_sentence(error) from None
 
@@ -301,11 +302,11 @@ def _startup_environment() -> Mapping[str, str]:
         return os.environ
 
 
-def _pair(fixed: Any, moving: Any, wanted: Wanted | None) -> Pair:
+def _pair(fixed: Any, moving: Any, wanted: OutputNodes | None) -> Pair:
     """The images, once it is certain that the result will find its nodes. Raises InputError."""
     pair = Pair(fixed, moving, wanted and wanted.transform)
     if wanted is not None:
-        check_wanted(wanted, fixed, moving)
+        check_output_nodes(wanted, fixed, moving)
     return pair
 
 

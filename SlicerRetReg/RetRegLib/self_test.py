@@ -15,11 +15,11 @@ from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult, Scalar
 from retreg.quality import Quality
 from retreg.transforms import Affine
-from RetRegLib.connection import Connection
 from RetRegLib.logic import Registration
-from RetRegLib.outcome import Outcome, remove_outcome
-from RetRegLib.transform_nodes import transform_of
-from RetRegLib.volumes import image_from_volume, volume_from_image
+from RetRegLib.scene.outcome import Outcome, remove_outcome
+from RetRegLib.scene.transform_nodes import transform_of
+from RetRegLib.scene.volumes import image_from_volume, volume_from_image
+from RetRegLib.server.connection import Connection
 
 SIZE = (24, 28, 20)
 SPACING_MM = (2.0, 2.0, 2.5)

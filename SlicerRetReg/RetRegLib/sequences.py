@@ -16,9 +16,9 @@ from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
 from RetRegLib.jobs import counted
-from RetRegLib.transform_nodes import transform_node
-from RetRegLib.undo import all_or_nothing
-from RetRegLib.volumes import image_from_volume, is_label, volume_from_image
+from RetRegLib.scene.transform_nodes import transform_node
+from RetRegLib.scene.undo import all_or_nothing
+from RetRegLib.scene.volumes import image_from_volume, is_label, volume_from_image
 
 RegisterOne = Callable[[Image, Image, Progress | None], RegistrationResult]
 Frame = RegistrationResult | RetRegError

@@ -29,6 +29,8 @@ Progress = Callable[[str, float], None]
 
 RECONNECTS = 5
 UNKNOWN_IMAGE = "unknown-image"
+# The stages in which nothing is computed yet, by the role of the image.
+UPLOADING = {role: f"sending the {role} image" for role in ("fixed", "moving")}
 BYTES = "application/octet-stream"
 
 
@@ -176,7 +178,7 @@ class Client:
     ) -> requests.Response:
         """The answer to the order, or to the first image that the server refuses."""
         for role, image in images.items():
-            stage = f"sending the {role} image"
+            stage = UPLOADING[role]
             tell(stage, 0.0)
             path = f"/v1/images/{image.address}"
             if self._request("HEAD", path).status_code != 200:

@@ -77,7 +77,7 @@ class Slicer:
 
     def load(self, pair: Any, names: tuple[str, str]) -> None:
         """Put a pair into the scene and choose it."""
-        from RetRegLib.volumes import volume_from_image
+        from RetRegLib.scene.volumes import volume_from_image
 
         images = (pair.fixed, pair.moving)
         self.fixed, self.moving = (

@@ -26,7 +26,7 @@ FLIP = np.array([-1.0, -1.0, 1.0])  # LPS and RAS
 @pytest.fixture(scope="module")
 def local_server(slicer, tmp_path_factory) -> Iterator[Any]:
     assert slicer
-    from RetRegLib.local_server import LocalServer
+    from RetRegLib.server.local_server import LocalServer
 
     server = LocalServer(tmp_path_factory.mktemp("server"))
     server.start()
@@ -48,7 +48,7 @@ def logic(scene, local_server) -> Any:
 @pytest.fixture
 def node_of(scene):
     """Makes a volume node of an image."""
-    from RetRegLib.volumes import volume_from_image
+    from RetRegLib.scene.volumes import volume_from_image
 
     return lambda image, name: volume_from_image(image, name, scene)
 

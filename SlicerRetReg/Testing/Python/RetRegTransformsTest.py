@@ -9,8 +9,8 @@ import slicer
 
 from retreg.fitting import fit
 from retreg.transforms import Transform
-from RetRegLib.nodes import flipped
-from RetRegLib.transform_nodes import transform_node, transform_of
+from RetRegLib.scene.nodes import flipped
+from RetRegLib.scene.transform_nodes import transform_node, transform_of
 
 
 class RetRegTransformsTest(unittest.TestCase):

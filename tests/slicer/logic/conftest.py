@@ -30,8 +30,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
 def new_logic(scene):
     """Makes a logic that uses the server at an address."""
     assert scene
-    from RetRegLib.connection import Connection
     from RetRegLib.logic import Registration
+    from RetRegLib.server.connection import Connection
 
     return lambda url: Registration(connection=Connection(url, TOKEN))
 

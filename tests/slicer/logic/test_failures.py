@@ -150,12 +150,12 @@ def test_a_scene_that_changed_in_the_meantime_is_one_sentence(logic, nodes, scen
 
 
 def test_a_failure_while_nodes_are_made_leaves_none(logic, nodes, scene, monkeypatch):
-    import RetRegLib.outcome
+    from RetRegLib.scene import outcome
 
     def fail(*_):
         raise KeyError("name of a patient")
 
-    monkeypatch.setattr(RetRegLib.outcome, "fill_provenance", fail)
+    monkeypatch.setattr(outcome, "fill_provenance", fail)
     with Untouched(scene, nodes), pytest.raises(RetRegError, match="nobody foresaw") as told:
         logic.register(*nodes)
     assert "patient" not in str(told.value)
@@ -174,9 +174,9 @@ def test_what_cannot_be_registered_is_told_through_the_same_callback(logic, node
 def test_nodes_that_cannot_take_the_result_are_told_before_anything_is_sent(
     new_logic, nodes, scene
 ):
-    from RetRegLib.outcome import Wanted
+    from RetRegLib.scene.output_nodes import OutputNodes
 
     logic = new_logic("http://127.0.0.1:9")  # nobody there
     label = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
     with Untouched(scene, nodes), pytest.raises(InputError, match="cannot hold the warped"):
-        logic.register(*nodes, wanted=Wanted(warped=label))
+        logic.register(*nodes, wanted=OutputNodes(warped=label))

@@ -22,7 +22,7 @@ def test_register_blocks_and_returns_nodes(logic, nodes, scene):
     outcome = logic.register(*nodes, shift=3.0, progress=lambda *what: told.append(what))
     assert outcome.result.provenance["options"]["shift"] == 3.0
     assert outcome.transform.GetScene() is scene
-    from RetRegLib.transform_nodes import transform_of
+    from RetRegLib.scene.transform_nodes import transform_of
 
     moved = transform_of(outcome.transform)(np.zeros((1, 3)))
     assert np.allclose(moved, [[3.0, 0, 0]], atol=1e-9)
@@ -63,11 +63,11 @@ def test_models_are_those_of_the_server(logic):
 
 
 def test_a_transform_that_is_replaced_does_not_count_as_a_parent(logic, nodes, server):
-    from RetRegLib.outcome import Wanted
+    from RetRegLib.scene.output_nodes import OutputNodes
 
     first = logic.register(*nodes, shift=3.0)
     before = server.last_headers[1].grid.world_from_index
-    again = logic.register(*nodes, shift=3.0, wanted=Wanted(transform=first.transform))
+    again = logic.register(*nodes, shift=3.0, wanted=OutputNodes(transform=first.transform))
     assert again.transform is first.transform
     assert np.allclose(server.last_headers[1].grid.world_from_index, before)
 

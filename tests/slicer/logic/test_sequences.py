@@ -28,8 +28,8 @@ def a_sequence(scene, slicer) -> Any:
 
 
 def test_a_sequence_becomes_sequences_with_the_same_index(logic, server, scene, a_sequence):
-    from RetRegLib.transform_nodes import transform_of
-    from RetRegLib.volumes import grid_of_volume
+    from RetRegLib.scene.transform_nodes import transform_of
+    from RetRegLib.scene.volumes import grid_of_volume
 
     fixed = a_volume(scene, "fixed", 60)
     before, told = server.puts, []
@@ -88,8 +88,8 @@ def test_volumes_of_a_sequence_that_fail_are_left_out(nodes, a_sequence):
 
 
 def test_transforms_of_different_kinds_become_nodes_of_one_class(nodes, a_sequence):
+    from RetRegLib.scene.transform_nodes import transform_of
     from RetRegLib.sequences import register_frames
-    from RetRegLib.transform_nodes import transform_of
 
     corners = np.array([[x, y, z] for x in (0.0, 20) for y in (0.0, 15) for z in (0.0, 30)])
     bent = corners + np.sin(corners / 9)

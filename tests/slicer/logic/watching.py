@@ -12,7 +12,7 @@ from retreg.errors import RetRegError
 
 
 def a_volume(scene, name: str, seed: int, size: int = 12) -> Any:
-    from RetRegLib.volumes import volume_from_image
+    from RetRegLib.scene.volumes import volume_from_image
 
     array = np.random.default_rng(seed).integers(-900, 900, (1, size, size, size)).astype(np.int16)
     grid = Grid((size, size, size), np.diag([1.5, -1.0, 2.0, 1.0]))

@@ -73,7 +73,7 @@ class FakeServer:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def connection(self, url: str, token: str = "") -> Any:
-        from RetRegLib.connection import Connection
+        from RetRegLib.server.connection import Connection
 
         server = self
 
@@ -186,8 +186,9 @@ def make_window(
     import qt
     from stand_in.widgets import WIDGETS
 
-    from RetRegLib import dialogs, logic, server_section
-    from RetRegLib.connection import Step
+    from retreg.reachability import Step
+    from RetRegLib import logic
+    from RetRegLib.panel import dialogs, server_section
 
     opened: list[Window] = []
 

@@ -26,7 +26,7 @@ def answered(application, monkeypatch):
 
 @pytest.mark.parametrize(("pressed", "agreed"), [("Send", True), ("Cancel", False)])
 def test_only_the_named_button_agrees(answered, pressed, agreed):
-    from RetRegLib import dialogs
+    from RetRegLib.panel import dialogs
 
     shown = answered(pressed)
     assert dialogs.ask("Send images?", "To far.example.", "Send") is agreed
@@ -34,7 +34,7 @@ def test_only_the_named_button_agrees(answered, pressed, agreed):
 
 
 def test_nobody_agrees_during_automatic_tests(answered, application, monkeypatch):
-    from RetRegLib import dialogs
+    from RetRegLib.panel import dialogs
 
     shown = answered("Send")
     monkeypatch.setattr(application, "testingEnabled", lambda: True)

@@ -20,7 +20,7 @@ def form(application):
     assert application
     import qt
 
-    from RetRegLib.options_form import OptionsForm
+    from RetRegLib.panel.options_form import OptionsForm
 
     parent = qt.QWidget()
     qt.QVBoxLayout(parent)

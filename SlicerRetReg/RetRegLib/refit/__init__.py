@@ -1,0 +1,1 @@
+"""The transform that follows edited keypoints."""

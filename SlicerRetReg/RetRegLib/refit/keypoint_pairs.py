@@ -1,0 +1,122 @@
+"""Which point of the moving list belongs to which one of the fixed list, while both are edited.
+
+Pairs begin as points with equal labels; from then on they are known by the identities that Slicer
+gives to points, so labels may be changed. What is deleted, unselected or renamed in one list is
+also in the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retreg.messages import Keypoints
+from RetRegLib.scene.markups import keypoints_by_label, keypoints_from_markups, placed
+from RetRegLib.scene.nodes import Node
+
+
+@dataclass(frozen=True, eq=False)
+class PairsNow:
+    """Where the pairs are: points and (n,) weights, and inliers where both are selected."""
+
+    labels: tuple[str, ...]
+    fixed: Keypoints
+    moving: Keypoints
+
+    def __eq__(self, other: object) -> bool:
+        """Whether nothing has changed."""
+        return isinstance(other, PairsNow) and self._facts() == other._facts()
+
+    def _facts(self) -> tuple[object, ...]:
+        points = self.fixed.points.tobytes(), self.moving.points.tobytes()
+        return self.labels, *points, self.weights.tobytes()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(n,) weights with which they are fitted: 0 for those that are unselected."""
+        return np.where(self.fixed.inliers, self.fixed.weights, 0.0)
+
+
+class KeypointPairs:
+    """The pairs of two point lists."""
+
+    def __init__(self, fixed: Node, moving: Node) -> None:
+        self._fixed, self._moving = fixed, moving
+        self._pairs: list[tuple[str, str]] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Pair the points by their labels, in the order of the fixed list."""
+        self._pairs = []
+        self._add_new()
+
+    def follow(self, leader: Node) -> None:
+        """Do to the other list what was done to leader: delete, select, rename; find new pairs."""
+        side = 0 if leader is self._fixed else 1
+        other = self._moving if side == 0 else self._fixed
+        here, there = _indices(leader), _indices(other)
+        lost = [pair for pair in self._pairs if pair[side] not in here]
+        doomed = [there[pair[1 - side]] for pair in lost if pair[1 - side] in there]
+        for index in sorted(doomed, reverse=True):
+            other.RemoveNthControlPoint(index)
+        self._pairs = [pair for pair in self._pairs if pair not in lost]
+        if doomed:
+            there = _indices(other)
+        self._pairs = [pair for pair in self._pairs if pair[1 - side] in there]
+        for pair in self._pairs:
+            _copy_state(leader, here[pair[side]], other, there[pair[1 - side]])
+        self._add_new()
+
+    def now(self) -> PairsNow:
+        """The pairs whose points are both placed."""
+        lists = [keypoints_from_markups(node) for node in (self._fixed, self._moving)]
+        rows = [
+            {node.GetNthControlPointID(index): row for row, index in enumerate(placed(node))}
+            for node in (self._fixed, self._moving)
+        ]
+        pairs = [pair for pair in self._pairs if pair[0] in rows[0] and pair[1] in rows[1]]
+        fixed, moving = (
+            _chosen(points, [row[pair[side]] for pair in pairs])
+            for side, (points, row) in enumerate(zip(lists, rows, strict=True))
+        )
+        both = fixed.inliers & moving.inliers
+        indices = _indices(self._fixed)
+        labels = (self._fixed.GetNthControlPointLabel(indices[pair[0]]) for pair in pairs)
+        return PairsNow(
+            tuple(labels),
+            Keypoints(fixed.points, fixed.weights, both),
+            Keypoints(moving.points, moving.weights, both),
+        )
+
+    def _add_new(self) -> None:
+        known = {identity for pair in self._pairs for identity in pair}
+        fixed, moving = keypoints_by_label(self._fixed), keypoints_by_label(self._moving)
+        for label, index in fixed.items():
+            if label in moving:
+                pair = (
+                    self._fixed.GetNthControlPointID(index),
+                    self._moving.GetNthControlPointID(moving[label]),
+                )
+                if not known & set(pair):
+                    self._pairs.append(pair)
+
+
+def _indices(node: Node) -> dict[str, int]:
+    """The index of every point by its identity."""
+    return {node.GetNthControlPointID(n): n for n in range(node.GetNumberOfControlPoints())}
+
+
+def _copy_state(leader: Node, here: int, other: Node, there: int) -> None:
+    selected, label = leader.GetNthControlPointSelected(here), leader.GetNthControlPointLabel(here)
+    if other.GetNthControlPointSelected(there) != selected:
+        other.SetNthControlPointSelected(there, selected)
+    if other.GetNthControlPointLabel(there) != label:
+        other.SetNthControlPointLabel(there, label)
+
+
+def _chosen(keypoints: Keypoints, rows: list[int]) -> Keypoints:
+    index = np.array(rows, dtype=np.int64)
+    return Keypoints(
+        keypoints.points[index].reshape(-1, 3), keypoints.weights[index], keypoints.inliers[index]
+    )

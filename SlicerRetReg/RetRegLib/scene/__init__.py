@@ -1,0 +1,1 @@
+"""Slicer's scene: nodes become images and transforms, results become nodes."""

@@ -1,0 +1,48 @@
+"""The two volumes of a registration, as they were when it began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from retreg.errors import InputError
+from retreg.image import Image
+from RetRegLib.scene.volumes import grid_of_volume, image_from_volume
+
+
+class Pair:
+    """Nodes, and copies of their images. Raises InputError for what cannot be registered.
+
+    replaced: a transform node that the result will replace, so it does not count as a parent of
+    the moving volume.
+    """
+
+    def __init__(self, fixed: Any, moving: Any, replaced: Any = None) -> None:
+        self.fixed, self.moving, self._replaced = fixed, moving, replaced
+        if fixed is not None and fixed is moving:
+            raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
+        self.fixed_image = _image(fixed, "fixed", None)
+        self.moving_image = _image(moving, "moving", replaced)
+
+    def check(self) -> None:
+        """Raise InputError when the result would no longer fit the volumes."""
+        for node, image, role, replaced in (
+            (self.fixed, self.fixed_image, "fixed", None),
+            (self.moving, self.moving_image, "moving", self._replaced),
+        ):
+            if node.GetScene() is None:
+                raise InputError(f"The {role} volume was removed before its registration ended.")
+            now, then = grid_of_volume(node, replaced), image.grid
+            same_size = now.size == then.size
+            if not same_size or not np.allclose(now.world_from_index, then.world_from_index):
+                raise InputError(
+                    f"The {role} volume was moved or changed before its registration ended; "
+                    "register again."
+                )
+
+
+def _image(node: Any, role: str, replaced: Any) -> Image:
+    if node is None:
+        raise InputError(f"The {role} volume is missing; choose one.")
+    return image_from_volume(node, replaced)

@@ -1,0 +1,1 @@
+"""The server: the way to it, consent, and one of our own on this computer."""
