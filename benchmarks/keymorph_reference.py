@@ -261,8 +261,8 @@ def _our_affine(images: Path, _count: int) -> Measured:
 
 
 def _our_spline(images: Path, count: int) -> Measured:
-    from retreg.dense import displacements
     from retreg.fitting import fit_tps
+    from retreg.voxel_displacements import displacements
 
     grid = _our_pair(images)[0].grid
     fixed, moving = (grid.centre + 128.0 * p for p in _points(count))

@@ -9,13 +9,13 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image as Picture
 
-from retreg.cli import main
 from retreg.files import write_image
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
+from retreg_server.cli import main
 from retreg_server.map_pictures import FOLD, GAP, TITLE, map_picture, world_unit
 from retreg_server.outputs import write_outputs
 from retreg_server.phantoms.fundus import make_fundus_pair

@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image as Picture
 
-from retreg.cli import main
 from retreg.files import read_image, read_markups, write_image
 from retreg.geometry import Grid
 from retreg.image import Image
@@ -18,6 +17,7 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server import outputs
+from retreg_server.cli import main
 from retreg_server.demo.server import own_server
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair

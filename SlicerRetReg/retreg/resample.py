@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 
-from retreg.dense import voxel_map
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.spline_lattice import PLANES
+from retreg.splines.on_grid import PLANES
 from retreg.threads import in_threads
 from retreg.transforms import Transform
+from retreg.voxel_displacements import voxel_map
 
 BLOCK_VOXELS = 1 << 19  # so many voxels are mapped at a time
 SLAB_VOXELS = 1 << 15  # and so many interpolated: the temporaries stay in the cache

@@ -14,7 +14,7 @@ import numpy as np
 from retreg import splines
 from retreg.errors import GeometryError, InputError
 from retreg.geometry import Grid, apply_matrix, checked_matrix
-from retreg.spline_lattice import SplineLattice
+from retreg.splines.on_grid import SplineLattice
 
 
 class Transform(Protocol):

@@ -21,12 +21,12 @@ import pytest
 import requests
 
 from retreg import wire
-from retreg.cli import main
 from retreg.client import Client
 from retreg.errors import InputError, RegistrationError, ServerError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option
+from retreg_server.cli import main
 from retreg_server.commands import doctor
 from retreg_server.commands.models import table
 from retreg_server.commands.serve import listening_socket

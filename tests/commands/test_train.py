@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from retreg.cli import main
+from retreg_server.cli import main
 from retreg_server.registration.networks.weights import load_keypoint_net
 from retreg_server.training import keymorph_brain, keymorph_fundus
 from retreg_server.training.correspondence import (

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from retreg.cli import main
 from retreg.errors import RegistrationError
 from retreg.files import write_image
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo
 from retreg.transforms import Affine
+from retreg_server.cli import main
 from retreg_server.evaluation import keypoints
 from retreg_server.evaluation.cases import Case, Pair
 from retreg_server.evaluation.keypoint_report import medians, write_keypoint_report

@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from retreg.cli import main
 from retreg.errors import InputError, RegistrationError
 from retreg.files import read_image, read_transform, write_image
 from retreg.fitting import fit_similarity
@@ -17,6 +16,7 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option
 from retreg.transforms import Affine
+from retreg_server.cli import main
 from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.groupwise import mean_image, mean_shape, register_group

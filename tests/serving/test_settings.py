@@ -122,7 +122,7 @@ def test_a_listed_origin_may_use_the_server_and_no_other(start_server):
 
 
 def test_serve_refuses_files_that_are_no_certificate(tmp_path, capsys):
-    from retreg.cli import main
+    from retreg_server.cli import main
 
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")

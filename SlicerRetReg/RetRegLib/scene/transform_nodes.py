@@ -14,10 +14,10 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
+from retreg.composed_field import composed_field
 from retreg.errors import InputError
-from retreg.field_lattice import composed_field
 from retreg.geometry import Grid
-from retreg.splines import CHUNK, distance_factors
+from retreg.splines.thin_plate import CHUNK, distance_factors
 from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline, Transform, as_field
 from RetRegLib.scene.nodes import (
     Node,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from retreg.composed_field import composed_field
 from retreg.errors import FileError
-from retreg.field_lattice import composed_field
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.formats import recognised
 from retreg.files.limits import MAX_TRANSFORM_BYTES

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationResult, Scalar
+from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 if TYPE_CHECKING:

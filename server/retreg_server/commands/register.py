@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
+from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"

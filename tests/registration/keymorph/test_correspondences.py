@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retreg.cli import main
 from retreg.errors import FileError, OptionError, RegistrationError
 from retreg.files import write_image
 from retreg.fitting import fit
@@ -15,6 +14,7 @@ from retreg.geometry import Grid
 from retreg.messages import Keypoints, RegistrationRequest
 from retreg.quality import Quality
 from retreg.transforms import Affine, Chain, DisplacementField
+from retreg_server.cli import main
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from retreg.cli import main
 from retreg.errors import OptionError, RegistrationError
 from retreg.files import read_markups, write_image
 from retreg.fitting import fit_affine, fit_tps
@@ -17,6 +16,7 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, RegistrationRequest
 from retreg.quality import Quality
+from retreg_server.cli import main
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine, registry
 from retreg_server.registration.keymorph.detection import Detection

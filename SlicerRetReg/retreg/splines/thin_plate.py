@@ -219,4 +219,3 @@ def _squared_distance_part(centres: np.ndarray, c: np.ndarray, factor: float) ->
     matrix[:3, :3] = -2 * factor * c.T @ centres
     matrix[:3, 3] = factor * (c * (centres**2).sum(axis=1, keepdims=True)).sum(axis=0)
     return matrix
-

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from retreg.field_lattice import FieldLattice
+from retreg.composed_field import FieldLattice
 from retreg.geometry import Grid, apply_matrix
-from retreg.lattice import Lattice, linear_weights
-from retreg.spline_lattice import SplineLattice
+from retreg.splines.on_grid import SplineLattice
+from retreg.splines.separable_interpolation import Lattice, linear_weights
 from retreg.transforms import ThinPlateSpline, Transform, as_field
 
 TOLERANCE_VOXELS = 0.05  # bound on the error of a thin-plate spline; the mean is far smaller

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from retreg.splines import Kernel
+from retreg.splines.thin_plate import Kernel
 
 ORDER = 6  # of the Taylor polynomial
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.interpolate import make_interp_spline
 
-from retreg.dense import TOLERANCE_VOXELS, displacements, voxel_map
 from retreg.errors import DegeneratePointsError, InputError
 from retreg.fitting import fit_tps, fit_tps_sweep
 from retreg.geometry import Grid
-from retreg.lattice import spline_lattice_grid, spline_weights
-from retreg.softened import Softened
-from retreg.spline_lattice import SplineLattice
+from retreg.splines.on_grid import SplineLattice
+from retreg.splines.separable_interpolation import spline_lattice_grid, spline_weights
+from retreg.splines.softened_kernels import Softened
 from retreg.transforms import Affine, DisplacementField, ThinPlateSpline, as_field
+from retreg.voxel_displacements import TOLERANCE_VOXELS, displacements, voxel_map
 
 
 def a_spline(n=200, size=128, smoothing=0.01, seed=0, kernel="r", noise=1.0, planar=False):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from retreg.geometry import Grid
-from retreg.lattice import MARGIN, spline_lattice_grid
-from retreg.softened import Softened
-from retreg.splines import Spline, squared_distances
+from retreg.splines.separable_interpolation import MARGIN, spline_lattice_grid
+from retreg.splines.softened_kernels import Softened
+from retreg.splines.thin_plate import Spline, squared_distances
 
 STEPS = (10, 8, 7, 6, 5, 4, 3, 2)
 RADII = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # of the peaks that are taken off, in steps

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from retreg.geometry import Grid, apply_matrix
-from retreg.lattice import Lattice, spline_lattice_grid, spline_weights
-from retreg.lattice_plan import plan_lattice
-from retreg.softened import Softened
-from retreg.splines import CHUNK, Spline, distance_factors
+from retreg.splines.lattice_plan import plan_lattice
+from retreg.splines.separable_interpolation import Lattice, spline_lattice_grid, spline_weights
+from retreg.splines.softened_kernels import Softened
+from retreg.splines.thin_plate import CHUNK, Spline, distance_factors
 from retreg.threads import in_threads, product
 
 PLANES = 8  # at a time

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from retreg import Affine, Chain, DisplacementField, Grid, Image, ThinPlateSpline, resample
-from retreg.dense import displacements, voxel_map
-from retreg.field_lattice import FieldLattice, composed_field
+from retreg.composed_field import FieldLattice, composed_field
 from retreg.transforms import Transform
+from retreg.voxel_displacements import displacements, voxel_map
 
 MATRIX = np.array([[1.1, 0.2, 0, 5], [-0.1, 0.9, 0.1, -4], [0, 0.05, 1, 3], [0, 0, 0, 1.0]])
 
