@@ -40,7 +40,7 @@ ONLY_IN = {
     "vtk": SLICER_MODULE,
     "retreg_server": ("server/",),
     "retreg_server.serving": (SERVING, "server/retreg_server/commands/"),
-    "retreg_server.commands": ("server/retreg_server/commands/",),
+    "retreg_server.commands": ("server/retreg_server/commands/", "server/retreg_server/cli.py"),
 }
 
 

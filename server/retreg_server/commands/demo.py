@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.demo.cases import CASES
     from retreg_server.demo.page import write_case, write_page
     from retreg_server.demo.server import own_server
-    from retreg_server.outputs import check_writable
+    from retreg_server.reporting.result_folder import check_writable
 
     check_writable(args.out)
     outcomes = []

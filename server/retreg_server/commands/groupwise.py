@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Register the group; 0 when all images are accepted or to be checked, 3 when one fails."""
     from retreg.files import read_image
     from retreg_server.commands.register import ProgressBar
-    from retreg_server.outputs import check_writable, write_outputs
     from retreg_server.registration.groupwise import register_group
+    from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
     images = [read_image(path) for path in args.images]

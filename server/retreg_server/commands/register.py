@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
-    from retreg_server.outputs import check_writable, write_outputs
+    from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
     fixed, moving = read_image(args.fixed), read_image(args.moving)

@@ -9,7 +9,7 @@ from pathlib import Path
 from retreg.errors import FileError
 from retreg.files import write_image
 from retreg_server.demo.cases import Outcome
-from retreg_server.outputs import write_outputs
+from retreg_server.reporting.result_folder import write_outputs
 
 HEADINGS = ("Pair", "Model", "Seconds", "Error before", "Error after", "Verdict")
 

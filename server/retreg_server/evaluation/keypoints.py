@@ -31,9 +31,9 @@ from retreg_server.evaluation.retina import retina_cases
 from retreg_server.registration.keymorph.model import KeyMorph, size_mm, trusted_weights
 from retreg_server.registration.keymorph.view_matching import Match
 from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.numerics.farthest_points import spread_out
 from retreg_server.registration.numerics.robust_weights import Linear
 from retreg_server.registration.options import complete_options
-from retreg_server.training.correspondence import farthest_points
 
 ANGLES = (0.0, 45.0, 90.0, 135.0, 180.0)
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
@@ -147,7 +147,7 @@ def _by_count(case: Case, pair: Pair, match: Match) -> Iterator[Measured]:
     import torch
 
     for count in (count for count in COUNTS if count <= len(match.fixed)):
-        chosen = farthest_points(torch.from_numpy(match.fixed), count)
+        chosen = spread_out(torch.from_numpy(match.fixed), count)
         kept = (match.fixed[:, None] == chosen.numpy()[None]).all(axis=2).any(axis=1)
         part = Match(
             match.fixed[kept], match.moving[kept], match.weights[kept], match.likeness, 0.0

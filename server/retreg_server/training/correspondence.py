@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from retreg_server.registration.numerics.farthest_points import spread_out
 from retreg_server.training.label_maps import (
     FIRST_OUTSIDE_BRAIN,
     FLUID_OUTSIDE,
@@ -58,17 +59,7 @@ def corresponding(heads: list[LabelMap], count: int, seed: int) -> list[Anatomy]
 
 def spread_points(head: LabelMap, count: int) -> torch.Tensor:
     """Points (count, 3) of the brain, each as far as possible from those before it."""
-    return farthest_points(_brain_points(head)[::3], count)
-
-
-def farthest_points(candidates: torch.Tensor, count: int) -> torch.Tensor:
-    """Count of the candidates (n, d): the middle one, then always the farthest from the others."""
-    chosen = [int((candidates - candidates.mean(dim=0)).norm(dim=1).argmin())]
-    distance = torch.full((len(candidates),), torch.inf)
-    for _ in range(count - 1):
-        distance = torch.minimum(distance, (candidates - candidates[chosen[-1]]).norm(dim=1))
-        chosen.append(int(distance.argmax()))
-    return candidates[chosen]
+    return spread_out(_brain_points(head)[::3], count)
 
 
 def save_anatomies(path: Path, anatomies: list[Anatomy]) -> None:

@@ -24,9 +24,9 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.phantoms.cameras import Modality, View, photograph
 from retreg_server.phantoms.eye import make_eye
+from retreg_server.registration.numerics.farthest_points import spread_out
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
-from retreg_server.training.correspondence import farthest_points
 
 CANVAS = 512
 PHANTOM_SIZE, PHANTOM_REACH = 896, 1.45  # pixels, and field-of-view radii that are shown
@@ -76,7 +76,7 @@ def lattice(count: int) -> torch.Tensor:
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     disc = torch.stack([x, y], dim=-1)[x**2 + y**2 <= 1]
     spread = disc * torch.tensor(LATTICE_RADII) + torch.tensor(LATTICE_CENTRE)
-    return farthest_points(spread, count)
+    return spread_out(spread, count)
 
 
 def phantom_retina(seed: int) -> Retina:

@@ -10,6 +10,7 @@ import torch
 from retreg.errors import RegistrationError
 from retreg.geometry import apply_matrix
 from retreg_server.registration.brain.volume_pair import Pair
+from retreg_server.registration.numerics.farthest_points import farthest_points
 from retreg_server.registration.numerics.spaces import sample
 from retreg_server.registration.numerics.volume_features import mind_ssc
 
@@ -76,12 +77,7 @@ def _spread(score: torch.Tensor, usable: torch.Tensor) -> np.ndarray:
         return np.zeros((0, 3), dtype=np.int64)
     ranked = flat[np.argsort(-score.ravel().numpy()[flat], kind="stable")][: COUNT * 8]
     points = np.stack(np.unravel_index(ranked, score.shape), axis=1)
-    chosen = [0]
-    nearest = np.full(len(points), np.inf)
-    while len(chosen) < min(COUNT, len(points)):
-        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
-        chosen.append(int(nearest.argmax()))
-    return points[chosen]
+    return points[farthest_points(torch.from_numpy(points).double(), COUNT, first=0)]
 
 
 def _match(

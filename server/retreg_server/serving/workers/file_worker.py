@@ -89,8 +89,8 @@ class FileWorker:
         """A map of a result on the grid of the fixed image, as a file."""
         from retreg.files import write_image
         from retreg.maps import KINDS, registration_map
-        from retreg_server.map_pictures import map_picture, world_unit
-        from retreg_server.pictures import write_png
+        from retreg_server.reporting.map_figures import map_picture, world_unit
+        from retreg_server.reporting.overlays import write_png
 
         result = wire.decode_result(wire.loads(bytes(request.buffers[0].view)))
         grid, name = wire.decode_grid(request.head["grid"]), request.head["name"]

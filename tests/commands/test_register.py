@@ -16,12 +16,12 @@ from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
-from retreg_server import outputs
 from retreg_server.cli import main
 from retreg_server.demo.server import own_server
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.pictures import overlay, views
+from retreg_server.reporting import result_folder
+from retreg_server.reporting.overlays import overlay, views
 
 FILES = {
     "transform.h5",
@@ -135,13 +135,13 @@ def test_a_volume_is_shown_upright_from_three_sides():
 
 
 def test_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
-    outputs.check_writable(tmp_path / "new")
-    monkeypatch.setattr(outputs, "overlay", _full_disk)
-    with pytest.raises(outputs.FileError, match="No space left"):
-        outputs.write_outputs(tmp_path / "new", a_volume(), a_volume(), a_result())
-    monkeypatch.setattr(outputs, "overlay", _interrupt)
+    result_folder.check_writable(tmp_path / "new")
+    monkeypatch.setattr(result_folder, "overlay", _full_disk)
+    with pytest.raises(result_folder.FileError, match="No space left"):
+        result_folder.write_outputs(tmp_path / "new", a_volume(), a_volume(), a_result())
+    monkeypatch.setattr(result_folder, "overlay", _interrupt)
     with pytest.raises(KeyboardInterrupt):
-        outputs.write_outputs(tmp_path / "new", a_volume(), a_volume(), a_result())
+        result_folder.write_outputs(tmp_path / "new", a_volume(), a_volume(), a_result())
     assert list((tmp_path / "new").iterdir()) == []
 
 

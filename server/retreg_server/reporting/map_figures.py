@@ -12,7 +12,7 @@ from retreg.image import Image
 from retreg.maps import KINDS
 from retreg.resample import resample
 from retreg.transforms import Affine
-from retreg_server.pictures import views
+from retreg_server.reporting.overlays import views
 
 GAP, BAR, LABELS, TITLE = 12, 18, 86, 30  # pixels
 TOP_PERCENTILE = 99.5  # what is larger has the colour of the end of the bar

@@ -16,9 +16,9 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server.cli import main
-from retreg_server.map_pictures import FOLD, GAP, TITLE, map_picture, world_unit
-from retreg_server.outputs import write_outputs
 from retreg_server.phantoms.fundus import make_fundus_pair
+from retreg_server.reporting.map_figures import FOLD, GAP, TITLE, map_picture, world_unit
+from retreg_server.reporting.result_folder import write_outputs
 
 
 def a_map(values: np.ndarray) -> Image:

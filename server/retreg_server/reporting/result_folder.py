@@ -18,8 +18,8 @@ from retreg.maps import KINDS, map_names, registration_map
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
 from retreg.wire import dumps
-from retreg_server.map_pictures import map_picture, world_unit
-from retreg_server.pictures import overlay, write_png
+from retreg_server.reporting.map_figures import map_picture, world_unit
+from retreg_server.reporting.overlays import overlay, write_png
 
 
 def check_writable(folder: Path) -> None:
