@@ -25,9 +25,9 @@ from retreg_server.evaluation.brain_deformable import deformable_cases
 from retreg_server.evaluation.cases import Case, Pair
 from retreg_server.evaluation.peers import Answer, Method
 from retreg_server.registration.engine import register
-from retreg_server.registration.model import Model, Stopwatch
+from retreg_server.registration.model import Model, Stages
 from retreg_server.registration.networks.field_net import field_net_from_dict
-from retreg_server.registration.networks.weights import is_shipped, load_field_net
+from retreg_server.registration.networks.weights import is_shipped, load_network
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import get_model
 
@@ -103,7 +103,7 @@ def _of_model(name: str, **options: Scalar) -> Method:
 
 def _without_layer(name: str) -> Model:
     """The model with the same weights and no step of its smoothing layer."""
-    net = load_field_net(name)[0]
+    net = load_network(name, field_net_from_dict)[0]
     bare = field_net_from_dict({**net.architecture.as_dict(), "steps": 0})
     bare.load_state_dict(net.state_dict())
     model = copy(get_model(name))
@@ -113,7 +113,7 @@ def _without_layer(name: str) -> Model:
 
 def _network_alone(model: Model, fixed: Image, moving: Image) -> Answer:
     options = complete_options(model.info, {"refine": False})
-    return Answer(model.estimate(fixed, moving, options, Stopwatch()).transform)
+    return Answer(model.estimate(fixed, moving, options, Stages()).transform)
 
 
 def _print_table(name: str, cases: list[Case], methods: dict[str, Method]) -> None:

@@ -226,11 +226,11 @@ def _our_pair(images: Path) -> Any:
 def _our_looker() -> Any:
     import torch
 
-    from retreg_server.registration.keymorph.detectors import BrainLooker
+    from retreg_server.registration.keymorph.detectors import BrainKeypointDetector
     from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
     from retreg_server.registration.networks.weights import NetMetadata, is_shipped
 
-    looker = BrainLooker()
+    looker = BrainKeypointDetector()
     if not is_shipped(looker.name):
         torch.manual_seed(0)
         net = KeypointNet(Architecture("light", 3, 128)).eval().requires_grad_(False)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
+from retreg.progress import Progress
 from retreg.quality import Quality
 from retreg.transforms import Affine
-from retreg_server.registration.model import Report
 from retreg_server.serving.workers.model_worker import ModelWorker
 
 SECONDS = Option("seconds", "How long to be busy", 0.0, minimum=0.0)
@@ -25,12 +25,12 @@ class NullEngine:
         info = ModelInfo("null", "Nothing", ("picture", "volume"), ("affine",), (SECONDS, NONCE))
         return (info,), {}
 
-    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+    def register(self, request: RegistrationRequest, progress: Progress) -> RegistrationResult:
         """Be busy as long as the options say."""
         until = time.monotonic() + float(request.options["seconds"])
         while time.monotonic() < until:
             np.sort(np.random.default_rng(0).random(200_000))
-            report("busy", 0.5)
+            progress("busy", 0.5)
         points = np.random.default_rng(0).uniform(-90, 90, (512, 3))
         each = Keypoints(points, np.ones(512), np.ones(512, bool))
         return RegistrationResult(Affine.identity(), each, each, Quality({}, "accept", "Yes."), {})

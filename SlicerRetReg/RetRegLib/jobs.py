@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from retreg.client import Progress
 from retreg.errors import Cancelled, RetRegError
+from retreg.progress import Progress
 
 T = TypeVar("T")
 OnError = Callable[[RetRegError], None]

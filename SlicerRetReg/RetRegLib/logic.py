@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import slicer
 
-from retreg.client import Progress
 from retreg.errors import Cancelled, InputError, RetRegError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
+from retreg.progress import Progress
 from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
 from RetRegLib.scene.input_pair import Pair
 from RetRegLib.scene.outcome import Outcome, show_outcome

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from retreg.client import Client, Progress
+from retreg.client import Client
 from retreg.fitting import fit_affine, fit_rigid
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult, Scalar
+from retreg.progress import Progress
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from RetRegLib.logic import Registration

@@ -9,11 +9,11 @@ from typing import Any
 import slicer
 import vtk
 
-from retreg.client import Progress
 from retreg.errors import Cancelled, InputError, RetRegError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationResult
+from retreg.progress import Progress
 from retreg.resample import resample
 from RetRegLib.jobs import counted
 from RetRegLib.scene.transform_nodes import transform_node

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -19,13 +18,11 @@ from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
+from retreg.progress import Progress, no_progress
 from retreg.uploads import Pieces, Upload
 
 if TYPE_CHECKING:
     import requests
-
-Progress = Callable[[str, float], None]
-"""Called with the stage and the fraction done (0 to 1); what it raises cancels the job."""
 
 RECONNECTS = 5
 UNKNOWN_IMAGE = "unknown-image"
@@ -115,7 +112,7 @@ class Client:
         means its default. The job is cancelled when progress raises and on Ctrl-C.
         Raises InputError, OptionError, RegistrationError or ServerError.
         """
-        tell = progress or _nobody
+        tell = progress or no_progress
         job = self._submit(fixed, moving, model, options, tell)
         try:
             self._job = job
@@ -183,7 +180,7 @@ class Client:
             path = f"/v1/images/{image.address}"
             if self._request("HEAD", path).status_code != 200:
                 header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
-                pieces = image.pieces(partial(tell, stage))
+                pieces = image.pieces(stage, tell)
                 answer = self._request("PUT", path, data=pieces, headers=header)
                 if answer.status_code >= 300:
                     return answer
@@ -305,10 +302,6 @@ def _split(url: str) -> SplitResult:
     raise InputError(
         f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
     )
-
-
-def _nobody(_stage: str, _fraction: float) -> None:
-    """Progress that is shown to nobody."""
 
 
 def _bearer(token: str | None) -> Callable[[Any], Any]:

@@ -87,7 +87,9 @@ class Option:
 class ModelInfo:
     """What a client needs to know of a model: its name, what it takes and what it offers.
 
-    kinds: the images it registers. produces: the transform families, the first is the default.
+    kinds: the images it registers. subject: what they show, such as "retina" or "head"; empty when
+    a server of an older version does not say. produces: the transform families, the first is the
+    default.
     weights_sha256: hash of the trained weights, empty for models without any.
     """
 
@@ -99,6 +101,7 @@ class ModelInfo:
     citation: str = ""
     licence: str = "Apache-2.0"
     weights_sha256: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True, eq=False)

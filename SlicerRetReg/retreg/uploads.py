@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from retreg import wire
 from retreg.image import Image
+from retreg.progress import Progress
 
 PIECE_BYTES = 2**19
 
@@ -17,25 +18,25 @@ class Upload:
         self.header, self._body = wire.encode_image(image, encoding)
         self.address = wire.image_address(self.header, self._body)
 
-    def pieces(self, tell: Callable[[float], None]) -> Pieces:
-        """The body to be sent; tell is called with the fraction that is sent."""
-        return Pieces(self._body, tell)
+    def pieces(self, stage: str, progress: Progress) -> Pieces:
+        """The body to be sent; progress hears of the stage with the fraction that is sent."""
+        return Pieces(self._body, stage, progress)
 
 
 class Pieces:
     """A body that is sent piece by piece: each gets the whole timeout, and can be the last one.
 
-    tell: called with the fraction that is sent; what it raises ends the sending.
+    progress: called with the stage and the fraction that is sent; what it raises ends the sending.
     """
 
-    def __init__(self, body: bytes, tell: Callable[[float], None]) -> None:
+    def __init__(self, body: bytes, stage: str, progress: Progress) -> None:
         self._body = body
-        self._tell = tell
+        self._stage, self._progress = stage, progress
 
     def __len__(self) -> int:
         return len(self._body)
 
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, len(self), PIECE_BYTES):
-            self._tell(start / len(self))
+            self._progress(self._stage, start / len(self))
             yield self._body[start : start + PIECE_BYTES]

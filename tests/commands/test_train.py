@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from retreg_server.cli import main
-from retreg_server.registration.networks.weights import load_keypoint_net
+from retreg_server.registration.networks.keypoint_net import net_from_dict
+from retreg_server.registration.networks.weights import load_network
 from retreg_server.training import keymorph_brain, keymorph_fundus
 from retreg_server.training.correspondence import (
     Anatomy,
@@ -65,7 +66,7 @@ def brain(out, *more):
 def checked_export(run, folder, name, steps):
     """Export, which knows the options of the run, and load what was written."""
     assert main(["train", name, "-o", str(run), "--export", str(folder)]) == 0
-    _, metadata = load_keypoint_net(name, folder)
+    _, metadata = load_network(name, net_from_dict, folder)
     assert metadata.template.shape[0] == 16
     own = metadata.card["retreg"]
     assert own["measured"]["step"] == steps

@@ -17,11 +17,12 @@ from retreg.transforms import Chain, DisplacementField
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine
+from retreg_server.registration.networks.field_net import field_net_from_dict
 from retreg_server.registration.networks.weights import (
     FOLDER,
     TENSORS,
-    load_field_net,
     load_metadata,
+    load_network,
 )
 from retreg_server.registration.registry import offered_models
 
@@ -93,7 +94,7 @@ def test_shipped_weights_are_small_and_say_how_they_were_made(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_fit_their_network(name):
-    net, metadata = load_field_net(name)
+    net, metadata = load_network(name, field_net_from_dict)
     images = torch.rand(2, 1, 1, *(64,) * net.architecture.dimensions)
     with torch.no_grad():
         field = net(*images)[-1]

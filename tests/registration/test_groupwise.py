@@ -21,7 +21,7 @@ from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.groupwise import mean_image, mean_shape, register_group
 from retreg_server.registration.keymorph.detection import Detection
-from retreg_server.registration.keymorph.detectors import Look
+from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.inputs import head_cube
 from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
 from retreg_server.registration.keymorph.view_matching import mutual_information
@@ -36,25 +36,26 @@ INFO = ModelInfo(
         Option("robust", "", True),
         Option("device", "", "auto", ("auto", "cpu", "cuda")),
     ),
+    subject="head",
 )  # fmt: skip
 ANGLES = (30, 100, 170)
 
 
-class FakeLooker:
+class FakeDetector:
     """Knows the true places of 60 landmarks in every image, up to 0.5 mm."""
 
     def __init__(self, images, points):
         self.images, self.points = images, points
 
-    def __call__(self, image: Image, _role: str, again: bool, _device: str) -> Look:
+    def __call__(self, image: Image, _role: str, second: bool, _device: str) -> KeypointDetections:
         number = next(n for n, x in enumerate(self.images) if np.array_equal(x.array, image.array))
         cube = head_cube(canonical(image), "fixed", 128, 1.75)
-        random = np.random.default_rng(10 * number + again)
+        random = np.random.default_rng(10 * number + second)
         places = self.points[number] + random.normal(0, 0.5, self.points[number].shape)
         norm = apply_matrix(np.linalg.inv(cube.world_from_norm), places)
         points, one = torch.tensor(norm, dtype=torch.float32), torch.ones(len(norm))
         found = Detection(points, one, one, torch.eye(3, 4), 0.1)
-        return Look(cube.tensor, cube.world_from_norm, [found])
+        return KeypointDetections(cube.tensor, cube.world_from_norm, [found])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def heads():
 @pytest.fixture(scope="module")
 def a_model(heads):
     images, truths, landmarks = heads
-    return KeyMorph(INFO, FakeLooker(images, [t(landmarks) for t in truths]), mutual_information)
+    return KeyMorph(INFO, FakeDetector(images, [t(landmarks) for t in truths]), mutual_information)
 
 
 @pytest.mark.parametrize("family", ["rigid", "affine", "tps"])
@@ -186,20 +187,20 @@ def test_groups_of_one_and_of_another_kind_are_refused(heads, a_model):
 def test_points_on_a_line_have_no_mean(heads):
     images, _, _ = heads
     line = np.outer(np.linspace(-30, 30, 40), [1.0, 0, 0])
-    model = KeyMorph(INFO, FakeLooker(images, [line] * 4), mutual_information)
-    model.look.__class__ = ExactLooker
+    model = KeyMorph(INFO, FakeDetector(images, [line] * 4), mutual_information)
+    model.detect.__class__ = ExactDetector
     with pytest.raises(RegistrationError, match="no mean"):
         register_group(model, images[:2], {})
 
 
-class ExactLooker(FakeLooker):
+class ExactDetector(FakeDetector):
     """Without noise."""
 
-    def __call__(self, image, role, again, device):
-        look = super().__call__(image, role, again, device)
+    def __call__(self, image, role, second, device):
+        detect = super().__call__(image, role, second, device)
         line = torch.linspace(-0.5, 0.5, 40)[:, None] * torch.tensor([1.0, 0, 0])
         one = torch.ones(40)
-        return Look(look.image, look.world_from_norm,
+        return KeypointDetections(detect.image, detect.world_from_norm,
                     [Detection(line, one, one, torch.eye(3, 4), 0.1)])
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from retreg import wire
 from retreg.errors import RegistrationError
 from retreg.messages import Keypoints, ModelInfo, Option, RegistrationRequest, RegistrationResult
+from retreg.progress import Progress
 from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
-from retreg_server.registration.model import Report
 from retreg_server.serving.workers.model_worker import ModelWorker
 
 KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom")
@@ -60,12 +60,12 @@ class FakeEngine:
     def device_count(self) -> int:
         return self.devices
 
-    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+    def register(self, request: RegistrationRequest, progress: Progress) -> RegistrationResult:
         remember(self.folder, request)
         options = request.options
         steps = int(options.get("steps", 0))
         for step in range(steps):
-            report("working", step / steps)
+            progress("working", step / steps)
             time.sleep(0.02)
         match options.get("kind"):
             case "nothing":

@@ -11,10 +11,11 @@ import pytest
 from retreg import wire
 from retreg.errors import Cancelled, FileError
 from retreg.messages import RegistrationRequest
+from retreg.progress import no_progress
 from retreg_server.phantoms.fundus import make_fundus_pair
+from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.keymorph.detection import CHUNK
 from retreg_server.registration.keymorph.model import keymorph_brain, keymorph_fundus
-from retreg_server.registration.model import Model, silent
 from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.registration.networks.weights import is_shipped
 from retreg_server.registration.registry import MODELS, get_model
@@ -36,7 +37,7 @@ async def devices_seen(executor: LocalExecutor, image: SharedImage, count: int) 
         assert time.monotonic() < until, f"{executor.ready} of {count} processes are warm"
         await asyncio.sleep(0.05)
     task = Task(image, image, "auto-brain", {"steps": 25})
-    outcomes = await asyncio.gather(*(executor.run(task, silent, 60) for _ in range(count)))
+    outcomes = await asyncio.gather(*(executor.run(task, no_progress, 60) for _ in range(count)))
     results = [wire.decode_result(wire.loads(each.result)) for each in outcomes]
     least = min(19, os.nice(0) + NICENESS)  # the server itself comes first
     assert {result.provenance["niceness"] for result in results} == {least}
@@ -92,11 +93,10 @@ def test_a_worker_is_warm_when_each_network_has_made_a_pass(monkeypatch):
 
 
 def test_weights_that_cannot_be_used_take_their_model_away_at_the_start(monkeypatch):
-    def unusable(model: Model) -> None:
-        if model.info.name == "auto-brain":
-            raise FileError("The weights are damaged.")
+    def unusable(_model: AutoBrain) -> None:
+        raise FileError("The weights are damaged.")
 
-    monkeypatch.setattr("retreg_server.registration.available_models.warm_up", unusable)
+    monkeypatch.setattr(AutoBrain, "load", unusable)
     models, failures = LocalEngine().models()
     assert "auto-brain" not in {model.name for model in models}
     assert "damaged" in failures["auto-brain"]

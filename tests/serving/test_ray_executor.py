@@ -13,7 +13,7 @@ import pytest
 
 from retreg import wire
 from retreg.errors import RegistrationError
-from retreg_server.registration.model import silent
+from retreg.progress import no_progress
 from retreg_server.serving.workers.executor import Task
 from retreg_server.serving.workers.messages import SharedImage
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed
@@ -100,7 +100,7 @@ def test_a_task_is_answered_and_tells_its_progress(run, order):
 )
 def test_errors_keep_their_class_and_hold_no_data(run, order, kind, error, text):
     async def work(executor):
-        await executor.run(order(kind=kind), silent, 60)
+        await executor.run(order(kind=kind), no_progress, 60)
 
     with pytest.raises(error, match=text) as caught:
         run(work)
@@ -110,7 +110,7 @@ def test_errors_keep_their_class_and_hold_no_data(run, order, kind, error, text)
 def test_waiting_tasks_make_a_second_replica_start(run, order):
     async def work(executor):
         outcomes = await asyncio.gather(
-            *(executor.run(order(shift=float(n), steps=LONG), silent, 60) for n in range(6))
+            *(executor.run(order(shift=float(n), steps=LONG), no_progress, 60) for n in range(6))
         )
         until = time.monotonic() + 30
         while executor.ready < 2 and time.monotonic() < until:
@@ -133,7 +133,7 @@ def test_a_cancelled_task_frees_its_replica_at_once(run, order):
         for task in tasks:
             task.cancel()
         started = time.monotonic()
-        await asyncio.gather(*(executor.run(order(), silent, 60) for _ in range(2)))
+        await asyncio.gather(*(executor.run(order(), no_progress, 60) for _ in range(2)))
         assert all(task.cancelled() for task in tasks)
         return time.monotonic() - started
 
@@ -143,8 +143,8 @@ def test_a_cancelled_task_frees_its_replica_at_once(run, order):
 def test_a_task_that_takes_too_long_is_ended(run, order):
     async def work(executor):
         with pytest.raises(TimeoutError):
-            await executor.run(order(steps=1000), silent, 0.5)
-        return shift_of(await executor.run(order(shift=1.0), silent, 60))
+            await executor.run(order(steps=1000), no_progress, 0.5)
+        return shift_of(await executor.run(order(shift=1.0), no_progress, 60))
 
     assert run(work) == 1.0
 
@@ -152,9 +152,9 @@ def test_a_task_that_takes_too_long_is_ended(run, order):
 def test_an_image_is_put_into_the_cluster_once(run, order):
     async def work(executor):
         task = order()
-        await executor.run(task, silent, 60)
+        await executor.run(task, no_progress, 60)
         first = executor._references[task.fixed]
-        await executor.run(task, silent, 60)
+        await executor.run(task, no_progress, 60)
         return executor._references[task.fixed] == first, len(executor._references)
 
     same, _ = run(work)
@@ -200,7 +200,7 @@ def test_a_killed_node_loses_no_task(run, order, a_cluster):
 def test_an_image_that_kills_every_worker_is_given_up(run, order):
     async def work(executor):
         with pytest.raises(ProcessDied):
-            await executor.run(order(kind="die"), silent, 60)
-        return shift_of(await executor.run(order(shift=2.0), silent, 60))
+            await executor.run(order(kind="die"), no_progress, 60)
+        return shift_of(await executor.run(order(shift=2.0), no_progress, 60))
 
     assert run(work) == 2.0

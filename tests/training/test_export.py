@@ -8,8 +8,12 @@ import pytest
 import torch
 
 from retreg.errors import FileError
-from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
-from retreg_server.registration.networks.weights import load_keypoint_net
+from retreg_server.registration.networks.keypoint_net import (
+    Architecture,
+    KeypointNet,
+    net_from_dict,
+)
+from retreg_server.registration.networks.weights import load_network
 from retreg_server.training.checkpoints import save_weights
 from retreg_server.training.export import Bundle, export_bundle
 
@@ -41,7 +45,7 @@ def test_an_exported_network_is_loaded_with_its_card(bundle, tmp_path):
     (run / "best.json").write_text(json.dumps({"step": 5, "seconds": 1800.0, "error": 1.25}))
     (run / "training.jsonl").write_text('{"step": 5}\n')
     home = export_bundle(run, tmp_path / "weights", bundle)
-    loaded, metadata = load_keypoint_net("toy", tmp_path / "weights")
+    loaded, metadata = load_network("toy", net_from_dict, tmp_path / "weights")
     assert metadata.pixels == 32
     assert torch.allclose(metadata.template, bundle.template, atol=1e-5)
     own = metadata.card["retreg"]

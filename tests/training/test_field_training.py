@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from retreg_server.registration.networks.field_net import FieldArchitecture
-from retreg_server.registration.networks.weights import load_field_net
-from retreg_server.registration.numerics.fields import identity_grid, resized, warped
+from retreg_server.registration.networks.field_net import FieldArchitecture, field_net_from_dict
+from retreg_server.registration.networks.weights import load_network
+from retreg_server.registration.numerics.fields import identity_grid, interpolated, warped
 from retreg_server.training.export import Bundle, export_bundle
 from retreg_server.training.eyes import phantom_retina
 from retreg_server.training.field_losses import (
@@ -117,7 +117,9 @@ def test_the_endpoint_error_is_a_distance_in_pixels_where_seen():
     seen = torch.zeros(1, 1, 8, 8)
     seen[..., :2] = 1
     assert float(endpoint_error(field, truth, seen)) == pytest.approx(5.0, abs=0.1)
-    assert float(endpoint_error(resized(field, (4, 4)), truth, seen)) == pytest.approx(5, abs=0.1)
+    assert float(endpoint_error(interpolated(field, (4, 4)), truth, seen)) == pytest.approx(
+        5, abs=0.1
+    )
     assert float(bending(torch.ones(1, 2, 8, 8))) == 0
 
 
@@ -140,7 +142,7 @@ def test_a_few_steps_bring_the_error_down_and_the_weights_can_be_shipped(task, t
     assert row["error"] < 0.9 * row["error_before"]
     bundle = Bundle("tiny", "A test", TINY, 384, None, "vessels", "px", {"seed": 0}, ("eyes",), "x")
     export_bundle(plan.folder, tmp_path, bundle)
-    net, metadata = load_field_net("tiny", tmp_path)
+    net, metadata = load_network("tiny", field_net_from_dict, tmp_path)
     assert metadata.template.numel() == 0
     images = task.unseen[0].images
     with torch.no_grad():

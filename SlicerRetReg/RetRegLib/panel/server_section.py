@@ -8,9 +8,9 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from retreg.client import Progress
 from retreg.errors import InputError
 from retreg.messages import ModelInfo
+from retreg.progress import Progress
 from retreg.reachability import Step
 from RetRegLib.jobs import Job
 from RetRegLib.logic import Registration

@@ -24,9 +24,9 @@ class PairsNow:
     fixed: Keypoints
     moving: Keypoints
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, follower: object) -> bool:
         """Whether nothing has changed."""
-        return isinstance(other, PairsNow) and self._facts() == other._facts()
+        return isinstance(follower, PairsNow) and self._facts() == follower._facts()
 
     def _facts(self) -> tuple[object, ...]:
         points = self.fixed.points.tobytes(), self.moving.points.tobytes()
@@ -54,18 +54,20 @@ class KeypointPairs:
     def follow(self, leader: Node) -> None:
         """Do to the other list what was done to leader: delete, select, rename; find new pairs."""
         side = 0 if leader is self._fixed else 1
-        other = self._moving if side == 0 else self._fixed
-        here, there = _indices(leader), _indices(other)
-        lost = [pair for pair in self._pairs if pair[side] not in here]
-        doomed = [there[pair[1 - side]] for pair in lost if pair[1 - side] in there]
+        follower = self._moving if side == 0 else self._fixed
+        leader_index, follower_index = _indices(leader), _indices(follower)
+        lost = [pair for pair in self._pairs if pair[side] not in leader_index]
+        doomed = [
+            follower_index[pair[1 - side]] for pair in lost if pair[1 - side] in follower_index
+        ]
         for index in sorted(doomed, reverse=True):
-            other.RemoveNthControlPoint(index)
+            follower.RemoveNthControlPoint(index)
         self._pairs = [pair for pair in self._pairs if pair not in lost]
         if doomed:
-            there = _indices(other)
-        self._pairs = [pair for pair in self._pairs if pair[1 - side] in there]
+            follower_index = _indices(follower)
+        self._pairs = [pair for pair in self._pairs if pair[1 - side] in follower_index]
         for pair in self._pairs:
-            _copy_state(leader, here[pair[side]], other, there[pair[1 - side]])
+            _copy_state(leader, leader_index[pair[side]], follower, follower_index[pair[1 - side]])
         self._add_new()
 
     def now(self) -> PairsNow:
@@ -107,12 +109,15 @@ def _indices(node: Node) -> dict[str, int]:
     return {node.GetNthControlPointID(n): n for n in range(node.GetNumberOfControlPoints())}
 
 
-def _copy_state(leader: Node, here: int, other: Node, there: int) -> None:
-    selected, label = leader.GetNthControlPointSelected(here), leader.GetNthControlPointLabel(here)
-    if other.GetNthControlPointSelected(there) != selected:
-        other.SetNthControlPointSelected(there, selected)
-    if other.GetNthControlPointLabel(there) != label:
-        other.SetNthControlPointLabel(there, label)
+def _copy_state(leader: Node, leader_index: int, follower: Node, follower_index: int) -> None:
+    selected, label = (
+        leader.GetNthControlPointSelected(leader_index),
+        leader.GetNthControlPointLabel(leader_index),
+    )
+    if follower.GetNthControlPointSelected(follower_index) != selected:
+        follower.SetNthControlPointSelected(follower_index, selected)
+    if follower.GetNthControlPointLabel(follower_index) != label:
+        follower.SetNthControlPointLabel(follower_index, label)
 
 
 def _chosen(keypoints: Keypoints, rows: list[int]) -> Keypoints:

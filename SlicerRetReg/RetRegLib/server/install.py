@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from retreg.client import Progress
 from retreg.errors import ServerError
+from retreg.progress import Progress
 
 REQUIREMENT = "retreg"
 CHECKOUT = Path(__file__).resolve().parents[2]

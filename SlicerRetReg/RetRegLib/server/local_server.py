@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from retreg.client import Progress
 from retreg.errors import InputError, ServerError
+from retreg.progress import Progress
 from retreg.server_process import SERVE, ServerProcess
 from RetRegLib.server.connection import Connection
 from RetRegLib.server.install import InstallPlan, default_folder, install, make_folder, plan_of

@@ -33,6 +33,7 @@ def _encode_model(model: ModelInfo) -> dict[str, Any]:
         "citation": model.citation,
         "licence": model.licence,
         "weights_sha256": model.weights_sha256,
+        "subject": model.subject,
     }
 
 
@@ -51,6 +52,7 @@ def _decode_model(message: Any) -> ModelInfo:
         fields.text(message, "citation"),
         fields.text(message, "licence"),
         fields.text(message, "weights_sha256"),
+        fields.text(message, "subject") if "subject" in message else "",
     )
 
 

@@ -113,7 +113,7 @@ def _free_memory() -> str:
 
 
 def _models() -> Iterator[Finding]:
-    from retreg_server.registration.available_models import load_catalogue
+    from retreg_server.registration.registry import load_catalogue
 
     catalogue = load_catalogue()
     for model in catalogue.models:

@@ -101,8 +101,9 @@ def folder_names(paths: list[Path]) -> list[str]:
 def _model(name: str | None, first: Image) -> KeyMorph:
     from retreg_server.registration.keymorph.model import KeyMorph
     from retreg_server.registration.registry import get_model
+    from retreg_server.registration.subject import subject_of
 
-    chosen = name or ("keymorph-fundus" if first.is_picture else "keymorph-brain")
+    chosen = name or subject_of(first).keypoint_model
     model = get_model(chosen)
     if not isinstance(model, KeyMorph):
         raise OptionError(

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         with Client(args.server, token(args.token_file)) as client:
             models = client.models()
     else:
-        from retreg_server.registration.available_models import usable_models
+        from retreg_server.registration.registry import usable_models
 
         models = usable_models()
     sys.stdout.write(table(models) + "\n")

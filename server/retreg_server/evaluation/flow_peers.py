@@ -18,8 +18,8 @@ from retreg.image import Image
 from retreg.transforms import Chain, DisplacementField
 from retreg_server.registration.fundus.auto import DIAMETER, AutoFundus
 from retreg_server.registration.fundus.tracking import warped
-from retreg_server.registration.fundus.vessel_pyramid import Level
-from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel
+from retreg_server.registration.model import Stages
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
 
@@ -56,11 +56,11 @@ def variational_flow(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     step.setSorIterations(SWEEPS)
     first, second = (_halved(np.rint(255 * np.clip(x, 0, 1))) for x in (fixed, moving))
     flow = np.zeros((*first[-1].shape, 2), np.float32)
-    for still, other in zip(first[::-1], second[::-1], strict=True):
-        if flow.shape[:2] != still.shape:
-            flow = 2 * cv2.resize(flow, still.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    for fixed_level, moving_level in zip(first[::-1], second[::-1], strict=True):
+        if flow.shape[:2] != fixed_level.shape:
+            flow = 2 * cv2.resize(flow, fixed_level.shape[::-1], interpolation=cv2.INTER_LINEAR)
         for _ in range(WARPS):
-            flow = step.calc(still, other, flow)
+            flow = step.calc(fixed_level, moving_level, flow)
     return flow
 
 
@@ -86,25 +86,25 @@ def with_flow(flow: Flow, fixed: Image, moving: Image) -> Chain:
     Raises RegistrationError when there is no global transform.
     """
     options = complete_options(AutoFundus.info, {"transform": "quadratic"})
-    bent = AutoFundus().estimate(fixed, moving, options, Stopwatch()).transform
+    bent = AutoFundus().estimate(fixed, moving, options, Stages()).transform
     first = retina_picture(fixed, "fixed", DIAMETER)
     second = retina_picture(moving, "moving", DIAMETER)
-    still = _levelled(first)
+    fixed_level = _levelled(first)
     size = first.inside.shape[0], first.inside.shape[1]
 
     def mapped(points: np.ndarray) -> np.ndarray:
         return second.pixels(bent(first.world(points)))
 
     brought, shown = warped(_levelled(second), mapped, size)
-    both = shown & still.valid
-    shifts = flow(still.samples[..., 0] * both, brought * both)
+    both = shown & fixed_level.valid
+    shifts = flow(fixed_level.samples[..., 0] * both, brought * both)
     height, width = shifts.shape[:2]
     vectors = first.world_from_pixel[:3, :2] @ shifts.reshape(-1, 2).T
     pixels = Grid((width, height, 1), first.world_from_pixel)
     return Chain((DisplacementField(vectors.reshape(3, 1, height, width), pixels), bent))
 
 
-def _levelled(picture: Picture) -> Level:
+def _levelled(picture: Picture) -> VesselPyramidLevel:
     """The picture with its local mean at one half and its local deviation at 1 / CONTRAST."""
     sigma = BACKGROUND * max(picture.grey.shape)
     weight = picture.inside.astype(np.float32)
@@ -118,4 +118,4 @@ def _levelled(picture: Picture) -> Level:
     deviation = np.sqrt(local_mean(flat * flat, 2 * sigma))
     floor = 0.2 * float(np.median(deviation[picture.inside])) + 1e-6
     level = np.clip(0.5 + flat / np.maximum(deviation, floor) / CONTRAST, 0, 1) * weight
-    return Level(level[..., None].astype(np.float32), picture.inside, 1)
+    return VesselPyramidLevel(level[..., None].astype(np.float32), picture.inside, 1)

@@ -30,7 +30,7 @@ from retreg_server.evaluation.metrics import reference_pixel
 from retreg_server.evaluation.retina import retina_cases
 from retreg_server.registration.keymorph.model import KeyMorph, size_mm, trusted_weights
 from retreg_server.registration.keymorph.view_matching import Match
-from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.model import Stages
 from retreg_server.registration.numerics.farthest_points import spread_out
 from retreg_server.registration.numerics.robust_weights import Linear
 from retreg_server.registration.options import complete_options
@@ -150,7 +150,7 @@ def _by_count(case: Case, pair: Pair, match: Match) -> Iterator[Measured]:
         chosen = spread_out(torch.from_numpy(match.fixed), count)
         kept = (match.fixed[:, None] == chosen.numpy()[None]).all(axis=2).any(axis=1)
         part = Match(
-            match.fixed[kept], match.moving[kept], match.weights[kept], match.likeness, 0.0
+            match.fixed[kept], match.moving[kept], match.weights[kept], match.similarity, 0.0
         )
         weights = trusted_weights(part, "affine", True)
         scores = scores_of(case, pair, fit("affine", part.fixed, part.moving, weights))
@@ -184,7 +184,7 @@ def _people(model: KeyMorph, data: Path) -> Iterator[Measured]:
 
 def _matched(model: KeyMorph, fixed: Image, moving: Image) -> Match:
     options: Mapping[str, Scalar] = complete_options(model.info, {})
-    return model.matched(fixed, moving, options, Stopwatch(), again=False)[0]
+    return model.matched(fixed, moving, options, Stages(), second=False)[0]
 
 
 def _heads(data: Path, limit: int) -> dict[str, Source]:

@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from retreg.errors import InputError, OptionError
+from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
-from retreg_server.registration.model import Estimate, Model, Report, Stopwatch, SweepModel, silent
+from retreg.progress import Progress, no_progress
+from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
+from retreg_server.registration.subject import SUBJECTS, check_kind
+
+QUALITY_SHARE = 0.1  # of the work
 
 
-def register(request: RegistrationRequest, report: Report = silent) -> RegistrationResult:
+def register(request: RegistrationRequest, progress: Progress = no_progress) -> RegistrationResult:
     """Answer a request.
 
     Raises OptionError or InputError for a request that cannot be run, RegistrationError when the
@@ -24,13 +28,13 @@ def register(request: RegistrationRequest, report: Report = silent) -> Registrat
     model = get_model(request.model)
     _check_images(model.info, request.fixed, request.moving)
     options = complete_options(model.info, request.options)
-    watch = Stopwatch(report)
-    estimate = _both_ways(model, request, options, watch)
-    return judged(model.info, request, options, estimate, watch)
+    stages = Stages(progress)
+    estimate = _both_ways(model, request, options, stages)
+    return judged(model.info, request, options, estimate, stages)
 
 
 def register_sweep(
-    request: RegistrationRequest, smoothings: Sequence[float], report: Report = silent
+    request: RegistrationRequest, smoothings: Sequence[float], progress: Progress = no_progress
 ) -> tuple[RegistrationResult, ...]:
     """One result for each of smoothings, from one run of the model on the images.
 
@@ -47,10 +51,11 @@ def register_sweep(
         complete_options(model.info, {**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
-    watch = Stopwatch(report)
-    estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, watch)
+    stages = Stages(progress)
+    with stages.part(1 - QUALITY_SHARE):
+        estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, stages)
     return tuple(
-        judged(model.info, request, options, estimate, watch)
+        judged(model.info, request, options, estimate, stages)
         for options, estimate in zip(every, estimates, strict=True)
     )
 
@@ -60,17 +65,19 @@ def judged(
     request: RegistrationRequest,
     options: Mapping[str, Scalar],
     estimate: Estimate,
-    watch: Stopwatch,
+    stages: Stages,
 ) -> RegistrationResult:
     """The result of an estimate: with its quality, and how it came about."""
-    with watch.stage("quality", 0.9):
-        quality = assess(request.fixed, request.moving, estimate)
+    fixed, moving = request.fixed, request.moving
+    with stages.stage("quality", QUALITY_SHARE):
+        measure = SUBJECTS[info.subject].measured(fixed, moving)
+        quality = assess(measure, fixed.grid, moving.grid, estimate)
     provenance = {
         "model": request.model,
         "options": options,
         "version": version("retreg"),
         "weights_sha256": info.weights_sha256,
-        "seconds": dict(watch.seconds),
+        "seconds": dict(stages.seconds),
     }
     return RegistrationResult(
         estimate.transform,
@@ -83,20 +90,16 @@ def judged(
 
 
 def _check_images(info: ModelInfo, fixed: Image, moving: Image) -> None:
-    for role, image in (("fixed", fixed), ("moving", moving)):
-        kind = "picture" if image.is_picture else "volume"
-        if kind not in info.kinds:
-            raise InputError(
-                f"The {role} image is a {kind}; {info.name} registers {' and '.join(info.kinds)}s."
-            )
+    check_kind(info, fixed, "The fixed image")
+    check_kind(info, moving, "The moving image")
 
 
 def _both_ways(
-    model: Model, request: RegistrationRequest, options: Mapping[str, Scalar], watch: Stopwatch
+    model: Model, request: RegistrationRequest, options: Mapping[str, Scalar], stages: Stages
 ) -> Estimate:
-    estimate = model.estimate(request.fixed, request.moving, options, watch)
+    with stages.part(1 - QUALITY_SHARE):
+        estimate = model.estimate(request.fixed, request.moving, options, stages)
     if estimate.backward is not None:
         return estimate
-    with watch.stage("other direction", 0.5):
-        swapped = model.estimate(request.moving, request.fixed, options, Stopwatch())
+    swapped = model.estimate(request.moving, request.fixed, options, Stages())
     return replace(estimate, backward=swapped.transform)

@@ -19,16 +19,18 @@ from retreg.fitting import Family, fit, fit_rigid, fit_similarity
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
+from retreg.progress import Progress, no_progress
 from retreg.resample import resample
 from retreg.transforms import Transform
 from retreg_server.registration.engine import judged
-from retreg_server.registration.keymorph.detectors import Look
+from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.model import KeyMorph, inliers_of, trusted_weights
 from retreg_server.registration.keymorph.view_matching import Match, matches
-from retreg_server.registration.model import Estimate, Report, Stopwatch, silent
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.numerics.robust_weights import median_trust
 from retreg_server.registration.options import complete_options
+from retreg_server.registration.subject import check_kind
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further
@@ -61,7 +63,7 @@ def register_group(
     model: KeyMorph,
     images: Sequence[Image],
     options: Mapping[str, Scalar],
-    report: Report = silent,
+    progress: Progress = no_progress,
 ) -> Group:
     """Register two or more images of one kind to their mean.
 
@@ -70,52 +72,54 @@ def register_group(
     """
     _check(model, images)
     complete = complete_options(model.info, options)
-    watch = Stopwatch(report)
-    first_look = _matched(model, images, complete, watch, again=False)
-    second_look = _matched(model, images, complete, watch, again=True)
+    stages = Stages(progress)
+    forward = _matched(model, images, complete, stages, second=False)
+    backward = _matched(model, images, complete, stages, second=True)
     try:
-        with watch.stage("mean", 0.7):
-            mean, estimates = _estimates(first_look, second_look, complete)
+        with stages.stage("mean", 0.05):
+            mean, estimates = _estimates(forward, backward, complete)
     except DegeneratePointsError as error:
         raise RegistrationError(
             "The keypoints of the images determine no mean; check that all show the same thing."
         ) from error
-    with watch.stage("template", 0.75):
+    with stages.stage("template", 0.05):
         transforms = [each.transform for each in estimates]
         template = mean_image(images, transforms, images[0].grid, mean.shares)
     results = []
-    for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
-        watch.tick("quality", 0.8 + 0.15 * number / len(images))
-        request = RegistrationRequest(template, image, model.info.name, complete)
-        results.append(judged(model.info, request, complete, estimate, Stopwatch()))
+    with stages.stage("quality", 0.2):
+        for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
+            stages.at(number / len(images))
+            request = RegistrationRequest(template, image, model.info.name, complete)
+            results.append(judged(model.info, request, complete, estimate, Stages()))
     return Group(template, tuple(results), mean.rounds)
 
 
 def _estimates(
-    first_look: list[Match], second_look: list[Match], options: Mapping[str, Scalar]
+    forward: list[Match], backward: list[Match], options: Mapping[str, Scalar]
 ) -> tuple[MeanShape, list[Estimate]]:
-    """The mean, and from it to each image and back."""
+    """The mean, and from it to each image and back.
+
+    forward, backward: from the first and the second detection.
+    """
     family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
     robust = bool(options["robust"])
-    weights = [trusted_weights(match, family, robust) for match in first_look]
-    found = mean_shape([match.moving for match in first_look], weights, family, smoothing, robust)
+    weights = [trusted_weights(match, family, robust) for match in forward]
+    found = mean_shape([match.moving for match in forward], weights, family, smoothing, robust)
     mean = found.points
     estimates = []
-    looks = zip(first_look, second_look, weights, found.shares, strict=True)
-    for match, again, trust, share in looks:
+    rows = zip(forward, backward, weights, found.shares, strict=True)
+    for match, opposite, trust, share in rows:
         transform = fit(family, mean, match.moving, trust, smoothing)
-        back_trust = trusted_weights(again, family, robust)
+        backward_trust = trusted_weights(opposite, family, robust)
         inside = inliers_of(replace(match, fixed=mean), trust)
+        evidence = {"keypoint_rms_mm": _rms(transform(mean) - match.moving), "share": float(share)}
         estimates.append(
             Estimate(
                 transform,
                 Keypoints(mean, trust, inside),
                 Keypoints(match.moving, trust, inside),
-                fit(family, again.moving, mean, back_trust, smoothing),
-                {
-                    "keypoint_rms_mm": _rms(transform(mean) - match.moving),
-                    "share": float(share),
-                },
+                fit(family, opposite.moving, mean, backward_trust, smoothing),
+                evidence,
             )
         )
     return found, estimates
@@ -177,33 +181,30 @@ def _check(model: KeyMorph, images: Sequence[Image]) -> None:
     if len(images) < 2:
         raise InputError("One image was given; a group has two or more.")
     for number, image in enumerate(images, start=1):
-        kind = "picture" if image.is_picture else "volume"
-        if kind not in model.info.kinds:
-            raise InputError(
-                f"Image {number} is a {kind}; {model.info.name} registers "
-                f"{' and '.join(model.info.kinds)}s."
-            )
+        check_kind(model.info, image, f"Image {number}")
 
 
 def _matched(
     model: KeyMorph,
     images: Sequence[Image],
     options: Mapping[str, Scalar],
-    watch: Stopwatch,
-    again: bool,
+    stages: Stages,
+    second: bool,
 ) -> list[Match]:
     """Each image matched to the first one, the first with itself."""
-    name, start = ("second look", 0.35) if again else ("keypoints", 0.0)
-    weighting, looks = cast(Weighting, options["weights"]), list[Look]()
-    with watch.stage(name, start):
+    weighting, detected = cast(Weighting, options["weights"]), list[KeypointDetections]()
+    with stages.stage("second detection" if second else "keypoints", 0.35):
         for number, image in enumerate(images, start=1):
-            looks.append(model.look(image, _ordinal(number), again, str(options["device"])))
-            watch.tick(name, start + 0.35 * number / len(images))
-        found = [matches(looks[0], look, weighting, model.likeness)[0] for look in looks[1:]]
+            detected.append(
+                model.detect(image, _ordinal(number), second, str(options["device"]))
+            )
+            stages.at(number / len(images))
+        first = detected[0]
+        found = [matches(first, each, weighting, model.similarity)[0] for each in detected[1:]]
     views = [match.fixed for match in found]
     own = [
         match
-        for match in matches(looks[0], looks[0], weighting, model.likeness)
+        for match in matches(first, first, weighting, model.similarity)
         if np.array_equal(match.fixed, match.moving)
     ]
     return [max(own, key=lambda match: sum(np.array_equal(match.fixed, v) for v in views)), *found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
@@ -12,18 +12,9 @@ import numpy as np
 
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
+from retreg.progress import Progress, no_progress
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.options import complete_options
-
-Report = Callable[[str, float], None]
-"""Called with the name of the stage that begins and the fraction done (0 to 1).
-
-It raises Cancelled when the work is no longer wanted; models let that pass through.
-"""
-
-
-def silent(_stage: str, _fraction: float) -> None:
-    """A report that tells nobody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +50,20 @@ class Model(Protocol):
         """How clients learn of the model."""
         ...
 
+    def load(self) -> None:
+        """Read the weights and make a first pass, before anybody waits for it.
+
+        Nothing happens for a model without a network. Raises FileError when weights cannot be used.
+        """
+        ...
+
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """Register moving to fixed; options is complete and checked.
 
-        Announces each stage through watch. Raises RegistrationError when nothing can be found,
-        and Cancelled through watch.
+        Announces each stage through stages. Raises RegistrationError when nothing can be found,
+        and Cancelled through stages.
         """
         ...
 
@@ -80,35 +78,61 @@ class SweepModel(Model, Protocol):
         moving: Image,
         options: Mapping[str, Scalar],
         smoothings: Sequence[float],
-        watch: Stopwatch,
+        stages: Stages,
     ) -> tuple[Estimate, ...]:
         """As estimate, once for each of smoothings; each with its backward transform."""
         ...
 
 
-class Stopwatch:
-    """Announces stages, and keeps the seconds that each of them took."""
+class Stages:
+    """The stages of a piece of work: each is announced, timed, and a share of the work.
 
-    def __init__(self, report: Report = silent) -> None:
-        self._report = report
+    Shares are relative to the part in which they are given: what is called inside a part gives
+    shares of its own, which add up to about 1, and need not know what happens around it.
+    """
+
+    def __init__(self, progress: Progress = no_progress) -> None:
+        self._progress = progress
+        self._name = ""
+        self._start, self._size = 0.0, 1.0  # where this part begins in all work, and its share
+        self._done = 0.0  # of this part
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def stage(self, name: str, fraction: float) -> Iterator[None]:
-        """Report that the named stage begins with fraction of all work done, and time it."""
-        self._report(name, fraction)
-        start = time.perf_counter()
+    def stage(self, name: str, share: float) -> Iterator[None]:
+        """Announce the named stage, a share (0 to 1) of this part of the work, and time it."""
+        begun = time.perf_counter()
+        with self.part(share):
+            self._name = name
+            self.at(0.0)
+            try:
+                yield
+            finally:
+                taken = time.perf_counter() - begun
+                self.seconds[name] = self.seconds.get(name, 0.0) + taken
+
+    @contextmanager
+    def part(self, share: float) -> Iterator[None]:
+        """What happens inside is a share (0 to 1) of this part of the work."""
+        outer = self._name, self._start, self._size, self._done
+        self._start += self._size * self._done
+        self._size *= share
+        self._done = 0.0
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self._name, self._start, self._size, self._done = outer
+            self.skip(share)
 
-    def tick(self, name: str, fraction: float) -> None:
-        """Report progress inside a stage; the place where a long loop can be cancelled."""
-        self._report(name, fraction)
+    def skip(self, share: float) -> None:
+        """A share (0 to 1) of this part of the work is done already."""
+        self._done = min(self._done + share, 1.0)
 
+    def at(self, fraction: float) -> None:
+        """Report progress inside this part; the place where a long loop can be cancelled."""
+        self._progress(self._name, self._start + self._size * fraction)
 
-def affine_estimate(model: Model, fixed: Image, moving: Image, watch: Stopwatch) -> Estimate:
+def affine_estimate(model: Model, fixed: Image, moving: Image, stages: Stages) -> Estimate:
     """What a model makes of two images when asked for an affine, else with its defaults."""
     options = complete_options(model.info, {"transform": "affine"})
-    return model.estimate(fixed, moving, options, watch)
+    return model.estimate(fixed, moving, options, stages)

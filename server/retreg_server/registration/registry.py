@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -12,7 +13,9 @@ from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
 from retreg_server.registration.model import Model
+from retreg_server.registration.subject import subject_of
 
+logger = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).with_name("weights")
 
 
@@ -57,11 +60,39 @@ def get_model(name: str) -> Model:
     return make()
 
 
-def all_infos() -> tuple[ModelInfo, ...]:
-    """The descriptions of all models, in the order of the registry."""
-    return tuple(get_model(name).info for name in offered_models())
-
-
 def default_model(fixed: Image) -> str:
-    """The name of the model that fits the image: a picture or a volume."""
-    return "auto-fundus" if fixed.is_picture else "auto-brain"
+    """The name of the model that fits what the image shows."""
+    return subject_of(fixed).default_model
+
+
+class Catalogue(NamedTuple):
+    """The models that load, and the reason by name for those that do not."""
+
+    models: tuple[ModelInfo, ...]
+    failures: dict[str, str]
+
+
+def load_catalogue(is_warm: bool = False) -> Catalogue:
+    """Make every offered model; one that cannot be made does not take the others away.
+
+    is_warm: also let each read its weights and make its first pass (Model.load).
+    """
+    models: list[ModelInfo] = []
+    failures: dict[str, str] = {}
+    for name in offered_models():
+        try:
+            model = get_model(name)
+            if is_warm:
+                model.load()
+            models.append(model.info)
+        except Exception as error:
+            failures[name] = f"{type(error).__name__}: {error}"
+    return Catalogue(tuple(models), failures)
+
+
+def usable_models() -> tuple[ModelInfo, ...]:
+    """The models that can be made; the others are named in the log."""
+    catalogue = load_catalogue()
+    for name, reason in catalogue.failures.items():
+        logger.error("The model %s cannot be used: %s.", name, reason)
+    return catalogue.models

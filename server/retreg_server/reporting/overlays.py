@@ -70,11 +70,11 @@ def views(grid: Grid) -> list[Grid]:
 
 def checkerboard(fixed: Image, moving: Image, transform: Transform, view: Grid) -> np.ndarray:
     """Fields of fixed and of moving (through transform) in turn; (rows, columns, 3) uint8."""
-    still, warped = shown(fixed, Affine.identity(), view), shown(moving, transform, view)
+    fixed_view, warped = shown(fixed, Affine.identity(), view), shown(moving, transform, view)
     field = max(8, max(view.size) // TILES)
     i, j = np.arange(view.size[0]) // field, np.arange(view.size[1]) // field
     odd = (i[None, :] + j[:, None]) % 2 == 1
-    return np.where(odd[..., None], warped, still)
+    return np.where(odd[..., None], warped, fixed_view)
 
 
 def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:

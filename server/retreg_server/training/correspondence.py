@@ -123,10 +123,10 @@ def _affine_of_centroids(template: LabelMap, head: LabelMap) -> torch.Tensor:
     """(3, 4) least-squares affine between the centroids of the structures both heads have."""
     sources, targets = [], []
     for label in _structures():
-        here, there = template.labels == label, head.labels == label
-        if min(int(here.sum()), int(there.sum())) >= LEAST_VOXELS:
-            sources.append(_centres(here).mean(dim=0))
-            targets.append(_centres(there).mean(dim=0))
+        in_template, in_head = template.labels == label, head.labels == label
+        if min(int(in_template.sum()), int(in_head.sum())) >= LEAST_VOXELS:
+            sources.append(_centres(in_template).mean(dim=0))
+            targets.append(_centres(in_head).mean(dim=0))
     ones = torch.ones(len(sources), 1)
     solved = torch.linalg.lstsq(torch.cat([torch.stack(sources), ones], 1), torch.stack(targets))
     return solved.solution.T

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.numerics.fields import resized, warped
+from retreg_server.registration.numerics.fields import interpolated, warped
 from retreg_server.registration.numerics.volume_features import mind_ssc
 from retreg_server.training.known_pairs import KnownPairs, partners
 
@@ -20,7 +20,7 @@ def endpoint_error(field: torch.Tensor, truth: torch.Tensor, seen: torch.Tensor)
     """Mean distance in pixels between field and truth (b, d, *shape) where seen (b, 1, *shape)."""
     shape = tuple(field.shape[2:])
     if shape != tuple(truth.shape[2:]):
-        truth, seen = resized(truth, shape), resized(seen, shape).floor()
+        truth, seen = interpolated(truth, shape), interpolated(seen, shape).floor()
     distance = ((field - truth).square().sum(dim=1, keepdim=True) + NEAR**2).sqrt() - NEAR
     return (distance * seen).sum() / seen.sum().clamp_min(1)
 
@@ -31,9 +31,9 @@ def consistent(field: torch.Tensor) -> torch.Tensor:
     field: of KnownPairs.images to their partners.
     """
     stride = 2  # fields of the finest level lie on half the pixels
-    back = warped(partners(field), field / stride)
-    missed = (field + back).square().sum(dim=1, keepdim=True)
-    lengths = (field.square() + back.square()).sum(dim=1, keepdim=True)
+    backward = warped(partners(field), field / stride)
+    missed = (field + backward).square().sum(dim=1, keepdim=True)
+    lengths = (field.square() + backward.square()).sum(dim=1, keepdim=True)
     return (missed < CONSISTENT_SHARE * lengths + CONSISTENT_PIXELS).float()
 
 

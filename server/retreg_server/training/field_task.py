@@ -41,14 +41,14 @@ class FieldTask:
         for each in self.unseen:
             pairs = each.on(self.device)
             field = net(pairs.images, partners(pairs.images))[-1]
-            still = torch.zeros_like(field)
+            unmoved = torch.zeros_like(field)
             folding.append((jacobian_determinants(field / 2) <= 0).float().mean())
             if pairs.seen.any():
                 errors.append(endpoint_error(field, pairs.fields, pairs.seen))
-                before.append(endpoint_error(still, pairs.fields, pairs.seen))
+                before.append(endpoint_error(unmoved, pairs.fields, pairs.seen))
             elif pairs.tissues is not None:
                 dice.append(1 - misfit(pairs.tissues, field))
-                dice_before.append(1 - misfit(pairs.tissues, still))
+                dice_before.append(1 - misfit(pairs.tissues, unmoved))
         net.train()
         numbers = {
             "error": self.unit * _mean(errors),

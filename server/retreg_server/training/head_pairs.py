@@ -20,15 +20,15 @@ SAME_CONTRAST = 0.3
 TISSUES = (16, 14, 15, *(label for pair in LEFT_RIGHT[:10] for label in pair))
 
 
-def head_pair(
-    fixed: LabelMap, moving: LabelMap, generator: torch.Generator
-) -> KnownPairs:
+def head_pair(fixed: LabelMap, moving: LabelMap, generator: torch.Generator) -> KnownPairs:
     """One pair. The field is known where both are the same head; tissues are known always."""
     view = random_warp(3, VIEW, HALF_CUBE_MM / HALF_SIDE_MM, generator)
     residual = random_warp(3, RESIDUAL, 1.0, generator)
-    there = residual.anatomy_at_pixels((VOXELS,) * 3)
+    anatomy_points = residual.anatomy_at_pixels((VOXELS,) * 3)
     labels = (
-        fixed.look_up(view.anatomy_of(there.reshape(-1, 3)).reshape(there.shape[1:])),
+        fixed.look_up(
+            view.anatomy_of(anatomy_points.reshape(-1, 3)).reshape(anatomy_points.shape[1:])
+        ),
         moving.look_up(view.anatomy_at_pixels((VOXELS,) * 3)[0]),
     )
     images = _painted_both(labels, generator)

@@ -58,16 +58,18 @@ def known_fields(
     """
     shape = tuple(shown[0].shape[2:])
     half = tuple(n // 2 for n in shape)
-    here = identity_grid(half, shown[0].device)
+    lattice_points = identity_grid(half, shown[0].device)
     d = len(half)
-    there = moving_from_fixed.anatomy_at_pixels(half)
-    back = moving_from_fixed.image_of(here.reshape(-1, d)).reshape(here.shape)
+    forward = moving_from_fixed.anatomy_at_pixels(half)
+    backward = moving_from_fixed.image_of(lattice_points.reshape(-1, d)).reshape(
+        lattice_points.shape
+    )
     fields, seen = [], []
-    for places, own, other in ((there, *shown), (back, *shown[::-1])):
-        fields.append((places - here).movedim(-1, 1) * _per_unit(shape, here))
-        found = sample_points(other.float(), places.reshape(-1, d)).reshape(1, 1, *half)
+    for places, own, opposite in ((forward, *shown), (backward, *shown[::-1])):
+        fields.append((places - lattice_points).movedim(-1, 1) * _per_unit(shape, lattice_points))
+        found = sample_points(opposite.float(), places.reshape(-1, d)).reshape(1, 1, *half)
         inside = (places.abs() < 1).all(dim=-1)[:, None]
-        at_home = sample_points(own.float(), here.reshape(-1, d)).reshape(1, 1, *half)
+        at_home = sample_points(own.float(), lattice_points.reshape(-1, d)).reshape(1, 1, *half)
         seen.append((found > 0.5) & (at_home > 0.5) & inside)
     return torch.cat(fields), torch.cat(seen).float()
 

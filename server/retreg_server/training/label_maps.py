@@ -16,7 +16,7 @@ from torch.nn import functional
 from retreg.errors import FileError
 from retreg.files import read_image
 from retreg.geometry import apply_matrix
-from retreg_server.registration.numerics.spaces import NetInput, canonical
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical
 
 HALF_SIDE_MM = 128.0
 VOXELS = 128
@@ -83,7 +83,7 @@ def read_label_map(file: Path) -> LabelMap:
     return LabelMap(file.name.split(".")[0], _nearest(volume, world_from_cube))
 
 
-def _nearest(volume: NetInput, world_from_cube: np.ndarray) -> torch.Tensor:
+def _nearest(volume: TensorVolume, world_from_cube: np.ndarray) -> torch.Tensor:
     theta = np.linalg.inv(volume.world_from_norm) @ world_from_cube
     grid = functional.affine_grid(
         torch.from_numpy(theta[None, :3]).float(), [1, 1, *(VOXELS,) * 3], align_corners=False

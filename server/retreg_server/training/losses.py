@@ -51,9 +51,9 @@ def weighted_affine(
     used = torch.ones_like(found.energy[0], dtype=torch.bool) if used is None else used
     pair = [fixed, moving]
     weights = found.variance[pair].clamp_min(LEAST_VARIANCE).prod(dim=0).rsqrt()[used, None]
-    here, there = found.points[pair][:, used].double()
-    ones = torch.ones_like(here[:, :1])
-    solved = torch.linalg.lstsq(weights * torch.cat([here, ones], dim=1), weights * there)
+    source, target = found.points[pair][:, used].double()
+    ones = torch.ones_like(source[:, :1])
+    solved = torch.linalg.lstsq(weights * torch.cat([source, ones], dim=1), weights * target)
     return torch.as_tensor(solved.solution).float()
 
 

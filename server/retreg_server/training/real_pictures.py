@@ -11,7 +11,7 @@ import torch
 
 from retreg.errors import FileError
 from retreg.files import read_image
-from retreg_server.registration.keymorph.detection import detect, robust_affine
+from retreg_server.registration.keymorph.detection import detect, irls_affine
 from retreg_server.registration.keymorph.inputs import vessel_square
 from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
@@ -48,12 +48,14 @@ def pair_errors(
     for pair in pairs:
         fixed, moving = (square.to(device) for square in pair.squares)
         pixels = fixed.shape[-1] // OVERSAMPLING
-        here = detect(net, fixed, template, pixels, recentre=False)[0]
+        fixed_found = detect(net, fixed, template, pixels, recentre=False)[0]
         for turns in TURNS:
             picture = torch.rot90(moving, turns, (2, 3))
-            there = detect(net, picture, template, pixels, recentre=False)[0]
-            weights = (here.variance * there.variance).clamp_min(1e-8).rsqrt()
-            matrix, _ = robust_affine(here.points, there.points, weights / weights.mean())
+            moving_found = detect(net, picture, template, pixels, recentre=False)[0]
+            weights = (fixed_found.variance * moving_found.variance).clamp_min(1e-8).rsqrt()
+            matrix, _ = irls_affine(
+                fixed_found.points, moving_found.points, weights / weights.mean()
+            )
             moved = pair.landmarks[0] @ matrix[:, :2].T.cpu() + matrix[:, 2].cpu()
             errors.append((moved - _turned_points(pair.landmarks[1], turns)).norm(dim=1).median())
     if not errors:
@@ -85,6 +87,4 @@ def _read_pair(table: Path, pixels: int) -> RealPair:
         world = np.array([[float(row[f"{role}_x"]), float(row[f"{role}_y"]), 0] for row in rows])
         landmarks.append(picture.pixels(world) @ matrix[:, :2].T + matrix[:, 2])
         squares.append(square)
-    return RealPair(
-        name, (squares[0], squares[1]), torch.from_numpy(np.stack(landmarks)).float()
-    )
+    return RealPair(name, (squares[0], squares[1]), torch.from_numpy(np.stack(landmarks)).float())

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from retreg.files import read_image
 from retreg_server.registration.networks.input_range import normalised
 from retreg_server.registration.networks.keypoint_net import KeypointNet
-from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
 from retreg_server.registration.preprocessing.head_mask import find_foreground
 from retreg_server.training.losses import weighted_affine
 
@@ -44,14 +44,14 @@ class RealVolume:
         world_from_norm[:3, 3] = centre
         whole = np.array([[-1.0] * 3, [1.0] * 3])
         source = isotropic(volume, spacing_mm / OVERSAMPLING, whole, 1)
-        source = NetInput(source.tensor[:, :1], source.world_from_norm)
+        source = TensorVolume(source.tensor[:, :1], source.world_from_norm)
         fine = torch.empty(1, 1, *(OVERSAMPLING * voxels,) * 3, device="meta")
         views, rotations = [], []
         for angles in VIEWS:
             matrix = np.eye(4)
             matrix[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
             turned = world_from_norm @ matrix.T
-            seen = sample(source, NetInput(fine, turned), np.eye(4))
+            seen = sample(source, TensorVolume(fine, turned), np.eye(4))
             views.append(normalised(torch.nn.functional.avg_pool3d(seen, OVERSAMPLING)))
             rotations.append(torch.from_numpy(matrix[:3, :3]).float())
         return cls(file.name, torch.cat(views), torch.stack(rotations), half_mm)

@@ -27,8 +27,8 @@ def vessel_pair(
     field = PHANTOM_FIELD if retina.name.startswith("phantom") else REAL_FIELD
     view = random_warp(2, VIEW, field / 2, generator)
     residual = random_warp(2, RESIDUAL, 1.0, generator)
-    there = residual.anatomy_at_pixels((PIXELS, PIXELS))
-    points = view.anatomy_of(there.reshape(-1, 2)).reshape(there.shape)
+    anatomy_points = residual.anatomy_at_pixels((PIXELS, PIXELS))
+    points = view.anatomy_of(anatomy_points.reshape(-1, 2)).reshape(anatomy_points.shape)
     images, shown = [], []
     for places in (points, view.anatomy_at_pixels((PIXELS, PIXELS))):
         seen = functional.grid_sample(retina.canvas, places, align_corners=False)

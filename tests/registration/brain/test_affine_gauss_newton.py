@@ -10,20 +10,20 @@ from scipy.linalg import expm
 
 from retreg.geometry import apply_matrix
 from retreg_server.registration.brain.affine_gauss_newton import FAMILY_SIZES, Aligner, generators
-from retreg_server.registration.brain.volume_pair import Pair
-from retreg_server.registration.numerics.spaces import NetInput
+from retreg_server.registration.brain.volume_pair import VolumePairLevel
+from retreg_server.registration.numerics.spaces import TensorVolume
 
 SIDE = 40
 CENTRE = np.array([30.0, -200.0, 7.0])
 TURNS = {"rigid": (0.1, 0.0, 0.0), "similarity": (0.1, 0.06, 0.0), "affine": (0.1, 0.06, 0.05)}
 
 
-def volume(array: np.ndarray) -> NetInput:
+def volume(array: np.ndarray) -> TensorVolume:
     """Voxels of 3 mm around CENTRE, all of weight 1."""
     world_from_norm = np.diag([1.5 * SIDE] * 3 + [1.0])
     world_from_norm[:3, 3] = CENTRE
     tensor = torch.from_numpy(np.stack([array, np.ones_like(array)])[None]).float()
-    return NetInput(tensor, world_from_norm)
+    return TensorVolume(tensor, world_from_norm)
 
 
 def texture() -> np.ndarray:
@@ -43,13 +43,13 @@ def known(family: str) -> np.ndarray:
     return matrix
 
 
-def pair_with(target_from_domain: np.ndarray) -> Pair:
+def pair_with(target_from_domain: np.ndarray) -> VolumePairLevel:
     """The domain is the target's pattern seen through the matrix, with inverted contrast."""
     target = volume(texture())
     points = apply_matrix(target_from_domain, target.voxel_centres())
     index = apply_matrix(np.linalg.inv(target.world_from_index), points)
     seen = ndimage.map_coordinates(texture(), index.T[::-1], order=3, mode="nearest")
-    return Pair(volume(2 - seen.reshape((SIDE,) * 3)), target)
+    return VolumePairLevel(volume(2 - seen.reshape((SIDE,) * 3)), target)
 
 
 @pytest.mark.parametrize("family", ["rigid", "similarity", "affine"])
@@ -65,7 +65,9 @@ def test_a_known_transform_is_recovered_in_opposite_contrast(family):
 
 def test_identical_volumes_stay_where_they_are():
     same = volume(texture())
-    found = Aligner(Pair(same, same), 4000).refine(np.eye(4), generators("affine", CENTRE, 50.0), 5)
+    found = Aligner(VolumePairLevel(same, same), 4000).refine(
+        np.eye(4), generators("affine", CENTRE, 50.0), 5
+    )
     np.testing.assert_allclose(found, np.eye(4), atol=1e-6)
 
 
@@ -87,7 +89,7 @@ def test_voxels_of_weight_zero_have_no_say():
     half = pair.domain.tensor.clone()
     half[0, 0, :, :, SIDE // 2 :] = torch.from_numpy(texture())[:, :, SIDE // 2 :].flip(0)
     half[0, 1, :, :, SIDE // 2 - 2 :] = 0
-    spoilt = Pair(NetInput(half, pair.domain.world_from_norm), pair.target)
+    spoilt = VolumePairLevel(TensorVolume(half, pair.domain.world_from_norm), pair.target)
     found = Aligner(spoilt, 6000).refine(np.eye(4), generators("rigid", CENTRE, 50.0), 20)
     points = CENTRE + np.random.default_rng(0).uniform(-30, 30, (100, 3))
     error = np.linalg.norm(apply_matrix(found, points) - apply_matrix(truth, points), axis=1)

@@ -10,15 +10,15 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.brain.auto import FAMILIES, AutoBrain
-from retreg_server.registration.model import Estimate, Stopwatch
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import complete_options
 
 
 def estimate(
-    fixed: Image, moving: Image, transform: str = "affine", watch: Stopwatch | None = None
+    fixed: Image, moving: Image, transform: str = "affine", stages: Stages | None = None
 ) -> Estimate:
     options = complete_options(AutoBrain.info, {"transform": transform})
-    return AutoBrain().estimate(fixed, moving, options, watch or Stopwatch())
+    return AutoBrain().estimate(fixed, moving, options, stages or Stages())
 
 
 def error_mm(found: np.ndarray, truth: np.ndarray) -> float:
@@ -101,7 +101,7 @@ def test_a_cancelled_job_stops():
             raise Cancelled("The work was stopped.")
 
     with pytest.raises(Cancelled):
-        estimate(pair.fixed, pair.moving, "rigid", Stopwatch(refuse))
+        estimate(pair.fixed, pair.moving, "rigid", Stages(refuse))
 
 
 def test_real_contrasts_of_one_brain_are_aligned_after_a_turn(retreg_data):

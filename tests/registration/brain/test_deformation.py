@@ -15,7 +15,7 @@ from retreg.resample import resample
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.brain.deformation import deform, pair_of, refine
-from retreg_server.registration.brain.volume_pair import View
+from retreg_server.registration.brain.volume_pair import PreparedVolume
 
 WARP_MM = 8.0
 
@@ -52,7 +52,7 @@ def errors_mm(fixed_to_moving: Transform, fixed_from_moving: Transform, points: 
 
 def deformed(fixed: Image, moving: Image, matrix: np.ndarray | None = None, **more):
     matrix = np.eye(4) if matrix is None else matrix
-    views = View.of(fixed, "fixed"), View.of(moving, "moving")
+    views = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
     return deform(*views, matrix, np.linalg.inv(matrix), **more)
 
 
@@ -118,7 +118,7 @@ def test_moving_both_volumes_in_the_world_moves_the_result_with_them():
 
 def test_the_search_looks_around_a_field_to_start_from():
     fixed, moving, truth, points = a_warped_pair()
-    pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+    pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     before = the_result().forward.transforms[0]
     found = refine(pair, np.eye(4), before)
     assert errors_mm(found, truth, points).mean() < 1.7
@@ -129,7 +129,7 @@ def test_the_search_looks_around_a_field_to_start_from():
 def test_progress_rises_to_1_and_cancelling_stops_the_work():
     fixed, moving, _, _ = a_warped_pair()
     heard: list[float] = []
-    pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+    pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     refine(pair, np.eye(4), progress=heard.append)
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
@@ -173,7 +173,7 @@ def test_the_same_call_gives_the_same_numbers():
 def test_out_of_time_each_level_still_takes_a_step(monkeypatch):
     monkeypatch.setattr("retreg_server.registration.brain.deformation.TIME_LIMIT_S", 0.0)
     fixed, moving, truth, points = a_warped_pair()
-    pair = pair_of(View.of(fixed, "fixed"), View.of(moving, "moving"))
+    pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     heard: list[float] = []
     hasty = refine(pair, np.eye(4), progress=heard.append)
     assert len(heard) == 4  # the search, two levels and the end

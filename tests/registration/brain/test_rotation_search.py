@@ -11,17 +11,17 @@ from scipy.stats import entropy
 from retreg_server.registration.brain.rotation_search import (
     BINS,
     Jitter,
-    Probe,
+    MutualInformationSamples,
     angles_deg,
     climb,
     similarities,
     uniform_rotations,
     well_separated,
 )
-from retreg_server.registration.numerics.spaces import NetInput
+from retreg_server.registration.numerics.spaces import TensorVolume
 
 
-def a_probe() -> Probe:
+def a_probe() -> MutualInformationSamples:
     """Points of a smooth asymmetric pattern, looked up in the same pattern, inverted."""
     axis = (np.arange(32) + 0.5) / 16 - 1
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -30,10 +30,10 @@ def a_probe() -> Probe:
     )
     pattern /= pattern.max()
     world_from_norm = np.diag([80.0, 80.0, 80.0, 1.0])
-    target = NetInput(torch.from_numpy(1 - pattern)[None, None].float(), world_from_norm)
+    target = TensorVolume(torch.from_numpy(1 - pattern)[None, None].float(), world_from_norm)
     index = np.random.default_rng(0).choice(pattern.size, 4000, replace=False)
     bins = torch.from_numpy((pattern.ravel()[index] * (BINS - 1) + 0.5).astype(np.int64))
-    return Probe(target.voxel_centres()[index], bins, target)
+    return MutualInformationSamples(target.voxel_centres()[index], bins, target)
 
 
 def test_the_rotations_are_proper_and_leave_no_gap_above_25_degrees():
@@ -66,7 +66,7 @@ def test_any_turn_of_an_inverted_pattern_is_found():
     probe = a_probe()
     truth = np.eye(4)
     truth[:3, :3] = Rotation.from_rotvec([2.0, -1.5, 0.7]).as_matrix()
-    turned = Probe(probe.points @ truth[:3, :3], probe.bins, probe.target)
+    turned = MutualInformationSamples(probe.points @ truth[:3, :3], probe.bins, probe.target)
     rough = similarities(uniform_rotations(1000), np.zeros(3), np.zeros(3))
     best = well_separated(rough, turned.scores(rough), 8, 15.0)
     jitter = Jitter(0.2, 0.03, 3.0, np.zeros(3))

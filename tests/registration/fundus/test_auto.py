@@ -16,7 +16,7 @@ from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.registration.fundus.auto import FAMILIES, AutoFundus
 from retreg_server.registration.fundus.sift import FundusSift
-from retreg_server.registration.model import Estimate, Stopwatch
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import complete_options
 
 
@@ -27,7 +27,7 @@ def a_bent_pair() -> PhantomPair:
 
 def estimated(fixed: Image, moving: Image, family: str = "quadratic") -> Estimate:
     options = complete_options(AutoFundus.info, {"transform": family})
-    return AutoFundus().estimate(fixed, moving, options, Stopwatch())
+    return AutoFundus().estimate(fixed, moving, options, Stages())
 
 
 def error(estimate: Estimate, pair: PhantomPair) -> float:
@@ -107,11 +107,11 @@ def test_a_picture_without_vessels_is_refused():
 def test_the_baseline_aligns_one_modality_and_refuses_two_in_a_sentence():
     same = make_fundus_pair(4, size=512, rotation_deg=40, elastic_px=0, moving="colour")
     options = {"transform": "affine", "smoothing": 0.1}
-    assert error(FundusSift().estimate(same.fixed, same.moving, options, Stopwatch()), same) < 1
+    assert error(FundusSift().estimate(same.fixed, same.moving, options, Stages()), same) < 1
     noise = np.random.default_rng(1).integers(0, 255, (1, 1, 300, 300)).astype(np.uint8)
     with pytest.raises(RegistrationError, match=r"agree on one transform.*try auto-fundus\.$"):
         FundusSift().estimate(
-            same.fixed, Image(noise, Grid.of_picture(300, 300)), options, Stopwatch()
+            same.fixed, Image(noise, Grid.of_picture(300, 300)), options, Stages()
         )
 
 

@@ -13,14 +13,17 @@ from retreg_server.registration.fundus import deformation, matern_field
 from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.fundus.deformation import (
     SHRINK,
-    dense_residual,
-    displaced,
-    searched_residual,
+    dense_displacement,
 )
+from retreg_server.registration.fundus.displacement_search import searched_displacement
 from retreg_server.registration.fundus.matern_field import smooth_field
-from retreg_server.registration.fundus.tracking import resemblance, tracked, warped
-from retreg_server.registration.fundus.vessel_pyramid import Level, pyramid
-from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.fundus.tracking import patch_similarity, tracked, warped
+from retreg_server.registration.fundus.vessel_pyramid import (
+    PixelDisplacement,
+    VesselPyramidLevel,
+    pyramid,
+)
+from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.field_of_view import eroded
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
@@ -100,7 +103,7 @@ def test_a_third_of_wrong_shifts_does_not_matter():
 
 
 @pytest.fixture(scope="module")
-def vessels() -> Level:
+def vessels() -> VesselPyramidLevel:
     pair = make_fundus_pair(5, size=SIZE, moving="colour")
     picture = retina_picture(pair.fixed, "fixed", SIZE)
     maps = vessel_maps(picture.grey, picture.inside)
@@ -116,7 +119,7 @@ def waves(points: np.ndarray, height: float) -> np.ndarray:
     return height * np.column_stack([np.sin(y), np.cos(x)])
 
 
-def bent(level: Level, height: float) -> Level:
+def bent(level: VesselPyramidLevel, height: float) -> VesselPyramidLevel:
     """The level that shows at x what the given one shows at x + waves(x)."""
     y, x = np.mgrid[:SIZE, :SIZE]
     points = np.column_stack([x.ravel(), y.ravel()]).astype(float)
@@ -127,21 +130,21 @@ def bent(level: Level, height: float) -> Level:
     return pyramid(image, shown > 0, (1,))[0]
 
 
-def strong(level: Level) -> np.ndarray:
+def strong(level: VesselPyramidLevel) -> np.ndarray:
     return np.argwhere((level.samples[..., 0] > 0.5) & level.valid)[::20, ::-1].astype(float)
 
 
-def missed(residual: Level, points: np.ndarray, height: float) -> np.ndarray:
-    return np.linalg.norm(displaced(residual, points) - points - waves(points, height), axis=1)
+def missed(displacement: PixelDisplacement, points: np.ndarray, height: float) -> np.ndarray:
+    return np.linalg.norm(displacement(points) - points - waves(points, height), axis=1)
 
 
 @pytest.mark.parametrize(("height", "limit"), [(2, 0.2), (7, 0.4)])
 def test_waves_are_recovered_everywhere_not_only_on_vessels(vessels, height, limit):
     fixed = bent(vessels, height)
-    residual = dense_residual(fixed, vessels, here)
-    assert missed(residual, strong(fixed), height).mean() < limit
+    displacement = dense_displacement(fixed, vessels, here)
+    assert missed(displacement, strong(fixed), height).mean() < limit
     inside = np.argwhere(fixed.valid)[::50, ::-1].astype(float)
-    assert missed(residual, inside, height).mean() < 2 * limit
+    assert missed(displacement, inside, height).mean() < 2 * limit
 
 
 @pytest.fixture
@@ -157,10 +160,10 @@ def test_a_start_that_is_nearly_right_is_refined_where_tracking_alone_fails(vess
     y, x = np.mgrid[:side, :side] * 8 + 3.5
     nodes = np.column_stack([x.ravel(), y.ravel()])
     near = waves(nodes, height - 3).reshape(side, side, 2).astype(np.float32)
-    start = Level(near, np.ones((side, side), bool), 8)
+    start = PixelDisplacement(near, 8)
     points = strong(fixed)
-    alone = dense_residual(fixed, vessels, here)
-    helped = dense_residual(fixed, vessels, here, start)
+    alone = dense_displacement(fixed, vessels, here)
+    helped = dense_displacement(fixed, vessels, here, start)
     assert missed(start, points, height).mean() > 2
     assert missed(alone, points, height).mean() > 4
     assert missed(helped, points, height).mean() < 0.6
@@ -170,35 +173,37 @@ def test_a_search_finds_long_ways_on_which_tracking_goes_astray(vessels, request
     height = 24.0
     fixed = bent(vessels, height)
     points = strong(fixed)
-    assert missed(dense_residual(fixed, vessels, here), points, height).mean() < 0.8
-    near = missed(searched_residual(fixed, vessels, here), points, height)
+    assert missed(dense_displacement(fixed, vessels, here), points, height).mean() < 0.8
+    near = missed(searched_displacement(fixed, vessels, here), points, height)
     assert np.median(near) < 4
     request.getfixturevalue("tracking_alone")
-    assert missed(dense_residual(fixed, vessels, here), points, height).mean() > 4
+    assert missed(dense_displacement(fixed, vessels, here), points, height).mean() > 4
 
 
 def test_a_search_leaves_vessels_that_meet_where_they_are(vessels):
     points = strong(vessels)
-    found = displaced(searched_residual(vessels, vessels, here), points)
+    found = searched_displacement(vessels, vessels, here)(points)
     np.testing.assert_array_equal(found, points)
 
 
 def test_a_start_stays_as_it_is_without_vessels():
-    empty = Level(np.zeros((64, 80, 3), np.float32), np.ones((64, 80), bool), 1)
-    start = Level(np.full((8, 10, 2), 1.5, np.float32), np.ones((8, 10), bool), 8)
+    empty = VesselPyramidLevel(np.zeros((64, 80, 3), np.float32), np.ones((64, 80), bool), 1)
+    start = PixelDisplacement(np.full((8, 10, 2), 1.5, np.float32), 8)
     points = np.array([[10.0, 20.0], [70.0, 50.0]])
-    residual = dense_residual(empty, empty, here, start)
-    np.testing.assert_array_equal(displaced(residual, points), points + 1.5)
-    np.testing.assert_array_equal(displaced(dense_residual(empty, empty, here), points), points)
+    displacement = dense_displacement(empty, empty, here, start)
+    np.testing.assert_array_equal(displacement(points), points + 1.5)
+    np.testing.assert_array_equal(dense_displacement(empty, empty, here)(points), points)
 
 
 def test_unrelated_vessels_do_not_fold_the_field(vessels):
-    turned = Level(vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1)
-    residual = dense_residual(vessels, turned, here)
-    down, across = np.gradient(residual.samples, residual.factor, axis=(0, 1))
+    turned = VesselPyramidLevel(
+        vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1
+    )
+    displacement = dense_displacement(vessels, turned, here)
+    down, across = np.gradient(displacement.vectors, displacement.factor, axis=(0, 1))
     determinants = (1 + across[..., 0]) * (1 + down[..., 1]) - across[..., 1] * down[..., 0]
     assert determinants.min() > 0.25
-    assert residual.factor == SHRINK or not residual.samples.any()
+    assert displacement.factor == SHRINK or not displacement.vectors.any()
 
 
 def test_a_map_brings_the_moving_picture_to_the_fixed_frame(vessels):
@@ -226,12 +231,14 @@ def test_points_that_move_too_far_count_as_lost(vessels):
 def test_what_looks_alike_counts_fully_and_what_does_not_hardly(vessels):
     points = strong(vessels)
     none = np.zeros_like(points)
-    assert resemblance(points, none, vessels, vessels, here).min() > 0.99
-    turned = Level(vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1)
-    assert resemblance(points, none, vessels, turned, here).mean() < 0.1
-    assert resemblance(points + 8, none - 8, vessels, vessels, lambda p: p).mean() < 0.5
-    dimmed = Level(0.4 * vessels.samples, vessels.valid, 1)
-    assert resemblance(points, none, vessels, dimmed, here).min() > 0.99
+    assert patch_similarity(points, none, vessels, vessels, here).min() > 0.99
+    turned = VesselPyramidLevel(
+        vessels.samples[::-1, ::-1].copy(), vessels.valid[::-1, ::-1].copy(), 1
+    )
+    assert patch_similarity(points, none, vessels, turned, here).mean() < 0.1
+    assert patch_similarity(points + 8, none - 8, vessels, vessels, lambda p: p).mean() < 0.5
+    dimmed = VesselPyramidLevel(0.4 * vessels.samples, vessels.valid, 1)
+    assert patch_similarity(points, none, vessels, dimmed, here).min() > 0.99
 
 
 def test_a_group_of_wrong_shifts_does_not_make_a_bulge():
@@ -249,7 +256,7 @@ def test_an_angiogram_that_fits_already_is_not_bent_out_of_place():
     points = np.argwhere(pair.fixed.grey()[0] > 40)[::300, ::-1]
     world = pair.fixed.grid.world(np.pad(points, ((0, 0), (0, 1))))
     options = {"transform": "deformable", "smoothing": 0.1, "keypoints": "features"}
-    found = AutoFundus().estimate(pair.fixed, pair.moving, options, Stopwatch())
+    found = AutoFundus().estimate(pair.fixed, pair.moving, options, Stages())
     error = np.linalg.norm(found.transform(world) - pair.truth(world), axis=1)
     assert error.mean() < 0.5
     assert np.percentile(error, 95) < 1.5

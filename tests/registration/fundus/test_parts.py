@@ -11,11 +11,12 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
-from retreg_server.registration.fundus.deformation import dense_residual, displaced
-from retreg_server.registration.fundus.features import Matches, robust_affine
+from retreg_server.registration.fundus.deformation import dense_displacement
+from retreg_server.registration.fundus.features import Matches, ransac_affine
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
 from retreg_server.registration.fundus.rotation_scale_search import searched, small_map
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
+from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
@@ -85,7 +86,7 @@ def test_pixels_of_a_picture_keep_their_place_in_the_world():
 def test_matches_without_a_common_affine_support_none():
     rng = np.random.default_rng(3)
     matches = Matches(rng.uniform(0, 700, (150, 2)), rng.uniform(0, 700, (150, 2)), np.ones(150))
-    found = robust_affine(matches, 6.0, seed=1)
+    found = ransac_affine(matches, 6.0, seed=1)
     assert found is None or found.count < 14
 
 
@@ -99,9 +100,8 @@ def test_the_search_finds_rotation_scale_and_shift(vessels):
         for x in (values, valid.astype(np.uint8))
     )
     fractions: list[float] = []
-    found = searched(
-        small_map(values, valid), small_map(moved, shown > 0), fractions.append, at_most=2
-    )
+    stages = Stages(lambda _stage, fraction: fractions.append(fraction))
+    found = searched(small_map(values, valid), small_map(moved, shown > 0), stages, at_most=2)
     points = np.argwhere(valid)[::500, ::-1].astype(float)
     points = np.column_stack([points, np.ones(len(points))]).T
     error = ((found[0].moving_from_fixed - moving_from_fixed) @ points)[:2]
@@ -141,12 +141,12 @@ def test_tracking_recovers_a_smooth_deformation_without_folds(vessels):
     fixed = resampled(values, x + waves[0], y + waves[1])
     levels = pyramid(fixed, valid, (1,))[0], pyramid(values, valid, (1,))[0]
     none = QuadraticMap.from_affine(np.eye(3), np.full(2, SIZE / 2), SIZE / 2)
-    residual = dense_residual(*levels, none)
+    displacement = dense_displacement(*levels, none)
     strong = np.argwhere((fixed > 0.6) & valid)[::20, ::-1]
-    found = displaced(residual, strong.astype(float)) - strong
+    found = displacement(strong.astype(float)) - strong
     truth = np.stack(waves, axis=-1)[strong[:, 1], strong[:, 0]]
     assert np.linalg.norm(found - truth, axis=1).mean() < 0.5
-    down, across = np.gradient(residual.samples, residual.factor, axis=(0, 1))
+    down, across = np.gradient(displacement.vectors, displacement.factor, axis=(0, 1))
     jacobian = (1 + across[..., 0]) * (1 + down[..., 1]) - across[..., 1] * down[..., 0]
     assert jacobian.min() > 0.25
 

@@ -11,30 +11,30 @@ import torch
 from retreg.errors import RegistrationError
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.progress import no_progress
 from retreg.quality import Quality
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration import engine
-from retreg_server.registration.keymorph.cached_detector import RememberingLooker
-from retreg_server.registration.keymorph.detectors import FundusLooker, Look
-from retreg_server.registration.model import silent
+from retreg_server.registration.keymorph.cached_detector import CachedKeypointDetector
+from retreg_server.registration.keymorph.detectors import FundusKeypointDetector, KeypointDetections
 from retreg_server.registration.networks.weights import is_shipped
-from retreg_server.serving.workers.messages import ImageParcel, Message
-from retreg_server.serving.workers.model_worker import DeviceWorker
+from retreg_server.serving.workers.messages import Message, SharedImage
+from retreg_server.serving.workers.model_worker import ModelWorker
 
 SIDE = 8
 
 
-class CountingLooker:
-    """Looks like a network that takes its time; each look holds SIDE^3 floats."""
+class CountingDetector:
+    """Looks like a network that takes its time; each detection holds SIDE^3 floats."""
 
     def __init__(self):
         self.seen: list[tuple[bool, str]] = []
 
-    def __call__(self, image: Image, role: str, again: bool, device: str) -> Look:
+    def __call__(self, image: Image, role: str, second: bool, device: str) -> KeypointDetections:
         if not image.array.any():
             raise RegistrationError(f"The {role} image shows nothing.")
-        self.seen.append((again, device))
-        return Look(torch.zeros(1, 1, SIDE, SIDE, SIDE), np.eye(4), [])
+        self.seen.append((second, device))
+        return KeypointDetections(torch.zeros(1, 1, SIDE, SIDE, SIDE), np.eye(4), [])
 
 
 def an_image(number: int, matrix=None, dtype=np.int16) -> Image:
@@ -43,12 +43,12 @@ def an_image(number: int, matrix=None, dtype=np.int16) -> Image:
 
 
 def test_an_image_is_looked_at_once_wherever_it_comes_from():
-    counting = CountingLooker()
-    look = RememberingLooker(counting)
-    first = look(an_image(1), "fixed", False, "cpu")
-    assert look(an_image(1), "moving", False, "cpu") is first
-    assert look(an_image(1), "fixed", True, "cpu") is not first
-    assert look(an_image(1), "fixed", False, "cuda") is not first
+    counting = CountingDetector()
+    detect = CachedKeypointDetector(counting)
+    first = detect(an_image(1), "fixed", False, "cpu")
+    assert detect(an_image(1), "moving", False, "cpu") is first
+    assert detect(an_image(1), "fixed", True, "cpu") is not first
+    assert detect(an_image(1), "fixed", False, "cuda") is not first
     assert counting.seen == [(False, "cpu"), (True, "cpu"), (False, "cuda")]
 
 
@@ -63,40 +63,40 @@ def test_an_image_is_looked_at_once_wherever_it_comes_from():
     ids=["voxels", "geometry", "type", "shape"],
 )
 def test_another_image_is_looked_at_anew(other):
-    counting = CountingLooker()
-    look = RememberingLooker(counting)
+    counting = CountingDetector()
+    detect = CachedKeypointDetector(counting)
     for image in (an_image(1), other):
-        look(image, "fixed", False, "cpu")
+        detect(image, "fixed", False, "cpu")
     assert len(counting.seen) == 2
 
 
-@pytest.mark.parametrize("limits", [{"most_looks": 3}, {"most_bytes": 3 * 4 * SIDE**3}])
+@pytest.mark.parametrize("limits", [{"most_detections": 3}, {"most_bytes": 3 * 4 * SIDE**3}])
 def test_what_was_not_asked_for_the_longest_is_forgotten(limits):
-    counting = CountingLooker()
-    look = RememberingLooker(counting, **limits)
+    counting = CountingDetector()
+    detect = CachedKeypointDetector(counting, **limits)
     for number in (1, 2, 3, 1, 4):
-        look(an_image(number), "fixed", False, "cpu")
-    assert look.nbytes == 3 * 4 * SIDE**3
+        detect(an_image(number), "fixed", False, "cpu")
+    assert detect.nbytes == 3 * 4 * SIDE**3
     for number in (1, 3, 4):
-        look(an_image(number), "fixed", False, "cpu")
+        detect(an_image(number), "fixed", False, "cpu")
     assert len(counting.seen) == 4
-    look(an_image(2), "fixed", False, "cpu")
+    detect(an_image(2), "fixed", False, "cpu")
     assert len(counting.seen) == 5
 
 
 def test_an_image_that_shows_nothing_is_refused_each_time():
-    look = RememberingLooker(CountingLooker())
+    detect = CachedKeypointDetector(CountingDetector())
     for role in ("fixed", "moving"):
         with pytest.raises(RegistrationError, match=f"The {role} image"):
-            look(an_image(0), role, False, "cpu")
+            detect(an_image(0), role, False, "cpu")
 
 
 @pytest.mark.skipif(not is_shipped("keymorph-fundus"), reason="needs its weights")
 def test_the_second_registration_in_a_worker_runs_the_network_on_the_new_image_only(monkeypatch):
     monkeypatch.setattr(engine, "assess", lambda *_: Quality({}, "check", "Not judged."))
-    worker, pictures = DeviceWorker(), [make_fundus_pair(seed, size=256) for seed in (81, 82)]
+    worker, pictures = ModelWorker(), [make_fundus_pair(seed, size=256) for seed in (81, 82)]
     fixed, moving, other = pictures[0].fixed, pictures[0].moving, pictures[1].fixed
-    net, _ = FundusLooker()._loaded
+    net, _ = FundusKeypointDetector()._loaded
     runs, forward = [], type(net).forward
     monkeypatch.setattr(
         type(net), "forward", lambda self, views: runs.append(len(views)) or forward(self, views)
@@ -104,10 +104,10 @@ def test_the_second_registration_in_a_worker_runs_the_network_on_the_new_image_o
 
     def runs_for(*images: Image) -> int:
         before = len(runs)
-        packed = [ImageParcel.of(replace(image)) for image in images]
+        packed = [SharedImage.of(replace(image)) for image in images]
         head = {"model": "keymorph-fundus", "options": {"device": "cpu"}}
         head["headers"] = [each.header for each in packed]
-        worker.answer(Message(head, tuple(each.voxels for each in packed)), silent)
+        worker.answer(Message(head, tuple(each.voxels for each in packed)), no_progress)
         return len(runs) - before
 
     both = runs_for(fixed, moving)

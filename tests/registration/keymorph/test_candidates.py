@@ -18,21 +18,21 @@ VOLUME = Image(RANDOM.uniform(size=(1, 8, 8, 8)), Grid((8, 8, 8), np.eye(4)))
 PICTURE = Image(RANDOM.uniform(size=(1, 1, 8, 8)), Grid.of_picture(8, 8))
 
 
-def a_match(shift=0.0, likeness=1.0, noise=0.0) -> Match:
+def a_match(shift=0.0, similarity=1.0, noise=0.0) -> Match:
     fixed = np.random.default_rng(1).uniform(-50, 50, (40, 3))
     moving = fixed @ np.diag([1.1, 0.9, 1.0]) + [shift, 0, 0]
     moving = moving + np.random.default_rng(2).normal(0, noise, moving.shape)
-    return Match(fixed, moving, np.ones(40), likeness, 0.0)
+    return Match(fixed, moving, np.ones(40), similarity, 0.0)
 
 
 class FakeModel:
     def __init__(self, found):
         self.found = found
 
-    def matched(self, _fixed, _moving, _options, _watch, again):
+    def matched(self, _fixed, _moving, _options, _watch, second):
         if isinstance(self.found, Exception):
             raise self.found
-        return self.found[::-1] if again else self.found
+        return self.found[::-1] if second else self.found
 
 
 @pytest.mark.parametrize("image", [VOLUME, PICTURE])

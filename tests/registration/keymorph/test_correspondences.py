@@ -24,9 +24,9 @@ from retreg_server.registration.brain.deformation import Deformed
 from retreg_server.registration.brain.global_alignment import Found, Shortlist
 from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.keymorph import correspondences
-from retreg_server.registration.keymorph.correspondences import NetworkView
+from retreg_server.registration.keymorph.correspondences import KeypointCorrespondences
 from retreg_server.registration.keymorph.view_matching import Match
-from retreg_server.registration.model import Estimate, Stopwatch
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import complete_options
 
 RANDOM = np.random.default_rng(3)
@@ -37,14 +37,14 @@ NOTHING = Keypoints(np.zeros((0, 3)), np.zeros(0), np.zeros(0, bool))
 AN_ESTIMATE = Estimate(TRUTH, NOTHING, NOTHING, evidence={"own": 1.0})
 
 
-def seen(offsets=0.0, likeness=1.0) -> Match:
+def seen(offsets=0.0, similarity=1.0) -> Match:
     """What a network sees that errs by offsets (40, 3) in the moving image."""
     moving = TRUTH(POINTS) + offsets
-    return Match(POINTS, moving, np.ones(40), likeness, 0.0)
+    return Match(POINTS, moving, np.ones(40), similarity, 0.0)
 
 
 def test_fixed_points_are_as_seen_and_moving_points_lie_on_the_transform():
-    described = NetworkView([seen()], [seen()]).described(AN_ESTIMATE)
+    described = KeypointCorrespondences([seen()], [seen()]).described(AN_ESTIMATE)
     np.testing.assert_array_equal(described.fixed_keypoints.points, POINTS)
     np.testing.assert_allclose(described.moving_keypoints.points, TRUTH(POINTS))
     np.testing.assert_allclose(described.fixed_keypoints.weights, 1)
@@ -58,7 +58,7 @@ def test_the_distance_from_what_the_network_saw_gives_weight_and_state():
     offsets[:3, 0] = 0.01 * SIZE_MM, 0.099 * SIZE_MM, 0.3 * SIZE_MM
     match = seen(offsets)
     limit = 0.1 * float(np.sqrt(match.moving.var(axis=0).sum()))
-    described = NetworkView([match], [match]).described(AN_ESTIMATE)
+    described = KeypointCorrespondences([match], [match]).described(AN_ESTIMATE)
     for points in (described.fixed_keypoints, described.moving_keypoints):
         expected = (1 + (np.linalg.norm(offsets, axis=1) / limit) ** 2) ** -2.0
         np.testing.assert_allclose(points.weights, expected)
@@ -67,7 +67,7 @@ def test_the_distance_from_what_the_network_saw_gives_weight_and_state():
 
 def test_the_view_that_the_transform_supports_is_taken_though_another_seemed_more_likely():
     flipped = Match(POINTS * [-1, -1, 1], TRUTH(POINTS), np.ones(40), 9.0, 0.0)
-    described = NetworkView([flipped, seen()], []).described(AN_ESTIMATE)
+    described = KeypointCorrespondences([flipped, seen()], []).described(AN_ESTIMATE)
     np.testing.assert_array_equal(described.fixed_keypoints.points, POINTS)
     assert described.fixed_keypoints.inliers.all()
 
@@ -75,7 +75,7 @@ def test_the_view_that_the_transform_supports_is_taken_though_another_seemed_mor
 @pytest.mark.parametrize("in_doubt", [True, False])
 def test_the_maps_of_the_network_are_candidates_with_or_without_doubt(in_doubt):
     back = Match(TRUTH(POINTS), POINTS, np.ones(40), 1.0, 0.0)
-    ahead, home = NetworkView([seen()], [back]).suggestions("affine", in_doubt)
+    ahead, home = KeypointCorrespondences([seen()], [back]).suggestions("affine", in_doubt)
     np.testing.assert_allclose(ahead[0], TRUTH.moving_from_fixed, atol=1e-9)
     np.testing.assert_allclose(home[0], TRUTH.inverse.moving_from_fixed, atol=1e-9)
 
@@ -93,7 +93,7 @@ def search_finds(monkeypatch, matrix):
 
 def brain(pair, keypoints="network", transform="affine") -> Estimate:
     options = complete_options(AutoBrain.info, {"keypoints": keypoints, "transform": transform})
-    return AutoBrain().estimate(pair.fixed, pair.moving, options, Stopwatch())
+    return AutoBrain().estimate(pair.fixed, pair.moving, options, Stages())
 
 
 def missed_mm(estimate: Estimate, pair) -> float:
@@ -162,7 +162,7 @@ def test_a_fit_to_the_keypoints_of_a_retina_is_close_to_what_is_shown(family, re
     results = []
     for keypoints in ("matched", "network"):
         options = complete_options(AutoFundus.info, {"transform": family, "keypoints": keypoints})
-        results.append(AutoFundus().estimate(pair.fixed, pair.moving, options, Stopwatch()))
+        results.append(AutoFundus().estimate(pair.fixed, pair.moving, options, Stages()))
     assert missed_mm(results[1], pair) < missed_mm(results[0], pair) + 0.1
     found = results[1]
     assert len(found.fixed_keypoints) == 64
@@ -177,7 +177,7 @@ def test_without_weights_the_network_cannot_be_asked_for(heads, monkeypatch):
         brain(heads)
     pair = make_fundus_pair(2, size=128)
     with pytest.raises(OptionError, match="weights of keymorph-fundus"):
-        NetworkView.of(pair.fixed, pair.moving, lambda _: None)
+        KeypointCorrespondences.of(pair.fixed, pair.moving, lambda _: None)
 
 
 @pytest.mark.parametrize("error", [FileError("The hash is wrong."), RegistrationError("Nothing.")])
@@ -206,7 +206,7 @@ def test_clients_learn_of_the_option_and_a_third_choice_is_refused(name, heads):
 def an_answer(heads):
     estimate = replace(AN_ESTIMATE, transform=heads.truth)
     request = RegistrationRequest(heads.fixed, heads.moving, "auto-brain")
-    return engine.judged(AutoBrain.info, request, {}, estimate, Stopwatch())
+    return engine.judged(AutoBrain.info, request, {}, estimate, Stages())
 
 
 def typed(heads, folder, *more):

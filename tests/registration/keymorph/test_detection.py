@@ -13,7 +13,7 @@ from retreg_server.registration.keymorph.detection import (
     _smoothed,
     axis_rotations,
     detect,
-    robust_affine,
+    irls_affine,
     turned,
 )
 from retreg_server.registration.networks.centre_of_mass import centre_of_mass
@@ -99,7 +99,7 @@ def test_the_robust_affine_ignores_a_third_of_wrong_points():
     linear, offset = torch.tensor([[0.8, -0.5], [0.4, 1.1]]), torch.tensor([0.3, -0.2])
     moving = fixed @ linear.T + offset
     moving[:20] += 3 * torch.randn(20, 2, generator=generator)
-    matrix, residuals = robust_affine(fixed, moving, torch.ones(60))
+    matrix, residuals = irls_affine(fixed, moving, torch.ones(60))
     assert (matrix[:, :2] - linear).abs().max() < 1e-2
     assert (matrix[:, 2] - offset).abs().max() < 1e-2
     assert residuals[20:].max() < 0.02

@@ -22,7 +22,7 @@ from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.keymorph import correspondences, detectors
 from retreg_server.registration.keymorph.initial_maps import suggestions
 from retreg_server.registration.keymorph.model import KeyMorph, keymorph_brain
-from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.model import Stages
 from retreg_server.registration.networks import weights
 from retreg_server.registration.options import complete_options
 
@@ -36,7 +36,7 @@ def no_suggestions(*_):
 
 def brain_map(fixed, moving, keypoints="matched") -> np.ndarray:
     options = {**BRAIN_OPTIONS, "keypoints": keypoints}
-    found = AutoBrain().estimate(fixed, moving, options, Stopwatch())
+    found = AutoBrain().estimate(fixed, moving, options, Stages())
     return found.transform.moving_from_fixed
 
 
@@ -131,10 +131,12 @@ def spoil(trouble, monkeypatch, folder):
     stored[-1] ^= 1
     file.write_bytes(stored)
     monkeypatch.setattr(
-        detectors, "load_keypoint_net", lambda name: weights.load_keypoint_net(name, folder)
+        detectors,
+        "load_network",
+        lambda name, build: weights.load_network(name, build, folder),
     )
     fresh = KeyMorph(
-        keymorph_brain().info, detectors.BrainLooker(), keymorph_brain().likeness
+        keymorph_brain().info, detectors.BrainKeypointDetector(), keymorph_brain().similarity
     )
     monkeypatch.setattr(correspondences, "installed_keymorph", lambda _: fresh)
 
@@ -149,7 +151,7 @@ def test_a_retina_is_found_by_a_suggestion_where_nothing_else_finds_it(monkeypat
     monkeypatch.setattr(
         fundus_auto, "suggestions", lambda *_: ([there], [np.linalg.inv(there)])
     )
-    found = AutoFundus().estimate(pair.fixed, pair.moving, FUNDUS_OPTIONS, Stopwatch())
+    found = AutoFundus().estimate(pair.fixed, pair.moving, FUNDUS_OPTIONS, Stages())
     missed = np.linalg.norm(found.transform(points) - pair.truth(points), axis=1)
     assert np.median(missed) < 4
 
@@ -223,5 +225,5 @@ def a_real_retina(data, name):
 def missed_retina(pair, keypoints) -> float:
     images, (points, targets) = pair
     options = {**FUNDUS_OPTIONS, "keypoints": keypoints}
-    found = AutoFundus().estimate(*images, options, Stopwatch()).transform
+    found = AutoFundus().estimate(*images, options, Stages()).transform
     return float(np.median(np.linalg.norm(found(points) - targets, axis=1)))

@@ -20,7 +20,7 @@ from retreg_server.cli import main
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine, registry
 from retreg_server.registration.keymorph.detection import Detection
-from retreg_server.registration.keymorph.detectors import Look
+from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.inputs import head_cube
 from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
 from retreg_server.registration.keymorph.view_matching import mutual_information
@@ -33,7 +33,7 @@ COUNT = 64
 OUTLIERS = 6
 
 
-class FakeLooker:
+class FakeDetector:
     """Knows the landmarks of a pair; each look errs by noise_mm, some points by far more.
 
     The first detection of the moving image is a mirror flip that fits the template as well.
@@ -42,18 +42,18 @@ class FakeLooker:
     def __init__(self, pair, noise_mm=1.0, outliers=0):
         self.pair, self.noise_mm, self.outliers, self.calls = pair, noise_mm, outliers, 0
 
-    def __call__(self, image: Image, role: str, again: bool, _device: str) -> Look:
+    def __call__(self, image: Image, role: str, second: bool, _device: str) -> KeypointDetections:
         self.calls += 1
         cube = head_cube(canonical(image), role, 128, 1.75)
         points = self.pair.landmarks[:COUNT]
         if np.array_equal(image.array, self.pair.moving.array):
             points = self.pair.truth(points)
-        random = np.random.default_rng(2 * again + (role == "moving"))
+        random = np.random.default_rng(2 * second + (role == "moving"))
         points = points + random.normal(0, self.noise_mm, points.shape)
         if role == "moving":
             points[: self.outliers] += 60
         turned = points.mean(axis=0) + (points - points.mean(axis=0)) * [-1, -1, 1]
-        return Look(cube.tensor, cube.world_from_norm, [
+        return KeypointDetections(cube.tensor, cube.world_from_norm, [
             self._detection(cube, turned, 0.1), self._detection(cube, points, 0.2)
         ])
 
@@ -72,6 +72,7 @@ INFO = ModelInfo(
         Option("robust", "", True),
         Option("device", "", "auto", ("auto", "cpu", "cuda")),
     ),
+    subject="head",
 )
 
 
@@ -81,7 +82,7 @@ def pair():
 
 
 def model(pair, **kwargs) -> KeyMorph:
-    return KeyMorph(INFO, FakeLooker(pair, **kwargs), mutual_information)
+    return KeyMorph(INFO, FakeDetector(pair, **kwargs), mutual_information)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def test_every_family_is_right_although_a_flipped_view_fits_the_template_better(
 def test_an_image_with_itself_gives_exactly_the_identity(use, pair):
     same = replace(pair, moving=pair.fixed)
     chosen = model(same, noise_mm=0.0)
-    chosen.look.pair = replace(pair, truth=lambda points: points, moving=pair.fixed)
+    chosen.detect.pair = replace(pair, truth=lambda points: points, moving=pair.fixed)
     use(chosen)
     for family in FAMILIES:
         transform = register(same, transform=family, smoothing=0.0).transform
@@ -156,7 +157,7 @@ def test_a_sweep_runs_the_network_once_and_equals_single_runs(use, pair):
     smoothings = (0.0, 0.1, 10.0, np.inf)
     request = RegistrationRequest(pair.fixed, pair.moving, "keymorph-brain", {"transform": "tps"})
     results = engine.register_sweep(request, smoothings)
-    assert chosen.look.calls == 4  # two images, two looks
+    assert chosen.detect.calls == 4  # two images, two looks
     for smoothing, result in zip(smoothings, results, strict=True):
         alone = register(pair, transform="tps", smoothing=smoothing)
         np.testing.assert_allclose(
@@ -213,7 +214,7 @@ def test_a_smoothing_that_is_no_number_is_refused(tmp_path, capsys):
 def test_keypoints_that_determine_nothing_are_no_registration(use, pair):
     chosen = model(pair)
     flat = replace(pair, landmarks=np.outer(np.linspace(-40, 40, 400), [1.0, 0, 0]))
-    chosen.look.pair, chosen.look.noise_mm = flat, 0.0
+    chosen.detect.pair, chosen.detect.noise_mm = flat, 0.0
     use(chosen)
     with pytest.raises(RegistrationError, match="no transform"):
         register(pair)

@@ -13,8 +13,8 @@ from retreg_server.registration.networks.field_net import FieldArchitecture, fie
 from retreg_server.registration.numerics.fields import (
     composed,
     integrated,
+    interpolated,
     jacobian_determinants,
-    resized,
     warped,
 )
 
@@ -35,7 +35,7 @@ def rng(seed=0):
 
 def smooth(channels, shape, size, seed=0):
     coarse = torch.randn(1, channels, *(4,) * len(shape), generator=rng(seed))
-    return size * resized(coarse, shape)
+    return size * interpolated(coarse, shape)
 
 
 @pytest.mark.parametrize("shape", [(12, 17), (7, 9, 8)])

@@ -13,7 +13,7 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.brain.learned import volume_field
-from retreg_server.registration.brain.volume_pair import View
+from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
 from retreg_server.registration.fundus.smoothproper import SHRINK, vessel_field
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
@@ -51,9 +51,9 @@ def test_a_displacement_in_voxels_is_millimetres_along_the_axes_of_the_fixed_hea
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_rotvec([0.1, 0.3, -0.2]).as_matrix()
     turn[:3, 3] = [30, -20, 10]
-    fixed = View.of(placed(head, turn), "fixed")
+    fixed = PreparedVolume.of(placed(head, turn), "fixed")
     field = volume_field(
-        Shifting(1.0, -0.5, 2.0), fixed, View.of(head, "moving"), np.linalg.inv(turn),
+        Shifting(1.0, -0.5, 2.0), fixed, PreparedVolume.of(head, "moving"), np.linalg.inv(turn),
         (VOXELS, SPACING_MM), CPU,
     )  # fmt: skip
     points = apply_matrix(turn, np.array([[0, 0, 0], [20, 10, -30]], dtype=float))
@@ -65,14 +65,13 @@ def test_the_network_is_shown_the_moving_head_through_the_global_transform(head)
     shift = np.eye(4)
     shift[:3, 3] = [25, -15, 8]
     net = Shifting(0, 0, 0)
-    volume_field(net, View.of(head, "fixed"), View.of(placed(head, shift), "moving"), shift,
-                 (VOXELS, SPACING_MM), CPU)  # fmt: skip
+    prepared = PreparedVolume.of(head, "fixed"), PreparedVolume.of(placed(head, shift), "moving")
+    volume_field(net, *prepared, shift, (VOXELS, SPACING_MM), CPU)
     fixed, moving = net.seen
     assert fixed.shape == (1, 1, VOXELS, VOXELS, VOXELS)
     assert (fixed - moving).abs().mean() < 0.01
     assert fixed.max() > 0.9
-    volume_field(net, View.of(head, "fixed"), View.of(placed(head, shift), "moving"), np.eye(4),
-                 (VOXELS, SPACING_MM), CPU)  # fmt: skip
+    volume_field(net, *prepared, np.eye(4), (VOXELS, SPACING_MM), CPU)
     assert (net.seen[0] - net.seen[1]).abs().mean() > 0.05
 
 
@@ -83,7 +82,7 @@ def test_a_field_that_folds_is_mended(head):
             ramp = torch.linspace(20, -20, field.shape[-1])
             return (field + torch.stack([ramp, 0 * ramp, 0 * ramp])[None, :, None, None, :],)
 
-    view = View.of(head, "fixed")
+    view = PreparedVolume.of(head, "fixed")
     field = volume_field(Folding(0, 0, 0), view, view, np.eye(4), (VOXELS, SPACING_MM), CPU)
     steps = field.vectors_mm[0, 0, 0] + field.grid.lattice()[: field.grid.size[0], 0]
     assert (np.diff(steps) > 0).all()
@@ -102,8 +101,8 @@ def test_the_field_of_a_network_for_pictures_is_in_their_pixels():
     net = Shifting(1.5, -2.0)
     field = vessel_field(net, lines(0), lines(0), still, CPU)
     assert field.factor == SHRINK
-    assert field.samples.shape == (50, 60, 2)
-    np.testing.assert_allclose(field.samples, np.broadcast_to([3.0, -4.0], (50, 60, 2)))
+    assert field.vectors.shape == (50, 60, 2)
+    np.testing.assert_allclose(field.vectors, np.broadcast_to([3.0, -4.0], (50, 60, 2)))
     assert net.seen[0].shape == (2, 1, 112, 128)  # halved, and filled up to multiples of 16
     torch.testing.assert_close(*net.seen)
     torch.testing.assert_close(net.seen[0][1], net.seen[0][0].flip(1, 2))

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from retreg_server.registration.keymorph.detection import axis_rotations, detect, turned
+from retreg_server.registration.networks.keypoint_net import net_from_dict
 from retreg_server.registration.networks.weights import (
     FOLDER,
     TENSORS,
-    load_keypoint_net,
     load_metadata,
+    load_network,
 )
 from retreg_server.training.eyes import phantom_retina
 from retreg_server.training.warps import smooth_noise
@@ -33,7 +34,7 @@ def test_shipped_weights_are_small_and_say_how_they_were_made(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_fit_their_network_and_template(name):
-    net, metadata = load_keypoint_net(name)
+    net, metadata = load_network(name, net_from_dict)
     architecture = net.architecture
     assert metadata.template.shape == (architecture.keypoints, architecture.dimensions)
     with torch.no_grad():
@@ -52,7 +53,7 @@ def ball_with_texture(side):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keypoints_turn_with_the_image_by_quarter_turns(name):
-    net, metadata = load_keypoint_net(name)
+    net, metadata = load_network(name, net_from_dict)
     if metadata.spacing_mm is None:
         image = phantom_retina(9000).canvas[:, :1, 64:448, 64:448]
     else:

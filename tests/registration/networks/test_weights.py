@@ -10,8 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from retreg.errors import FileError
-from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
-from retreg_server.registration.networks.weights import load_keypoint_net
+from retreg_server.registration.networks.keypoint_net import (
+    Architecture,
+    KeypointNet,
+    net_from_dict,
+)
+from retreg_server.registration.networks.weights import load_network
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def rewrite(folder, card):
 
 def test_weights_are_those_that_were_stored_up_to_half_precision(bundle):
     folder, net, _ = bundle
-    loaded, metadata = load_keypoint_net("toy", folder)
+    loaded, metadata = load_network("toy", net_from_dict, folder)
     assert metadata.pixels == 32
     assert metadata.template.shape == (16, 2)
     assert not loaded.training
@@ -57,7 +61,7 @@ def test_a_changed_byte_is_refused_with_a_sentence(bundle):
     stored[-1] ^= 1
     weights.write_bytes(bytes(stored))
     with pytest.raises(FileError, match=r"The weights of toy are not used: their SHA-256 .*\."):
-        load_keypoint_net("toy", folder)
+        load_network("toy", net_from_dict, folder)
 
 
 def test_weights_of_another_network_are_refused(bundle):
@@ -65,7 +69,7 @@ def test_weights_of_another_network_are_refused(bundle):
     card["retreg"]["architecture"]["width"] = 8
     rewrite(folder, card)
     with pytest.raises(FileError, match="do not fit the architecture"):
-        load_keypoint_net("toy", folder)
+        load_network("toy", net_from_dict, folder)
 
 
 @pytest.mark.parametrize("damage", [{}, {"retreg": {}}, []])
@@ -73,13 +77,13 @@ def test_damaged_metadata_is_refused(bundle, damage):
     folder, _, _ = bundle
     rewrite(folder, damage)
     with pytest.raises(FileError, match=r"metadata\.json is missing or damaged"):
-        load_keypoint_net("toy", folder)
+        load_network("toy", net_from_dict, folder)
 
 
 def test_missing_weights_are_refused(bundle):
     folder, _, _ = bundle
     (folder / "toy" / "models" / "model.safetensors").unlink()
     with pytest.raises(FileError, match="cannot be read"):
-        load_keypoint_net("toy", folder)
+        load_network("toy", net_from_dict, folder)
     with pytest.raises(FileError, match="metadata"):
-        load_keypoint_net("another", folder)
+        load_network("another", net_from_dict, folder)

@@ -9,23 +9,23 @@ from scipy.ndimage import map_coordinates
 
 from retreg_server.registration.numerics.fields import composed, warped
 from retreg_server.registration.numerics.lattice_displacement import (
-    field_from_shift,
-    resized,
-    shift_from_field,
+    displacement_from_field,
+    field_from_displacement,
+    rescaled,
     smoothed,
 )
-from retreg_server.registration.numerics.spaces import NetInput, index_from_norm
+from retreg_server.registration.numerics.spaces import TensorVolume, index_from_norm
 
 SIZE = (7, 8, 9)  # i, j, k
 
 
-def a_lattice() -> NetInput:
+def a_lattice() -> TensorVolume:
     """Cubic voxels of 3 mm along oblique axes."""
     turn = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
     world_from_index = np.eye(4)
     world_from_index[:3, :3] = 3 * turn
     world_from_index[:3, 3] = [10, -20, 5]
-    return NetInput(torch.zeros(1, 1, *SIZE[::-1]), world_from_index @ index_from_norm(SIZE))
+    return TensorVolume(torch.zeros(1, 1, *SIZE[::-1]), world_from_index @ index_from_norm(SIZE))
 
 
 def a_shift(seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -55,13 +55,13 @@ def test_the_first_of_two_shifts_moves_the_point_first():
 
 def test_a_field_in_the_world_moves_the_nodes_as_the_shift_does():
     lattice, shift = a_lattice(), a_shift(5)
-    field = field_from_shift(shift, lattice)
+    field = field_from_displacement(shift, lattice)
     nodes = lattice.voxel_centres()
     k, j, i = np.indices(SIZE[::-1])
     index = np.stack([c.ravel() for c in (i, j, k)], axis=1) + shift[0].flatten(1).T.numpy()
     moved = index @ lattice.world_from_index[:3, :3].T + lattice.world_from_index[:3, 3]
     np.testing.assert_allclose(field(nodes), moved, atol=1e-4)
-    torch.testing.assert_close(shift_from_field(field, lattice), shift, atol=1e-5, rtol=0)
+    torch.testing.assert_close(displacement_from_field(field, lattice), shift, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(18, 16, 14), (9, 8, 7)])
@@ -73,8 +73,8 @@ def test_another_lattice_over_the_same_box_holds_the_same_displacement(shape):
     def linear(points: np.ndarray) -> np.ndarray:
         return points @ matrix[:3, :3].T
 
-    shift = shift_from_field(linear, lattice)
-    field = field_from_shift(resized(shift, torch.Size(shape)), lattice)
+    shift = displacement_from_field(linear, lattice)
+    field = field_from_displacement(rescaled(shift, torch.Size(shape)), lattice)
     inner = lattice.voxel_centres().reshape(*SIZE[::-1], 3)[2:-2, 2:-2, 2:-2].reshape(-1, 3)
     np.testing.assert_allclose(field(inner), linear(inner), atol=1e-3)
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
-from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
 
 WHOLE = np.array([[-1.0] * 3, [1.0] * 3])
 
@@ -87,7 +87,7 @@ def test_validity_is_one_inside_the_image_and_zero_outside():
 def test_sampling_through_a_matrix_agrees_with_scipy():
     source = canonical(image(smooth_volume((18, 20, 22)), oblique((1.1, 0.9, 1.3))))
     inner = source.world_from_norm @ np.diag([0.4] * 3 + [1])
-    target = NetInput(torch.empty(1, 1, 8, 9, 10), inner)
+    target = TensorVolume(torch.empty(1, 1, 8, 9, 10), inner)
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_rotvec([0.1, 0.05, -0.1]).as_matrix()
     turn[:3, 3] = -turn[:3, :3] @ source.world_from_norm[:3, 3] + source.world_from_norm[:3, 3]

@@ -11,15 +11,17 @@ from scipy.ndimage import gaussian_filter
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints
+from retreg.quality import Quality
 from retreg.transforms import Affine, Chain
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.brain.deformation import deform
-from retreg_server.registration.brain.volume_pair import View
+from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.model import Estimate
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.quality.head import VolumeQuality
 from retreg_server.registration.quality.retina import PictureQuality
+from retreg_server.registration.subject import subject_of
 
 
 @pytest.fixture(scope="module", params=["picture", "volume"])
@@ -30,8 +32,11 @@ def pair(request):
 
 
 def prepared(pair):
-    kind = PictureQuality if pair.fixed.is_picture else VolumeQuality
-    return kind(pair.fixed, pair.moving)
+    return subject_of(pair.fixed).measured(pair.fixed, pair.moving)
+
+
+def assessed(pair, estimate: Estimate) -> Quality:
+    return assess(prepared(pair), pair.fixed.grid, pair.moving.grid, estimate)
 
 
 def off_by(pair, share: float) -> Chain:
@@ -77,19 +82,19 @@ def test_the_points_lie_inside_the_object(pair):
 
 def test_the_truth_is_accepted_and_both_directions_must_agree(pair):
     inverse = _inverse_on(pair)
-    good = assess(pair.fixed, pair.moving, an_estimate(pair, pair.truth, inverse))
+    good = assessed(pair, an_estimate(pair, pair.truth, inverse))
     assert good.verdict == "accept"
     assert good.numbers["folding"] == 0
     assert good.numbers["inconsistency"] < 0.002
     assert good.numbers["inlier_ratio"] == 1
     other = Chain((inverse, off_by(replace(pair, truth=Affine.identity()), 0.2)))
-    bad = assess(pair.fixed, pair.moving, an_estimate(pair, pair.truth, other))
+    bad = assessed(pair, an_estimate(pair, pair.truth, other))
     assert bad.verdict == "fail"
     assert "other way" in bad.reason
 
 
 def test_without_a_second_direction_nothing_is_accepted(pair):
-    assert assess(pair.fixed, pair.moving, an_estimate(pair, pair.truth, None)).verdict == "fail"
+    assert assessed(pair, an_estimate(pair, pair.truth, None)).verdict == "fail"
 
 
 def test_the_wrong_transform_fails(pair):
@@ -97,7 +102,7 @@ def test_the_wrong_transform_fails(pair):
     back = np.eye(4)
     back[:3, 3] = -(wrong.transforms[1].moving_from_fixed[:3, 3])
     backward = Chain((Affine(back), _inverse_on(pair)))
-    quality = assess(pair.fixed, pair.moving, an_estimate(pair, wrong, backward))
+    quality = assessed(pair, an_estimate(pair, wrong, backward))
     assert quality.numbers["inconsistency"] < 0.01
     assert quality.verdict == "fail"
 
@@ -145,11 +150,11 @@ def test_a_deformation_does_not_hide_a_wrong_global_map():
     upside_down = np.diag([1.0, -1, -1, 1])
     centre = pair.landmarks.mean(axis=0)
     upside_down[:3, 3] = centre - upside_down[:3, :3] @ centre
-    views = View.of(pair.fixed, "fixed"), View.of(pair.moving, "moving")
+    views = PreparedVolume.of(pair.fixed, "fixed"), PreparedVolume.of(pair.moving, "moving")
     bent = deform(*views, upside_down, upside_down)
     estimate = an_estimate(pair, bent.forward, bent.backward)
-    found = assess(pair.fixed, pair.moving, replace(estimate, undeformed=Affine(upside_down)))
-    stiff = assess(pair.fixed, pair.moving, an_estimate(pair, *[Affine(upside_down)] * 2))
+    found = assessed(pair, replace(estimate, undeformed=Affine(upside_down)))
+    stiff = assessed(pair, an_estimate(pair, *[Affine(upside_down)] * 2))
     assert found.numbers["agreement"] > stiff.numbers["agreement"] + 0.05
     assert found.numbers["agreement_undeformed"] == pytest.approx(stiff.numbers["agreement"])
     assert found.verdict == "fail"

@@ -50,7 +50,7 @@ def test_every_control_says_what_it_does(window):
 def test_the_sources_use_every_control_of_the_designer_file_and_no_other(window):
     sources = "".join(
         path.read_text("utf-8")
-        for path in (*(MODULE / "RetRegLib").glob("*.py"), MODULE / "RetReg.py")
+        for path in (*(MODULE / "RetRegLib").rglob("*.py"), MODULE / "RetReg.py")
     )
     found = re.findall(r"\bself\._ui\.(\w+)|\bui\.(\w+)", sources)
     used = {name for pair in found for name in pair if name}

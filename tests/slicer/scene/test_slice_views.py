@@ -58,7 +58,7 @@ def hide(*nodes: Any) -> None:
         node.SetDisplayVisibility(False)
 
 
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of two pictures, where both show something."""
     a, b = a.astype(float).mean(axis=2), b.astype(float).mean(axis=2)
     used = (a > 10) & (b > 10)
@@ -79,10 +79,10 @@ def test_the_moving_image_comes_to_lie_on_the_fixed_one(
     hide(outcome.fixed_keypoints, outcome.moving_keypoints, outcome.lines)
     live = shot.pixels(fixed, moving, 1.0)
     warped = shot.pixels(fixed, outcome.warped, 1.0)
-    assert likeness(before, right) < 0.9
-    assert likeness(live, right) > 0.97
+    assert similarity(before, right) < 0.9
+    assert similarity(live, right) > 0.97
     # What is shown live, through the node, and the resampled volume are one and the same.
-    assert likeness(live, warped) > 0.97
+    assert similarity(live, warped) > 0.97
     assert (warped.max(axis=2) > 20).mean() > 0.2
 
 

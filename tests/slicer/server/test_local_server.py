@@ -155,7 +155,7 @@ def test_when_slicer_is_killed_the_server_ends_by_itself(slicer, tmp_path):
     code = (
         "import sys, time; sys.path.append(sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from RetRegLib.local_server import LocalServer\n"
+        "from RetRegLib.server.local_server import LocalServer\n"
         "server = LocalServer(Path(sys.argv[2])); server.start()\n"
         "print(server._process._process.pid, flush=True); time.sleep(60)\n"
     )
@@ -175,7 +175,7 @@ def test_when_slicer_ends_in_order_the_server_ends_with_it(slicer, tmp_path):
     code = (
         "import sys; sys.path.append(sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from RetRegLib.local_server import LocalServer\n"
+        "from RetRegLib.server.local_server import LocalServer\n"
         "server = LocalServer(Path(sys.argv[2]), sys.argv[3]); server.start()\n"
         "print(server._process._process.pid, flush=True)\n"
     )

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.brain.volume_pair import Pair
-from retreg_server.registration.numerics.spaces import NetInput, sample
+from retreg_server.registration.brain.volume_pair import VolumePairLevel
+from retreg_server.registration.numerics.spaces import TensorVolume, sample
 from retreg_server.registration.numerics.volume_features import mind_ssc
 
 FAMILY_SIZES = {"rigid": 6, "similarity": 7, "affine": 12}
@@ -45,7 +45,7 @@ class Aligner:
     The descriptors of the domain, and the points where they are compared, are computed once.
     """
 
-    def __init__(self, pair: Pair, points: int) -> None:
+    def __init__(self, pair: VolumePairLevel, points: int) -> None:
         self._pair = pair
         self._index = self._choose(points)
         world = pair.domain.voxel_centres()[self._index.numpy()]
@@ -90,7 +90,7 @@ class Aligner:
         intensity, weight = self._pair.target.tensor[:, :1], self._pair.target.tensor[:, 1:]
         matrix = np.linalg.inv(self._pair.target.world_from_norm) @ target_from_domain
         warped = sample(
-            NetInput(intensity, self._pair.target.world_from_norm),
+            TensorVolume(intensity, self._pair.target.world_from_norm),
             self._pair.domain,
             target_from_domain,
         )

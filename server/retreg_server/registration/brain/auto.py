@@ -6,23 +6,27 @@ tried in any case. A deformable result bends the affine one until structures mee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import cast
 
+from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
-from retreg_server.registration.brain.deformation import Deformed, deform
+from retreg_server.registration.brain.deformation import deform
 from retreg_server.registration.brain.global_alignment import linear_estimate
-from retreg_server.registration.brain.volume_pair import Scene, View
-from retreg_server.registration.keymorph.initial_maps import KEYPOINTS, suggestions, view_if_wanted
-from retreg_server.registration.model import Estimate, Stopwatch, linear_matrix
+from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
+from retreg_server.registration.keymorph.initial_maps import (
+    KEYPOINTS,
+    correspondences_if_wanted,
+    suggestions,
+)
+from retreg_server.registration.model import Estimate, Stages, linear_matrix
 from retreg_server.registration.numerics.robust_weights import Linear
 
 FAMILIES = ("affine", "similarity", "rigid")
 DEFORMABLE = "deformable"
-DEFORMING = "deforming"
 
 
 class AutoBrain:
@@ -32,6 +36,7 @@ class AutoBrain:
         name="auto-brain",
         title="Brain, automatic (any contrast, any rotation)",
         kinds=("volume",),
+        subject="head",
         produces=(*FAMILIES, DEFORMABLE),
         options=(
             Option("transform", "Transform", "affine", (*FAMILIES, DEFORMABLE)),
@@ -43,44 +48,47 @@ class AutoBrain:
         ),
     )
 
+    def load(self) -> None:
+        """Nothing is read: there is no network."""
+
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object.
 
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
-        view = view_if_wanted(options["keypoints"], fixed, moving, watch, 0.0, 0.02)
+        seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
+        advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         deformable = options["transform"] == DEFORMABLE
         family = cast(Linear, "affine" if deformable else options["transform"])
-        with watch.stage("finding the heads", 0.02):
-            views = View.of(fixed, "fixed"), View.of(moving, "moving")
-            scene = Scene.of(*views)
-        advice = view.suggestions if view else partial(suggestions, fixed, moving)
-        estimate = linear_estimate(scene, family, partial(advice, family), watch)
+        with stages.stage("finding the heads", 0.05):
+            prepared = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
+            pair = VolumePair.of(*prepared)
+        with stages.part(0.5 if deformable else 0.9):
+            estimate = linear_estimate(pair, family, partial(advice, family), stages)
         if deformable:
-            with watch.stage(DEFORMING, 0.76):
-                there, home = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
-                grids = fixed.grid, moving.grid
-                deformed = deform(*views, there, home, progress=_deforming(watch), grids=grids)
-                estimate = _bent(estimate, deformed)
-        return view.described(estimate) if view else estimate
+            with stages.stage("deforming", 0.4):
+                estimate = _deformed(estimate, prepared, (fixed.grid, moving.grid), stages)
+        return seen.described(estimate) if seen else estimate
 
 
-def _bent(estimate: Estimate, deformed: Deformed) -> Estimate:
+def _deformed(
+    estimate: Estimate,
+    prepared: tuple[PreparedVolume, PreparedVolume],
+    grids: tuple[Grid, Grid],
+    stages: Stages,
+) -> Estimate:
     """The estimate with its affines deformed, and the keypoints where they go now."""
+    matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
+    deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
     marks = estimate.moving_keypoints
+    moved = deformed.forward(estimate.fixed_keypoints.points)
     return replace(
         estimate,
         transform=deformed.forward,
-        moving_keypoints=replace(
-            marks, points=deformed.forward(estimate.fixed_keypoints.points)
-        ),
+        moving_keypoints=replace(marks, points=moved),
         backward=deformed.backward,
         evidence={**estimate.evidence, **deformed.evidence},
         undeformed=estimate.transform,
     )
-
-
-def _deforming(watch: Stopwatch) -> Callable[[float], None]:
-    return lambda done: watch.tick(DEFORMING, 0.76 + 0.13 * done)

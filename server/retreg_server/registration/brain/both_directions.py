@@ -14,36 +14,34 @@ from typing import TypeVar
 import torch
 
 from retreg.errors import Cancelled
+from retreg_server.registration.model import Stages
 
 LOOK_S = 0.1  # how often a caller that waits can say that the work is no longer wanted
 Result = TypeVar("Result")
-Progress = Callable[[float], None]
 
 
-def side_by_side(
-    first: Callable[[Progress], Result],
-    second: Callable[[Progress], Result],
-    progress: Progress,
+def both_directions(
+    forward: Callable[[Stages], Result], backward: Callable[[Stages], Result], stages: Stages
 ) -> tuple[Result, Result]:
-    """What both return; each gets a progress of its own to call with the fraction done (0 to 1).
+    """What both return; each gets stages of its own, in which it is all of the work.
 
-    progress hears of both together, in the calling thread only. What it raises ends both. With a
-    single thread for torch, second follows first.
+    stages hears of both together, in the calling thread only. What it raises ends both. With a
+    single thread for torch, backward follows forward.
     """
     threads = torch.get_num_threads()
     if threads == 1:
         return (
-            first(lambda done: progress(done / 2)),
-            second(lambda done: progress(0.5 + done / 2)),
+            forward(Stages(lambda _, done: stages.at(done / 2))),
+            backward(Stages(lambda _, done: stages.at(0.5 + done / 2))),
         )
     done = [0.0, 0.0]
     unwanted = Event()
 
-    def tell(fraction: float) -> None:
+    def tell(_: str, fraction: float) -> None:
         done[0] = fraction
-        progress(sum(done) / 2)
+        stages.at(sum(done) / 2)
 
-    def note(fraction: float) -> None:
+    def note(_: str, fraction: float) -> None:
         done[1] = fraction
         if unwanted.is_set():
             raise Cancelled("The other direction has ended early.")
@@ -51,11 +49,11 @@ def side_by_side(
     torch.set_num_threads(threads // 2)  # in this thread, and in those that begin after it
     try:
         with ThreadPoolExecutor(1, "direction") as pool:
-            beside = pool.submit(second, note)
+            beside = pool.submit(backward, Stages(note))
             try:
-                result = first(tell)
+                result = forward(Stages(tell))
                 while not wait([beside], LOOK_S).done:
-                    tell(1.0)
+                    tell("", 1.0)
             except BaseException:
                 unwanted.set()
                 raise

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField
-from retreg_server.registration.brain.both_directions import Progress, side_by_side
+from retreg_server.registration.brain.both_directions import both_directions
 from retreg_server.registration.brain.field_gauss_newton import (
     Stiffness,
     boxes_of,
@@ -29,19 +29,20 @@ from retreg_server.registration.brain.volume_pair import (
     MARGIN_MM,
     TRIM_MM,
     UNEQUAL,
-    Pair,
-    View,
+    PreparedVolume,
+    VolumePairLevel,
     weighted,
 )
+from retreg_server.registration.model import Stages
 from retreg_server.registration.numerics.discrete_search import convex_start
 from retreg_server.registration.numerics.fields import composed, half_sizes, identity_grid, warped
 from retreg_server.registration.numerics.folding import unfolded
 from retreg_server.registration.numerics.lattice_displacement import (
-    field_from_shift,
-    resized,
-    shift_from_field,
+    displacement_from_field,
+    field_from_displacement,
+    rescaled,
 )
-from retreg_server.registration.numerics.spaces import NetInput, sample
+from retreg_server.registration.numerics.spaces import TensorVolume, sample
 from retreg_server.registration.numerics.volume_features import described, grey_share
 
 FINE_VOXELS = 128  # along the longest side of the smaller object
@@ -82,39 +83,35 @@ class Deformed:
     evidence: dict[str, float]
 
 
-def unheard(_fraction: float) -> None:
-    """Progress that tells nobody."""
-
-
 def deform(
-    fixed: View,
-    moving: View,
+    fixed: PreparedVolume,
+    moving: PreparedVolume,
     moving_from_fixed: np.ndarray,
     fixed_from_moving: np.ndarray,
     starts: tuple[DisplacementField, DisplacementField] | None = None,
-    progress: Progress = unheard,
+    stages: Stages | None = None,
     grids: tuple[Grid, Grid] | None = None,
 ) -> Deformed:
     """Deform two volumes onto each other after a global stage, in both directions.
 
     moving_from_fixed, fixed_from_moving: (4, 4) LPS mm, the global stage of each direction.
-    starts: residuals to begin with, in the fixed and in the moving world; see refine. progress is
-    called with the fraction done (0 to 1), and may raise Cancelled. grids: those of the fixed and
-    of the moving image; then the fields have their nodes on voxels, see on_voxels.
+    starts: residuals to begin with, in the fixed and in the moving world; see refine. stages hears
+    of the progress in the current part. grids: those of the fixed and of the moving image; then
+    the fields have their nodes on voxels, see on_voxels.
     """
     pair = pair_of(fixed, moving)
-    ahead, back = starts or (None, None)
-    swapped = Pair(pair.target, pair.domain)
+    forward_start, backward_start = starts or (None, None)
+    swapped = VolumePairLevel(pair.target, pair.domain)
     on = grids or (None, None)
-    there, here = side_by_side(
-        lambda tell: on_voxels(refine(pair, moving_from_fixed, ahead, tell), on[0]),
-        lambda tell: on_voxels(refine(swapped, fixed_from_moving, back, tell), on[1]),
-        progress,
+    forward, backward = both_directions(
+        lambda own: on_voxels(refine(pair, moving_from_fixed, forward_start, own), on[0]),
+        lambda own: on_voxels(refine(swapped, fixed_from_moving, backward_start, own), on[1]),
+        stages or Stages(),
     )
-    lengths = np.linalg.norm(there.vectors_mm, axis=0)
+    lengths = np.linalg.norm(forward.vectors_mm, axis=0)
     return Deformed(
-        Chain((there, Affine(moving_from_fixed))),
-        Chain((here, Affine(fixed_from_moving))),
+        Chain((forward, Affine(moving_from_fixed))),
+        Chain((backward, Affine(fixed_from_moving))),
         {"deformation_mean_mm": float(lengths.mean()), "deformation_max_mm": float(lengths.max())},
     )
 
@@ -133,7 +130,7 @@ def on_voxels(field: DisplacementField, grid: Grid | None) -> DisplacementField:
     return unfolded(DisplacementField.sampled(field, grid.coarsened(step)))
 
 
-def pair_of(fixed: View, moving: View) -> Pair:
+def pair_of(fixed: PreparedVolume, moving: PreparedVolume) -> VolumePairLevel:
     """Both volumes in cubic voxels around their objects, as fine as a deformation needs them."""
     coarser = max(float(np.prod(view.volume.spacing) ** (1 / 3)) for view in (fixed, moving))
     wanted = min(fixed.longest_mm, moving.longest_mm) / FINE_VOXELS
@@ -143,47 +140,47 @@ def pair_of(fixed: View, moving: View) -> Pair:
         TRIM_MM if ratio > UNEQUAL else -MARGIN_MM,
         TRIM_MM if 1 / ratio > UNEQUAL else -MARGIN_MM,
     )
-    return Pair(
+    return VolumePairLevel(
         weighted(fixed.cut(spacing), 1, insets[0]), weighted(moving.cut(spacing), 1, insets[1])
     )
 
 
 def refine(
-    pair: Pair,
+    pair: VolumePairLevel,
     target_from_domain: np.ndarray,
     start: DisplacementField | None = None,
-    progress: Progress = unheard,
+    stages: Stages | None = None,
     levels: Sequence[Level] = LEVELS,
 ) -> DisplacementField:
     """The residual u in LPS mm for which x → target_from_domain · (x + u(x)) aligns the pair.
 
     start: a residual to begin with, such as that of a network; the discrete search looks around it.
-    The result has its own lattice, coarser than the volumes, and no fold: see jacobian_guard.
+    The result has its own lattice, coarser than the volumes, and no fold: see numerics/folding.
     """
+    stages = stages or Stages()
     seen = sample(pair.target, pair.domain, target_from_domain)
-    aligned = NetInput(seen, pair.domain.world_from_norm)
+    aligned = TensorVolume(seen, pair.domain.world_from_norm)
     volumes = pair.domain, aligned
     ends = time.monotonic() + TIME_LIMIT_S
     share = _grey_share(*volumes)
     work = [SEARCH_WORK] + [level.iterations / level.factor**2 for level in levels]
-    done = np.cumsum(work) / sum(work)
+    shares = [0.95 * each / sum(work) for each in work]
     finest = _described(*volumes, 1, share)
-    progress(0.0)
-    shift = _searched(*volumes, finest, start)
-    for number, level in enumerate(levels):
-
-        def report(fraction: float, number: int = number) -> None:
-            progress(0.95 * (done[number] + fraction * (done[number + 1] - done[number])))
-
+    stages.at(0.0)
+    with stages.part(shares[0]):
+        displacement = _searched(*volumes, finest, start)
+    for level, part in zip(levels, shares[1:], strict=True):
         features = finest if level.factor == 1 else _described(*volumes, level.factor, share)
-        weight, other = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
-        shift = _Stage(*features, weight, other, level).settled(shift, report, ends)
-    field = unfolded(field_from_shift(shift, pair.domain))
-    progress(1.0)
+        weight, moving_weight = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
+        with stages.part(part):
+            steps = _LevelSteps(*features, weight, moving_weight, level)
+            displacement = steps.settled(displacement, stages, ends)
+    field = unfolded(field_from_displacement(displacement, pair.domain))
+    stages.at(1.0)
     return field
 
 
-def _grey_share(domain: NetInput, aligned: NetInput) -> float:
+def _grey_share(domain: TensorVolume, aligned: TensorVolume) -> float:
     """See grey_share; judged once, in voxels of about COMPARED_MM."""
     factor = max(1, round(COMPARED_MM / domain.spacing[0]))
     first, second = (functional.avg_pool3d(each.tensor, factor) for each in (domain, aligned))
@@ -191,7 +188,7 @@ def _grey_share(domain: NetInput, aligned: NetInput) -> float:
 
 
 def _described(
-    domain: NetInput, aligned: NetInput, factor: int, share: float
+    domain: TensorVolume, aligned: TensorVolume, factor: int, share: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The features (1, c, k, j, i) of both volumes, pooled by factor before."""
     first, second = (described(each.pooled(factor).tensor[:, :1], share)
@@ -200,8 +197,8 @@ def _described(
 
 
 def _searched(
-    domain: NetInput,
-    aligned: NetInput,
+    domain: TensorVolume,
+    aligned: TensorVolume,
     finest: tuple[torch.Tensor, torch.Tensor],
     start: DisplacementField | None,
 ) -> torch.Tensor:
@@ -210,13 +207,14 @@ def _searched(
     weight = nodes.tensor[:, 1:]
     fixed, moving = (functional.avg_pool3d(features, SEARCHED) for features in finest)
     moving = torch.cat([moving, aligned.pooled(SEARCHED).tensor[:, 1:]], 1)
-    first = torch.zeros_like(fixed[:, :3]) if start is None else shift_from_field(start, nodes)
+    nothing = torch.zeros_like(fixed[:, :3])
+    first = nothing if start is None else displacement_from_field(start, nodes)
     seen = warped(moving, first)
     step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0])
     return composed(step, first)
 
 
-class _Stage:
+class _LevelSteps:
     """The two volumes at one level: their features (1, c, k, j, i) and weights (1, 1, k, j, i)."""
 
     def __init__(
@@ -236,34 +234,34 @@ class _Stage:
         self._identity = identity_grid(tuple(self._weight.shape))
         self._shape = torch.Size(n // level.pool for n in self._weight.shape)
 
-    def settled(self, shift: torch.Tensor, report: Progress, ends: float) -> torch.Tensor:
-        """The shift on the lattice of this level, after its steps.
+    def settled(self, displacement: torch.Tensor, stages: Stages, ends: float) -> torch.Tensor:
+        """The displacement on the lattice of this level, after its steps.
 
         ends: when time.monotonic() says enough.
         """
-        shift = resized(shift, self._shape)
+        displacement = rescaled(displacement, self._shape)
         iterations = self._level.iterations
         for iteration in range(iterations):
-            report(iteration / iterations)
-            step = self._step(shift)
-            shift = composed(step, shift)
+            stages.at(iteration / iterations)
+            step = self._step(displacement)
+            displacement = composed(step, displacement)
             length = float(step.square().sum(dim=1).sqrt().mean())
             if length < SETTLED or time.monotonic() > ends:
                 break
-        return shift
+        return displacement
 
-    def _step(self, shift: torch.Tensor) -> torch.Tensor:
-        self._look(resized(shift, self._weight.shape))
+    def _step(self, displacement: torch.Tensor) -> torch.Tensor:
+        self._look(rescaled(displacement, self._weight.shape))
         weight = self._weight * self._seen[-1]
         normal = normal_equations(self._fixed, self._seen[:-1], weight, self._level.pool)
-        step = smooth_step(normal, shift[0], self._level.stiffness, SOLVER_ITERATIONS)
+        step = smooth_step(normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS)
         return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)
 
-    def _look(self, shift: torch.Tensor) -> None:
+    def _look(self, displacement: torch.Tensor) -> None:
         """Note what is seen of the moving volume, and its weight, where the fixed one counts."""
-        half = half_sizes(tuple(shift.shape[2:]), shift)
+        half = half_sizes(tuple(displacement.shape[2:]), displacement)
         for box in self._boxes:
-            places = self._identity[:, *box] + shift[:, :, *box].movedim(1, -1) / half
+            places = self._identity[:, *box] + displacement[:, :, *box].movedim(1, -1) / half
             self._seen[:, *box] = functional.grid_sample(
                 self._moving, places, align_corners=False, padding_mode="border"
             )[0]

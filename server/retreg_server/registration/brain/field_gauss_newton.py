@@ -60,9 +60,9 @@ class Stiffness:
     diffusion: float
     bending: float
 
-    def force(self, shift: torch.Tensor) -> torch.Tensor:
+    def force(self, displacement: torch.Tensor) -> torch.Tensor:
         """Half the gradient of the smoothness energy at a shift (3, k, j, i)."""
-        rough = negative_laplacian(shift)
+        rough = negative_laplacian(displacement)
         force = rough * self.diffusion
         if self.bending > 0:
             force += negative_laplacian(rough).mul_(self.bending)
@@ -148,11 +148,11 @@ def _products(fixed: torch.Tensor, warped: torch.Tensor, box: Box) -> torch.Tens
 
 
 def smooth_step(
-    normal: Normal, shift: torch.Tensor, stiffness: Stiffness, iterations: int
+    normal: Normal, displacement: torch.Tensor, stiffness: Stiffness, iterations: int
 ) -> torch.Tensor:
     """The change (3, k, j, i) of a shift (3, k, j, i) that the equations ask for."""
     diagonal = normal.matrices[[0, 3, 5]] + stiffness.diagonal + DAMPING
-    residual = normal.pulls - stiffness.force(shift)
+    residual = normal.pulls - stiffness.force(displacement)
     step = torch.zeros_like(residual)
     scaled = residual / diagonal
     direction = scaled
@@ -172,12 +172,12 @@ def smooth_step(
     return step
 
 
-def negative_laplacian(shift: torch.Tensor) -> torch.Tensor:
+def negative_laplacian(displacement: torch.Tensor) -> torch.Tensor:
     """Sum of the differences to the six neighbours, none beyond the border; (3, k, j, i)."""
-    out = torch.zeros_like(shift)
+    out = torch.zeros_like(displacement)
     for axis in (1, 2, 3):
-        inner = shift.shape[axis] - 1
-        difference = shift.diff(dim=axis)
+        inner = displacement.shape[axis] - 1
+        difference = displacement.diff(dim=axis)
         out.narrow(axis, 0, inner).sub_(difference)
         out.narrow(axis, 1, inner).add_(difference)
     return out

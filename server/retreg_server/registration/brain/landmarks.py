@@ -9,7 +9,7 @@ import torch
 
 from retreg.errors import RegistrationError
 from retreg.geometry import apply_matrix
-from retreg_server.registration.brain.volume_pair import Pair
+from retreg_server.registration.brain.volume_pair import VolumePairLevel
 from retreg_server.registration.numerics.farthest_points import farthest_points
 from retreg_server.registration.numerics.spaces import sample
 from retreg_server.registration.numerics.volume_features import mind_ssc
@@ -32,7 +32,7 @@ class Landmarks:
     agrees: np.ndarray
 
 
-def find_landmarks(pair: Pair, target_from_domain: np.ndarray) -> Landmarks:
+def find_landmarks(pair: VolumePairLevel, target_from_domain: np.ndarray) -> Landmarks:
     """Up to 128 distinctive points that lie in both objects, checked by block matching.
 
     Raises RegistrationError when the objects do not overlap.

@@ -19,30 +19,28 @@ from retreg.transforms import Affine, Chain, DisplacementField
 from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.brain.deformation import deform
 from retreg_server.registration.brain.landmarks import find_landmarks
-from retreg_server.registration.brain.volume_pair import Scene, View
+from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
 from retreg_server.registration.keymorph.correspondences import keymorph_for
-from retreg_server.registration.model import Estimate, Stopwatch, affine_estimate, linear_matrix
+from retreg_server.registration.model import Estimate, Stages, affine_estimate, linear_matrix
 from retreg_server.registration.networks.devices import chosen_device
-from retreg_server.registration.networks.field_net import FieldNet
+from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
 from retreg_server.registration.networks.input_range import normalised
 from retreg_server.registration.networks.smooth_proper import CITATION
-from retreg_server.registration.networks.weights import load_field_net, load_metadata
+from retreg_server.registration.networks.weights import load_metadata, load_network
 from retreg_server.registration.numerics.folding import unfolded
-from retreg_server.registration.numerics.lattice_displacement import field_from_shift
-from retreg_server.registration.numerics.spaces import NetInput, isotropic, sample
+from retreg_server.registration.numerics.lattice_displacement import field_from_displacement
+from retreg_server.registration.numerics.spaces import TensorVolume, isotropic, sample
 from retreg_server.registration.options import field_options
 from retreg_server.registration.preprocessing.head_mask import WHOLE
 
 FAMILIES = ("deformable", "affine")
-ALIGNING, NETWORK, REFINING = "global alignment", "network", "refinement"
-GLOBAL_SHARE = 0.5  # of the progress
 
 
 @torch.no_grad()
 def volume_field(
     net: FieldNet,
-    fixed: View,
-    moving: View,
+    fixed: PreparedVolume,
+    moving: PreparedVolume,
     moving_from_fixed: np.ndarray,
     cube: tuple[int, float],
     device: torch.device,
@@ -53,32 +51,32 @@ def volume_field(
     the nodes of the network and has no folds.
     """
     voxels, spacing_mm = cube
-    here = _cube(fixed, voxels, spacing_mm)
-    still = _coarse(fixed, spacing_mm)
+    cube_volume = _cube(fixed, voxels, spacing_mm)
+    fixed_coarse = _coarse(fixed, spacing_mm)
     other = _coarse(moving, spacing_mm)
     images = [
-        normalised(sample(still, here, np.eye(4))).to(device),
-        normalised(sample(other, here, moving_from_fixed)).to(device),
+        normalised(sample(fixed_coarse, cube_volume, np.eye(4))).to(device),
+        normalised(sample(other, cube_volume, moving_from_fixed)).to(device),
     ]
     field = net.to(device)(*images)[-1].float().cpu()
     stride = voxels // field.shape[-1]
-    return unfolded(field_from_shift(field / stride, here))
+    return unfolded(field_from_displacement(field / stride, cube_volume))
 
 
-def _cube(view: View, voxels: int, spacing_mm: float) -> NetInput:
+def _cube(view: PreparedVolume, voxels: int, spacing_mm: float) -> TensorVolume:
     """The lattice of the network: a cube around the middle of the object; it holds no values."""
     source = view.volume.world_from_norm
     middle = apply_matrix(np.linalg.inv(source), view.foreground.core[None])[0]
     half_mm = np.linalg.norm(source[:3, :3], axis=0)
     cube_from_norm = np.diag([*(voxels * spacing_mm / 2 / half_mm), 1.0])
     cube_from_norm[:3, 3] = middle
-    return NetInput(torch.empty(()).expand(1, 1, *(voxels,) * 3), source @ cube_from_norm)
+    return TensorVolume(torch.empty(()).expand(1, 1, *(voxels,) * 3), source @ cube_from_norm)
 
 
-def _coarse(view: View, spacing_mm: float) -> NetInput:
+def _coarse(view: PreparedVolume, spacing_mm: float) -> TensorVolume:
     """The volume in about the voxels that the network is shown, so that sampling averages."""
     whole = isotropic(view.volume, spacing_mm, WHOLE, 1)
-    return NetInput(whole.tensor[:, :1], whole.world_from_norm)
+    return TensorVolume(whole.tensor[:, :1], whole.world_from_norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,39 +88,50 @@ class DeformableBrain:
     @cached_property
     def net(self) -> FieldNet:
         """The network, read when it is first needed."""
-        return load_field_net(self.info.name)[0]
+        return load_network(self.info.name, field_net_from_dict)[0]
+
+    def load(self) -> None:
+        """Read the network."""
+        _ = self.net
 
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        with watch.stage(ALIGNING, 0.02):
-            found = _start(str(options["start"]), fixed, moving, watch)
+        with stages.stage("global alignment", 0.5):
+            found = _start(str(options["start"]), fixed, moving, stages)
         if options["transform"] == "affine":
             return found
-        ahead, back = linear_matrix(found.transform), linear_matrix(found.backward)
-        with watch.stage(NETWORK, GLOBAL_SHARE):
-            views = View.of(fixed, "fixed"), View.of(moving, "moving")
-            metadata = load_metadata(self.info.name)
-            cube = metadata.pixels, float(metadata.spacing_mm or 1.0)
-            device = chosen_device(str(options["device"]))
-            field = volume_field(self.net, *views, ahead, cube, device)
-            watch.tick(NETWORK, GLOBAL_SHARE + 0.1)
-            other = volume_field(self.net, *views[::-1], back, cube, device)
-        forward, backward = Chain((field, Affine(ahead))), Chain((other, Affine(back)))
+        prepared = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
+        matrices = linear_matrix(found.transform), linear_matrix(found.backward)
+        with stages.stage("network", 0.2):
+            fields = self._fields(prepared, matrices, str(options["device"]), stages)
+        forward, backward = (Chain((f, Affine(m))) for f, m in zip(fields, matrices, strict=True))
         evidence = dict(found.evidence)
         if options["refine"]:
-            with watch.stage(REFINING, GLOBAL_SHARE + 0.2):
-                done = deform(
-                    *views, ahead, back, (field, other),
-                    lambda share: watch.tick(REFINING, GLOBAL_SHARE + 0.2 + 0.25 * share),
-                    (fixed.grid, moving.grid),
-                )  # fmt: skip
-            forward, backward = done.forward, done.backward
-            evidence |= done.evidence
+            with stages.stage("refinement", 0.3):
+                grids = fixed.grid, moving.grid
+                deformed = deform(*prepared, *matrices, fields, stages, grids)
+            forward, backward = deformed.forward, deformed.backward
+            evidence |= deformed.evidence
         marks = found.fixed_keypoints
         moved = Keypoints(forward(marks.points), marks.weights, marks.inliers)
-        return Estimate(forward, marks, moved, backward, evidence, undeformed=Affine(ahead))
+        return Estimate(forward, marks, moved, backward, evidence, undeformed=found.transform)
+
+    def _fields(
+        self,
+        prepared: tuple[PreparedVolume, PreparedVolume],
+        matrices: tuple[np.ndarray, np.ndarray],
+        device: str,
+        stages: Stages,
+    ) -> tuple[DisplacementField, DisplacementField]:
+        """What the network answers, forward and backward."""
+        metadata = load_metadata(self.info.name)
+        cube = metadata.pixels, float(metadata.spacing_mm or 1.0)
+        chosen = chosen_device(device)
+        forward = volume_field(self.net, *prepared, matrices[0], cube, chosen)
+        stages.at(0.5)
+        return forward, volume_field(self.net, *prepared[::-1], matrices[1], cube, chosen)
 
 
 def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:
@@ -132,6 +141,7 @@ def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:
             name=name,
             title=title,
             kinds=("volume",),
+            subject="head",
             produces=FAMILIES,
             options=field_options(FAMILIES),
             citation=citation,
@@ -140,20 +150,18 @@ def deformable_brain(name: str, title: str, citation: str) -> DeformableBrain:
     )
 
 
-def _start(name: str, fixed: Image, moving: Image, watch: Stopwatch) -> Estimate:
+def _start(name: str, fixed: Image, moving: Image, stages: Stages) -> Estimate:
     """The affine alignment of that name, one of STARTS."""
     if name == "identity":
         return _untouched(fixed, moving)
     model = AutoBrain() if name == "auto" else keymorph_for(fixed)
-    share = GLOBAL_SHARE - 0.04
-    inner = Stopwatch(lambda _stage, done: watch.tick(ALIGNING, 0.02 + share * done))
-    return affine_estimate(model, fixed, moving, inner)
+    return affine_estimate(model, fixed, moving, Stages(lambda _, done: stages.at(done)))
 
 
 def _untouched(fixed: Image, moving: Image) -> Estimate:
     """Images that are taken to be aligned already."""
-    scene = Scene.of(View.of(fixed, "fixed"), View.of(moving, "moving"))
-    marks = find_landmarks(scene.levels[1], np.eye(4))
+    pair = VolumePair.of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
+    marks = find_landmarks(pair.levels[1], np.eye(4))
     points = Keypoints(marks.points, marks.similarity, marks.agrees)
     return Estimate(Affine.identity(), points, points, Affine.identity())
 

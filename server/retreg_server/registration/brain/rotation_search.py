@@ -13,14 +13,14 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch.nn import functional
 
-from retreg_server.registration.numerics.spaces import NetInput
+from retreg_server.registration.numerics.spaces import TensorVolume
 
 BINS = 16
 CHUNK = 2_000_000  # samples taken at a time, to bound the memory
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class MutualInformationSamples:
     """What a candidate is scored on.
 
     points: (n, 3) LPS mm in the domain. bins: (n,) their grey level there, 0 to BINS - 1.
@@ -29,7 +29,7 @@ class Probe:
 
     points: np.ndarray
     bins: torch.Tensor
-    target: NetInput
+    target: TensorVolume
 
     def scores(self, candidates: np.ndarray) -> np.ndarray:
         """NMI - 1 of every candidate (n, 4, 4); higher is better, 0 is independence.
@@ -43,9 +43,9 @@ class Probe:
         ]
         return np.concatenate(parts)
 
-    def thinned(self, step: int) -> Probe:
+    def thinned(self, step: int) -> MutualInformationSamples:
         """The same with every step-th point only: cheaper, but noisier."""
-        return Probe(self.points[::step], self.bins[::step], self.target)
+        return MutualInformationSamples(self.points[::step], self.bins[::step], self.target)
 
     def _scores(self, candidates: np.ndarray) -> np.ndarray:
         norm_from_domain = np.linalg.inv(self.target.world_from_norm) @ candidates
@@ -162,7 +162,11 @@ def perturbed(
 
 
 def climb(
-    probe: Probe, candidates: np.ndarray, jitter: Jitter, rounds: range, copies: int
+    probe: MutualInformationSamples,
+    candidates: np.ndarray,
+    jitter: Jitter,
+    rounds: range,
+    copies: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Improve every candidate by random steps that shrink from round to round.
 

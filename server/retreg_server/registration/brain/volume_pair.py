@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from retreg.image import Image
-from retreg_server.registration.brain.rotation_search import BINS, Probe
-from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.brain.rotation_search import BINS, MutualInformationSamples
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
 from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
 
 FINE_VOXELS = 88  # along the longest side of the smaller object
@@ -23,25 +23,25 @@ PROBE_POINTS = 4000
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class VolumePairLevel:
     """Domain and target volumes at one resolution.
 
     Channels of both: intensity, and the weight that a voxel may have (0 to 1).
     """
 
-    domain: NetInput
-    target: NetInput
+    domain: TensorVolume
+    target: TensorVolume
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class PreparedVolume:
     """One image: its voxels on canonical axes, and the object in it."""
 
-    volume: NetInput
+    volume: TensorVolume
     foreground: Foreground
 
     @classmethod
-    def of(cls, image: Image, role: str) -> View:
+    def of(cls, image: Image, role: str) -> PreparedVolume:
         """Raises RegistrationError when the image shows no object."""
         volume = canonical(image)
         return cls(volume, find_foreground(volume, role))
@@ -52,7 +52,7 @@ class View:
         half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
         return float((np.ptp(self.foreground.box, axis=0) * half).max())
 
-    def cut(self, spacing_mm: float) -> NetInput:
+    def cut(self, spacing_mm: float) -> TensorVolume:
         """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
         half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
         margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
@@ -62,10 +62,10 @@ class View:
         valid = (raw.tensor[:, 1:] > 0.99).float()
         strength = (raw.tensor[:, :1] - self.foreground.background).abs_().mul_(valid)
         intensity = strength.div_(self.foreground.bright).clamp_(0, 1.2)
-        return NetInput(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
+        return TensorVolume(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
 
 
-def weighted(cut: NetInput, factor: int, inset_mm: float) -> NetInput:
+def weighted(cut: TensorVolume, factor: int, inset_mm: float) -> TensorVolume:
     """A cut, pooled by factor, with the channels intensity and weight.
 
     The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0 near
@@ -79,11 +79,11 @@ def weighted(cut: NetInput, factor: int, inset_mm: float) -> NetInput:
         window[axis] = 5
         missing = functional.max_pool3d(missing, window, 1, [n // 2 for n in window])
     weight = ((depth - inset_mm) / 4 + 0.5).clamp_(0, 1).mul_(1 - missing)
-    return NetInput(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
+    return TensorVolume(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class VolumePair:
     """Domain and target: points of the domain are looked up in the target.
 
     levels: pairs by coarseness, 1 has the finest voxels; 2 and 4 have pooled ones.
@@ -91,10 +91,10 @@ class Scene:
 
     domain: Foreground
     target: Foreground
-    levels: Mapping[int, Pair]
+    levels: Mapping[int, VolumePairLevel]
 
     @classmethod
-    def of(cls, domain: View, target: View) -> Scene:
+    def of(cls, domain: PreparedVolume, target: PreparedVolume) -> VolumePair:
         """Cut both volumes to the same voxel size, with weights that suit the pair."""
         spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
         ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
@@ -105,16 +105,16 @@ class Scene:
                 TRIM_MM if ratio > UNEQUAL else -margin,
                 TRIM_MM if 1 / ratio > UNEQUAL else -margin,
             )
-            levels[factor] = Pair(
+            levels[factor] = VolumePairLevel(
                 weighted(cuts[0], factor, insets[0]), weighted(cuts[1], factor, insets[1])
             )
         return cls(domain.foreground, target.foreground, levels)
 
     @cached_property
-    def swapped(self) -> Scene:
+    def swapped(self) -> VolumePair:
         """The other direction."""
-        levels = {n: Pair(pair.target, pair.domain) for n, pair in self.levels.items()}
-        return Scene(self.target, self.domain, levels)
+        levels = {n: VolumePairLevel(pair.target, pair.domain) for n, pair in self.levels.items()}
+        return VolumePair(self.target, self.domain, levels)
 
     @property
     def volume_ratio(self) -> float:
@@ -127,7 +127,7 @@ class Scene:
         return max(self.volume_ratio, 1 / self.volume_ratio) > UNEQUAL
 
     @cached_property
-    def probe(self) -> Probe:
+    def samples(self) -> MutualInformationSamples:
         """Points of the domain with their grey levels, and the target, at the coarsest level."""
         pair = self.levels[4]
         index = np.flatnonzero(pair.domain.tensor[0, 1].numpy() > 0.5)
@@ -135,8 +135,8 @@ class Scene:
             index = np.random.default_rng(0).choice(index, PROBE_POINTS, replace=False)
         grey = pair.domain.tensor[0, 0].ravel()[torch.from_numpy(index)]
         bins = (grey * (BINS - 1) + 0.5).long().clamp(0, BINS - 1)
-        return Probe(
+        return MutualInformationSamples(
             pair.domain.voxel_centres()[index],
             bins,
-            NetInput(pair.target.tensor[:, :1], pair.target.world_from_norm),
+            TensorVolume(pair.target.tensor[:, :1], pair.target.world_from_norm),
         )

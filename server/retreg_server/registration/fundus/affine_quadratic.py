@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.vessel_pyramid import Level, sampled
+from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, sampled
 
 FEWEST_POINTS = 200
 ITERATIONS = 10
@@ -24,7 +24,10 @@ PIXELS_PER_SAMPLE = 20.0  # neighbouring pixels are not independent evidence for
 
 
 def refined_affine(
-    start: np.ndarray, fixed: list[Level], moving: list[Level], iterations: int = ITERATIONS
+    start: np.ndarray,
+    fixed: list[VesselPyramidLevel],
+    moving: list[VesselPyramidLevel],
+    iterations: int = ITERATIONS,
 ) -> np.ndarray:
     """The (3, 3) affine near start that aligns the maps best; start when too little overlaps."""
     current = QuadraticMap.from_affine(start, np.zeros(2), 1.0)
@@ -34,7 +37,10 @@ def refined_affine(
 
 
 def refined_quadratic(
-    start: np.ndarray, fixed: list[Level], moving: list[Level], iterations: int = ITERATIONS
+    start: np.ndarray,
+    fixed: list[VesselPyramidLevel],
+    moving: list[VesselPyramidLevel],
+    iterations: int = ITERATIONS,
 ) -> QuadraticMap:
     """The quadratic map near the (3, 3) affine start; close to affine when little overlaps."""
     centre, radius = _support(start, fixed[-1], moving[-1])
@@ -44,7 +50,9 @@ def refined_quadratic(
     return current
 
 
-def _support(start: np.ndarray, fixed: Level, moving: Level) -> tuple[np.ndarray, float]:
+def _support(
+    start: np.ndarray, fixed: VesselPyramidLevel, moving: VesselPyramidLevel
+) -> tuple[np.ndarray, float]:
     """Centre and radius of the part of the fixed map that the moving one shows."""
     points = fixed.structured_points
     mapped = points @ start[:2, :2].T + start[:2, 2]
@@ -56,7 +64,11 @@ def _support(start: np.ndarray, fixed: Level, moving: Level) -> tuple[np.ndarray
 
 
 def _refined(
-    current: QuadraticMap, fixed: Level, moving: Level, terms: int, iterations: int
+    current: QuadraticMap,
+    fixed: VesselPyramidLevel,
+    moving: VesselPyramidLevel,
+    terms: int,
+    iterations: int,
 ) -> QuadraticMap:
     points = fixed.structured_points
     values = sampled(fixed, points)[0][:, 0]

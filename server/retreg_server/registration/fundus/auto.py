@@ -10,26 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal, cast
 
 import numpy as np
 
-from retreg.fitting import fit
 from retreg.image import Image
-from retreg.messages import Keypoints, ModelInfo, Option, Scalar
-from retreg.transforms import Affine, Transform
+from retreg.messages import ModelInfo, Option, Scalar
 from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
-from retreg_server.registration.fundus.global_alignment import GlobalFit, LinearFit, global_fit
-from retreg_server.registration.fundus.keypoint_pairs import PixelPairs, keypoint_pairs
-from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.prepared_picture import Side
-from retreg_server.registration.fundus.world_transforms import bent_transform, deformed_transform
-from retreg_server.registration.keymorph.initial_maps import KEYPOINTS, suggestions, view_if_wanted
-from retreg_server.registration.model import Estimate, Stopwatch
-from retreg_server.registration.preprocessing.retina_picture import retina_picture, world_matrix
+from retreg_server.registration.fundus.deformation import dense_displacement
+from retreg_server.registration.fundus.global_alignment import (
+    GlobalFit,
+    LinearFit,
+    global_alignment,
+)
+from retreg_server.registration.fundus.keypoint_pairs import keypoint_pairs
+from retreg_server.registration.fundus.prepared_picture import PreparedPicture
+from retreg_server.registration.fundus.world_transforms import PixelAlignment
+from retreg_server.registration.keymorph.initial_maps import (
+    KEYPOINTS,
+    correspondences_if_wanted,
+    suggestions,
+)
+from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 DIAMETER = 768
-FAMILIES = ("quadratic", "rigid", "similarity", "affine", "tps", "deformable")
+DEFORMABLE = "deformable"
+FAMILIES = ("quadratic", "rigid", "similarity", "affine", "tps", DEFORMABLE)
 
 
 class AutoFundus:
@@ -39,6 +45,7 @@ class AutoFundus:
         name="auto-fundus",
         title="Retina, automatic",
         kinds=("picture",),
+        subject="retina",
         produces=FAMILIES,
         options=(
             Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
@@ -49,74 +56,52 @@ class AutoFundus:
         "2004; Bouguet 2001; Knutsson and Westin 1993",
     )
 
+    def load(self) -> None:
+        """Nothing is read: there is no network."""
+
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """Register two pictures; raises RegistrationError when one of them is blank.
 
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
-        view = view_if_wanted(options["keypoints"], fixed, moving, watch, 0.0, 0.04)
-        advice = view.suggestions if view else partial(suggestions, fixed, moving)
-        with watch.stage("field of view", 0.04):
+        seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
+        advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
+        family, smoothing = str(options["transform"]), float(options["smoothing"])
+        with stages.stage("field of view", 0.05):
             fixed_picture = retina_picture(fixed, "fixed", DIAMETER)
             moving_picture = retina_picture(moving, "moving", DIAMETER)
-        with watch.stage("vessels and features", 0.05):
-            found = global_fit(
-                fixed_picture,
-                moving_picture,
-                lambda done: watch.tick("vessels and features", 0.05 + 0.5 * done),
-                partial(advice, "affine"),
+        with stages.stage("vessels and features", 0.55):
+            suggest = partial(advice, "affine")
+            found = global_alignment(fixed_picture, moving_picture, stages, suggest)
+        with stages.stage("refinement", 0.2):
+            forward = refined(found.fixed, found.moving, found.forward, family)
+            stages.at(0.5)
+            backward = refined(found.moving, found.fixed, found.backward, family)
+        with stages.stage("transform", 0.15):
+            estimate = Estimate(
+                forward.transform(family, smoothing, fixed.grid),
+                *forward.keypoints(),
+                backward.transform(family, smoothing, moving.grid),
+                _evidence(found),
+                forward.transform("quadratic", 0.0, fixed.grid) if family == DEFORMABLE else None,
             )
-        with watch.stage("refinement", 0.6):
-            forward = _Direction(found.fixed, found.moving, found.forward)
-            backward = _Direction(found.moving, found.fixed, found.backward)
-        with watch.stage("transform", 0.75):
-            family, smoothing = str(options["transform"]), float(options["smoothing"])
-            transform = forward.transform(family, smoothing, fixed)
-            watch.tick("transform", 0.82)
-            back = backward.transform(family, smoothing, moving)
-        deforms = family == "deformable"
-        estimate = Estimate(
-            transform, *forward.keypoints(), back, _evidence(found),
-            undeformed=forward.transform("quadratic", smoothing, fixed) if deforms else None,
-        )  # fmt: skip
-        return view.described(estimate) if view else estimate
+        return seen.described(estimate) if seen else estimate
 
 
-class _Direction:
-    """One direction of a registration: its quadratic map, its keypoints, its transforms."""
-
-    def __init__(self, fixed: Side, moving: Side, linear: LinearFit) -> None:
-        self._fixed, self._moving, self._linear = fixed, moving, linear
-        levels = fixed.levels[1:], moving.levels[1:]
-        self.quadratic: QuadraticMap = refined_quadratic(linear.moving_from_fixed, *levels)
-        self.pairs: PixelPairs = keypoint_pairs(fixed, moving, linear, self.quadratic)
-
-    def transform(self, family: str, smoothing: float, image: Image) -> Transform:
-        """The map of the family in the world, for the fixed image of this direction."""
-        fixed, moving = self._fixed.picture, self._moving.picture
-        if family == "affine":
-            return Affine(world_matrix(self._linear.moving_from_fixed, fixed, moving))
-        if family == "quadratic":
-            return bent_transform(self.quadratic, fixed, moving, image.grid)
-        if family == "deformable":
-            return deformed_transform(self.quadratic, self._fixed, self._moving, image.grid)
-        points, targets = self.keypoints()
-        return fit(
-            cast(Literal["rigid", "similarity", "tps"], family),
-            points.points, targets.points, points.weights, smoothing,
-        )
-
-    def keypoints(self) -> tuple[Keypoints, Keypoints]:
-        """Fixed and moving keypoints in the world."""
-        pairs = self.pairs
-        fixed = self._fixed.picture.world(pairs.fixed)
-        moving = self._moving.picture.world(pairs.moving)
-        return (
-            Keypoints(fixed, pairs.weights, pairs.inliers),
-            Keypoints(moving, pairs.weights, pairs.inliers),
-        )
+def refined(
+    fixed: PreparedPicture, moving: PreparedPicture, linear: LinearFit, family: str
+) -> PixelAlignment:
+    """The linear map of one direction made sub-pixel, bent, and deformed if the family says so."""
+    matrix = linear.moving_from_fixed
+    quadratic = refined_quadratic(matrix, fixed.levels[1:], moving.levels[1:])
+    pairs = keypoint_pairs(fixed, moving, linear, quadratic)
+    deforms = family == DEFORMABLE
+    displacement = (
+        dense_displacement(fixed.levels[-1], moving.levels[-1], quadratic) if deforms else None
+    )
+    return PixelAlignment(fixed.picture, moving.picture, matrix, quadratic, pairs, displacement)
 
 
 def _evidence(found: GlobalFit) -> dict[str, float]:

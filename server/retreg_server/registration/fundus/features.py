@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -52,6 +55,18 @@ class RobustFit:
         return int(self.inliers.sum())
 
 
+class Method(NamedTuple):
+    """How points of two pictures are found and matched: a learned method is another one.
+
+    detect: features of a vessel map (h, w) from 0 to 1, where it is valid (h, w) bool. match:
+    pairs of them, judged from the fixed and from the moving picture; the second has its fixed and
+    moving points exchanged.
+    """
+
+    detect: Callable[[np.ndarray, np.ndarray], Features]
+    match: Callable[[Features, Features], tuple[Matches, Matches]]
+
+
 def sift_features(
     picture: np.ndarray, valid: np.ndarray, at_most: int, contrast: float
 ) -> Features:
@@ -80,12 +95,12 @@ def matched_both_ways(
     if min(len(fixed), len(moving)) < 2:
         nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
         return nothing, nothing
-    likeness = fixed.descriptors @ moving.descriptors.T
-    best_moving, best_fixed = likeness.argmax(axis=1), likeness.argmax(axis=0)
+    similarity = fixed.descriptors @ moving.descriptors.T
+    best_moving, best_fixed = similarity.argmax(axis=1), similarity.argmax(axis=0)
     mutual = np.flatnonzero(best_fixed[best_moving] == np.arange(len(fixed)))
     partner = best_moving[mutual]
-    forward = _ratio(likeness[mutual])
-    backward = _ratio(likeness[:, partner].T)
+    forward = _ratio(similarity[mutual])
+    backward = _ratio(similarity[:, partner].T)
 
     def kept(ratios: np.ndarray) -> Matches:
         good = ratios < ratio
@@ -94,15 +109,15 @@ def matched_both_ways(
     return kept(forward), kept(backward).swapped
 
 
-def _ratio(likeness: np.ndarray) -> np.ndarray:
+def _ratio(similarity: np.ndarray) -> np.ndarray:
     """Distance of the best over that of the second best, for each row of cosines."""
-    second, first = np.partition(likeness, -2, axis=1)[:, -2:].T
+    second, first = np.partition(similarity, -2, axis=1)[:, -2:].T
     distance = np.sqrt(np.maximum(2 - 2 * np.stack([first, second]), 0))
     ratios: np.ndarray = distance[0] / np.maximum(distance[1], 1e-9)
     return ratios
 
 
-def robust_affine(matches: Matches, tolerance: float, seed: int) -> RobustFit | None:
+def ransac_affine(matches: Matches, tolerance: float, seed: int) -> RobustFit | None:
     """The affine supported within tolerance pixels (MAGSAC++, Barath et al. 2020).
 
     None when there is none that a camera could have made.
@@ -135,3 +150,8 @@ def is_plausible(moving_from_fixed: np.ndarray) -> bool:
         and SCALE_RANGE[0] < scale < SCALE_RANGE[1]
         and large < MOST_ANISOTROPIC * small
     )
+
+
+SIFT_ON_VESSELS = Method(
+    partial(sift_features, at_most=1200, contrast=0.02), partial(matched_both_ways, ratio=0.92)
+)

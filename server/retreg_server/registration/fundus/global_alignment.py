@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from retreg_server.registration.fundus.affine_quadratic import refined_affine
 from retreg_server.registration.fundus.features import (
+    SIFT_ON_VESSELS,
     Matches,
+    Method,
     RobustFit,
     is_plausible,
-    matched_both_ways,
-    robust_affine,
+    ransac_affine,
 )
 from retreg_server.registration.fundus.pixel_maps import linear_map
-from retreg_server.registration.fundus.prepared_picture import Side, vessel_side
+from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.rotation_scale_search import (
     Hypothesis,
     chance_score,
     searched,
 )
-from retreg_server.registration.fundus.vessel_pyramid import Agreement, agreement, alikeness
+from retreg_server.registration.fundus.vessel_pyramid import Agreement, agreement, vessel_similarity
+from retreg_server.registration.fundus.world_transforms import pixel_matrix
 from retreg_server.registration.keymorph.initial_maps import Suggest
-from retreg_server.registration.preprocessing.retina_picture import Picture, pixel_matrix
+from retreg_server.registration.model import Stages
+from retreg_server.registration.preprocessing.retina_picture import Picture
 
-RATIO = 0.92
 TOLERANCE = 6.0  # pixels at working size
 STRONG_COUNT = 18  # inliers; two different eyes reach about 8
 STRONG_RATIO = 0.08
 TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
 CANDIDATES = 3  # hypotheses of the search that are refined
+SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
 
 
@@ -52,8 +54,8 @@ class GlobalFit:
     lead: the score of the best hypothesis of the search over the next best; 0 without a search.
     """
 
-    fixed: Side
-    moving: Side
+    fixed: PreparedPicture
+    moving: PreparedPicture
     forward: LinearFit
     backward: LinearFit
     score: float
@@ -64,39 +66,49 @@ class GlobalFit:
         return self.lead > 0
 
 
-def global_fit(
+def global_alignment(
     fixed: Picture,
     moving: Picture,
-    tick: Callable[[float], None],
+    stages: Stages,
     suggest: Suggest,
+    method: Method = SIFT_ON_VESSELS,
 ) -> GlobalFit:
-    """Register two pictures linearly; tick is called with the fraction that is done.
+    """Register two pictures linearly; stages hears of the progress in the current part.
 
     suggest is asked for further candidates; it is in doubt when neither features nor search
-    settle the map. Of all candidates the one that aligns the vessels best wins.
+    settle the map. Of all candidates the one that aligns the vessels best wins. method: how
+    features are found and matched.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
     """
-    fixed_side, moving_side = vessel_side(fixed, "fixed"), vessel_side(moving, "moving")
-    found = _registered(fixed_side, moving_side, tick, suggest)
-    if fixed.is_mirrored != moving.is_mirrored:
-        other = _registered(fixed_side, vessel_side(moving.mirrored, "moving"), tick, suggest)
-        found = max(found, other, key=lambda fit: fit.score)
-    return found
+    stages.at(0.0)
+    prepared = prepared_picture(fixed, "fixed", method)
+    views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
+    found = []
+    for view in views:
+        with stages.part(1 / len(views)):
+            shown = prepared_picture(view, "moving", method)
+            found.append(_registered(prepared, shown, stages, suggest, method))
+    return max(found, key=lambda fit: fit.score)
 
 
 def _registered(
-    fixed: Side, moving: Side, tick: Callable[[float], None], suggest: Suggest
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    stages: Stages,
+    suggest: Suggest,
+    method: Method,
 ) -> GlobalFit:
-    tick(0.2)
-    matched = _matched(fixed, moving)
-    tick(0.5)
+    stages.at(0.2)
+    matched = _matched(fixed, moving, method)
+    stages.at(0.4)
     if all(fit is not None and _is_strong(fit) for fit in matched.fits):
         found = _completed(fixed, moving, matched, _suggested(suggest, False, fixed, moving), 0.0)
         if found.score >= TRUSTED_SCORE:
             return found
-    return _from_search(fixed, moving, matched, tick, suggest)
+    stages.skip(0.4)
+    return _from_search(fixed, moving, matched, stages, suggest, method)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +119,9 @@ class _Matched:
     fits: tuple[RobustFit | None, RobustFit | None]
 
 
-def _matched(fixed: Side, moving: Side) -> _Matched:
-    forward, backward = matched_both_ways(fixed.features, moving.features, RATIO)
-    fits = robust_affine(forward, TOLERANCE, 1), robust_affine(backward, TOLERANCE, 2)
+def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
+    forward, backward = method.match(fixed.features, moving.features)
+    fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
     return _Matched((forward, backward), fits)
 
 
@@ -118,11 +130,12 @@ def _is_strong(fit: RobustFit) -> bool:
 
 
 def _from_search(
-    fixed: Side,
-    moving: Side,
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
     matched: _Matched,
-    tick: Callable[[float], None],
+    stages: Stages,
     suggest: Suggest,
+    method: Method,
 ) -> GlobalFit:
     """Search with the stronger ridges, and with the others as long as no winner stands out."""
     pairs = (
@@ -131,38 +144,35 @@ def _from_search(
         (replace(fixed, polarity=1), moving),
     )
     best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
-    for number, pair in enumerate(pairs):
-        found = searched(pair[0].small, pair[1].small, _part(tick, number), CANDIDATES)
+    for pair in pairs:
+        with stages.part(SEARCH_SHARE):
+            found = searched(pair[0].small, pair[1].small, stages, CANDIDATES)
         if _lead(found) > lead:
             best, lead, hypotheses = pair, _lead(found), found
         if lead > CLEAR_LEAD:
             break
     fixed, moving = best
-    opposite = searched(moving.small, fixed.small, _part(tick, len(pairs)), CANDIDATES)
+    with stages.part(SEARCH_SHARE):
+        opposite = searched(moving.small, fixed.small, stages, CANDIDATES)
     if best is not pairs[0]:
-        matched = _matched(fixed, moving)
-    ahead, back = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
+        matched = _matched(fixed, moving, method)
+    forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
     starts = (
-        [start.moving_from_fixed for start in hypotheses] + ahead,
-        [start.moving_from_fixed for start in opposite] + back,
+        [start.moving_from_fixed for start in hypotheses] + forward,
+        [start.moving_from_fixed for start in opposite] + backward,
     )
     return _completed(fixed, moving, matched, starts, lead)
 
 
 def _suggested(
-    suggest: Suggest, in_doubt: bool, fixed: Side, moving: Side
+    suggest: Suggest, in_doubt: bool, fixed: PreparedPicture, moving: PreparedPicture
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Further candidates (3, 3) there and back, in pixels."""
-    ahead, back = suggest(in_doubt)
+    """Further candidates (3, 3) forward and backward, in pixels."""
+    forward, backward = suggest(in_doubt)
     return (
-        [pixel_matrix(world, fixed.picture, moving.picture) for world in ahead],
-        [pixel_matrix(world, moving.picture, fixed.picture) for world in back],
+        [pixel_matrix(world, fixed.picture, moving.picture) for world in forward],
+        [pixel_matrix(world, moving.picture, fixed.picture) for world in backward],
     )
-
-
-def _part(tick: Callable[[float], None], number: int) -> Callable[[float], None]:
-    """The ticks of one search among several."""
-    return lambda done: tick(0.5 + 0.12 * (number + done))
 
 
 def _lead(found: list[Hypothesis]) -> float:
@@ -170,8 +180,8 @@ def _lead(found: list[Hypothesis]) -> float:
 
 
 def _completed(
-    fixed: Side,
-    moving: Side,
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
     matched: _Matched,
     starts: tuple[list[np.ndarray], list[np.ndarray]],
     lead: float,
@@ -185,19 +195,21 @@ def _completed(
 
 
 def _best_refined(
-    starts: list[np.ndarray], fixed: Side, moving: Side, matches: Matches
+    starts: list[np.ndarray], fixed: PreparedPicture, moving: PreparedPicture, matches: Matches
 ) -> LinearFit:
     """The start that aligns the vessels best once it is made sub-pixel, or as it is."""
     refined = [refined_affine(start, fixed.levels, moving.levels) for start in starts]
     candidates = [matrix for matrix in starts + refined if is_plausible(matrix)]
 
-    def likeness(matrix: np.ndarray) -> float:
-        return alikeness(fixed.levels[1], moving.levels[1], linear_map(matrix))
+    def similarity(matrix: np.ndarray) -> float:
+        return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
-    return _judged(max(candidates, key=likeness), fixed, moving, matches)
+    return _judged(max(candidates, key=similarity), fixed, moving, matches)
 
 
-def _judged(matrix: np.ndarray, fixed: Side, moving: Side, matches: Matches) -> LinearFit:
+def _judged(
+    matrix: np.ndarray, fixed: PreparedPicture, moving: PreparedPicture, matches: Matches
+) -> LinearFit:
     mapped = linear_map(matrix)
     distances = np.linalg.norm(mapped(matches.fixed) - matches.moving, axis=1)
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)

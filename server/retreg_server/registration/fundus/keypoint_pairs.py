@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
 from retreg_server.registration.fundus.global_alignment import LinearFit
-from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.prepared_picture import Side
+from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMap
+from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.tracking import tracked
 from retreg_server.registration.fundus.vessel_pyramid import sampled
 
@@ -19,17 +17,9 @@ MOST_OUTLIERS = 32
 UNTRACKED = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class PixelPairs:
-    """Points (n, 2) in fixed and moving pixels, weights (n,) and inlier states (n,)."""
-
-    fixed: np.ndarray
-    moving: np.ndarray
-    weights: np.ndarray
-    inliers: np.ndarray
-
-
-def keypoint_pairs(fixed: Side, moving: Side, fit: LinearFit, mapped: QuadraticMap) -> PixelPairs:
+def keypoint_pairs(
+    fixed: PreparedPicture, moving: PreparedPicture, fit: LinearFit, mapped: QuadraticMap
+) -> PixelPairs:
     """At most CELLS^2 inliers near mapped, and some of the matches that contradict it.
 
     Inliers are placed where the vessels around them are found in the moving picture; their weight
@@ -52,11 +42,17 @@ def keypoint_pairs(fixed: Side, moving: Side, fit: LinearFit, mapped: QuadraticM
     )
 
 
-def _vessel_points(fixed: Side, moving: Side, mapped: QuadraticMap) -> np.ndarray:
+def _vessel_points(
+    fixed: PreparedPicture, moving: PreparedPicture, mapped: QuadraticMap
+) -> np.ndarray:
     """Corners of the vessel tree (n, 2) that both pictures show."""
     found = cv2.goodFeaturesToTrack(
-        fixed.levels[-1].samples[..., 0].copy(), CELLS**2, 0.02, 12.0,
-        mask=fixed.maps.valid.astype(np.uint8), blockSize=9,
+        fixed.levels[-1].samples[..., 0].copy(),
+        CELLS**2,
+        0.02,
+        12.0,
+        mask=fixed.maps.valid.astype(np.uint8),
+        blockSize=9,
     )
     if found is None:
         return np.zeros((0, 2))

@@ -1,4 +1,4 @@
-"""Maps from fixed to moving pixels: linear, and quadratic with an affine tail."""
+"""Pairs of points in pixels, and maps from fixed to moving pixels: linear and quadratic."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def linear_map(matrix: np.ndarray) -> PixelMap:
         return result
 
     return mapped
+
+
+@dataclass(frozen=True, eq=False)
+class PixelPairs:
+    """Points (n, 2) in fixed and moving pixels, weights (n,) and inlier states (n,)."""
+
+    fixed: np.ndarray
+    moving: np.ndarray
+    weights: np.ndarray
+    inliers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

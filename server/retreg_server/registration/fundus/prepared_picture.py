@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from retreg.errors import RegistrationError
-from retreg_server.registration.fundus.features import Features, sift_features
+from retreg_server.registration.fundus.features import SIFT_ON_VESSELS, Features, Method
 from retreg_server.registration.fundus.rotation_scale_search import SmallMap, small_map
-from retreg_server.registration.fundus.vessel_pyramid import Level, pyramid
+from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, pyramid
 from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.vesselness import VesselMaps, vessel_maps
 
-MOST_FEATURES = 1200
-CONTRAST = 0.02
 FACTORS = (4, 2, 1)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class PreparedPicture:
     """One picture with all that is computed from it once."""
 
     picture: Picture
     maps: VesselMaps
+    detect: Callable[[np.ndarray, np.ndarray], Features]
     polarity: int = 0  # 0: the map of the stronger ridges, 1: the other one
 
     @property
@@ -33,10 +33,10 @@ class Side:
 
     @cached_property
     def features(self) -> Features:
-        return sift_features(self.vessels, self.maps.valid, MOST_FEATURES, CONTRAST)
+        return self.detect(self.vessels, self.maps.valid)
 
     @cached_property
-    def levels(self) -> list[Level]:
+    def levels(self) -> list[VesselPyramidLevel]:
         return pyramid(self.vessels, self.maps.valid, FACTORS)
 
     @cached_property
@@ -44,11 +44,13 @@ class Side:
         return small_map(self.vessels, self.maps.valid)
 
 
-def vessel_side(picture: Picture, role: str) -> Side:
+def prepared_picture(
+    picture: Picture, role: str, method: Method = SIFT_ON_VESSELS
+) -> PreparedPicture:
     """A picture with the vessels that it shows. Raises RegistrationError when there are none."""
     maps = vessel_maps(picture.grey, picture.inside)
     if not all(vessels.any() for vessels in maps.strongest_first):
         raise RegistrationError(
             f"The {role} picture shows no blood vessels; give a picture of the retina."
         )
-    return Side(picture, maps)
+    return PreparedPicture(picture, maps, method.detect)

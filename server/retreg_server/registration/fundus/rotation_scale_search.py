@@ -8,12 +8,13 @@ is worth against chance: its value over the root of the number of overlapping pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from scipy import fft
+
+from retreg_server.registration.model import Stages
 
 SIZE = 96  # pixels of the field of view
 SMOOTH = 0.7
@@ -72,14 +73,14 @@ def chance_score(moving_from_fixed: np.ndarray, fixed: SmallMap, moving: SmallMa
 
 
 def searched(
-    fixed: SmallMap, moving: SmallMap, tick: Callable[[float], None], at_most: int
+    fixed: SmallMap, moving: SmallMap, stages: Stages, at_most: int
 ) -> list[Hypothesis]:
-    """The best hypotheses, best first; tick is called with the fraction of the search done."""
+    """The best hypotheses, best first; stages hears of the progress in the current part."""
     against = _Correlation(fixed, moving)
     angles = 2 * np.pi * np.arange(ANGLES) / ANGLES
     found = []
     for number, scale in enumerate(SCALES):
-        tick(number / len(SCALES))
+        stages.at(number / len(SCALES))
         found += against.hypotheses(scale, angles)
     finer = [against.sharpened(coarse) for coarse in _distinct(found, fixed, at_most)]
     return sorted(finer, key=lambda hypothesis: -hypothesis.score)

@@ -21,15 +21,12 @@ from retreg_server.registration.fundus.features import (
     Matches,
     RobustFit,
     matched_both_ways,
-    robust_affine,
+    ransac_affine,
     sift_features,
 )
-from retreg_server.registration.model import Estimate, Stopwatch
-from retreg_server.registration.preprocessing.retina_picture import (
-    Picture,
-    whole_picture,
-    world_matrix,
-)
+from retreg_server.registration.fundus.world_transforms import world_matrix
+from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.preprocessing.retina_picture import Picture, whole_picture
 
 LONGER_SIDE = 1000
 CONTRAST = 0.02  # half of OpenCV's default: the retina has little contrast
@@ -47,6 +44,7 @@ class FundusSift:
         name="fundus-sift",
         title="Retina, SIFT baseline",
         kinds=("picture",),
+        subject="retina",
         produces=FAMILIES,
         options=(
             Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
@@ -55,32 +53,35 @@ class FundusSift:
         citation="Lowe 2004; Arandjelovic and Zisserman 2012 (RootSIFT); Barath et al. 2020",
     )
 
+    def load(self) -> None:
+        """Nothing is read: there is no network."""
+
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """Register two pictures; raises RegistrationError when too few features agree."""
-        with watch.stage("features", 0.0):
+        with stages.stage("features", 0.6):
             fixed_picture = whole_picture(fixed, "fixed", LONGER_SIDE)
             fixed_features = _features(fixed_picture)
-            watch.tick("features", 0.4)
+            stages.at(0.5)
             # When one geometry is left-handed, the pixels may show the eye mirrored or not.
             shown = whole_picture(moving, "moving", LONGER_SIDE)
             views = [shown]
             if fixed_picture.is_mirrored != shown.is_mirrored:
                 views.append(shown.mirrored)
-        with watch.stage("matching", 0.8):
+        with stages.stage("matching", 0.3):
             matched = [matched_both_ways(fixed_features, _features(view), RATIO) for view in views]
             best = max(range(len(views)), key=lambda n: len(matched[n][0]))
             pictures, (forward, backward) = (fixed_picture, views[best]), matched[best]
             found = _supported(forward, 1)
             found_backward = _supported(backward, 2)
-        with watch.stage("transform", 0.85):
+        with stages.stage("transform", 0.1):
             family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
             keypoints = _keypoints(forward, found, *pictures)
             transform = _transform(family, smoothing, found, keypoints, *pictures)
             swapped = pictures[::-1]
-            back = _keypoints(backward, found_backward, *swapped)
-            inverse = _transform(family, smoothing, found_backward, back, *swapped)
+            backward_keypoints = _keypoints(backward, found_backward, *swapped)
+            inverse = _transform(family, smoothing, found_backward, backward_keypoints, *swapped)
         evidence = {
             "matches": float(len(forward)),
             "inliers": float(found.count),
@@ -96,7 +97,7 @@ def _features(picture: Picture) -> Features:
 
 def _supported(matches: Matches, seed: int) -> RobustFit:
     """The affine that most matches support; raises RegistrationError when too few do."""
-    found = robust_affine(matches, TOLERANCE, seed)
+    found = ransac_affine(matches, TOLERANCE, seed)
     if found is None or found.count < FEWEST_INLIERS:
         agreeing = 0 if found is None else found.count
         raise RegistrationError(

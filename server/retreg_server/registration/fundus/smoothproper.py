@@ -14,50 +14,56 @@ import torch
 from torch.nn import functional
 
 from retreg.image import Image
-from retreg.messages import Keypoints, ModelInfo, Scalar
-from retreg.transforms import Affine, Transform
-from retreg_server.registration.fundus.deformation import dense_residual, displaced
-from retreg_server.registration.fundus.initial_alignment import FundusStart, fundus_start
+from retreg.messages import ModelInfo, Scalar
+from retreg_server.registration.fundus.deformation import dense_displacement
+from retreg_server.registration.fundus.initial_alignment import InitialAlignment, initial_alignment
 from retreg_server.registration.fundus.pixel_maps import PixelMap, QuadraticMap
-from retreg_server.registration.fundus.prepared_picture import Side
+from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.tracking import warped
-from retreg_server.registration.fundus.vessel_pyramid import Level, alikeness
-from retreg_server.registration.fundus.world_transforms import bent_transform, residual_transform
-from retreg_server.registration.model import Estimate, Stopwatch
+from retreg_server.registration.fundus.vessel_pyramid import (
+    PixelDisplacement,
+    VesselPyramidLevel,
+    vessel_similarity,
+)
+from retreg_server.registration.fundus.world_transforms import PixelAlignment
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.devices import chosen_device
-from retreg_server.registration.networks.field_net import FieldNet
+from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
 from retreg_server.registration.networks.input_range import normalised
 from retreg_server.registration.networks.smooth_proper import CITATION
-from retreg_server.registration.networks.weights import load_field_net, load_metadata
+from retreg_server.registration.networks.weights import load_metadata, load_network
 from retreg_server.registration.options import field_options
-from retreg_server.registration.preprocessing.retina_picture import world_matrix
 
-FAMILIES = ("deformable", "quadratic", "affine")
-ALIGNING, NETWORK = "global alignment", "network"
-CLEARLY_BETTER = 1.03  # times the likeness of the vessels
+DEFORMABLE = "deformable"
+FAMILIES = (DEFORMABLE, "quadratic", "affine")
+CLEARLY_BETTER = 1.03  # times the similarity of the vessels
 HALF = 2  # pixels of the pictures per pixel that the network is shown
 SHRINK = 2 * HALF  # pixels of the pictures per node of its field
 
 
 @torch.no_grad()
 def vessel_field(
-    net: FieldNet, fixed: Level, moving: Level, mapped: PixelMap, device: torch.device
-) -> Level:
-    """A level whose samples (h, w, 2) are displacements d in pixels: x goes to mapped(x + d(x)).
+    net: FieldNet,
+    fixed: VesselPyramidLevel,
+    moving: VesselPyramidLevel,
+    mapped: PixelMap,
+    device: torch.device,
+) -> PixelDisplacement:
+    """d for which x goes to mapped(x + d(x)).
 
     The mean of what the network answers to the pictures and to the pictures upside down.
     """
-    other, shown = warped(moving, mapped, fixed.valid.shape)
+    warped_moving, shown = warped(moving, mapped, fixed.valid.shape)
     both = shown & fixed.valid
     images = [
         _input(image * both, net.architecture.multiple).to(device)
-        for image in (fixed.samples[..., 0], other)
+        for image in (fixed.samples[..., 0], warped_moving)
     ]
     upright, turned = net.to(device)(*(_both_ways(image) for image in images))[-1].chunk(2)
     field = (upright - turned.flip(2, 3)) / 2
     height, width = (n // SHRINK for n in fixed.valid.shape)
     pixels = HALF * field[0, :, :height, :width].movedim(0, -1).float().cpu().numpy()
-    return Level(np.ascontiguousarray(pixels), np.ones((height, width), bool), SHRINK)
+    return PixelDisplacement(np.ascontiguousarray(pixels), SHRINK)
 
 
 def _both_ways(image: torch.Tensor) -> torch.Tensor:
@@ -82,6 +88,7 @@ class SmoothProperFundus:
             name="smoothproper-fundus",
             title="Retina, SmoothProper",
             kinds=("picture",),
+            subject="retina",
             produces=FAMILIES,
             options=field_options(FAMILIES),
             citation=CITATION,
@@ -91,66 +98,65 @@ class SmoothProperFundus:
     @cached_property
     def net(self) -> FieldNet:
         """The network, read when it is first needed."""
-        return load_field_net("smoothproper-fundus")[0]
+        return load_network("smoothproper-fundus", field_net_from_dict)[0]
+
+    def load(self) -> None:
+        """Read the network."""
+        _ = self.net
 
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when a picture is blank."""
-        with watch.stage(ALIGNING, 0.02):
-            start = fundus_start(
-                str(options["start"]), fixed, moving,
-                lambda done: watch.tick(ALIGNING, 0.02 + 0.5 * done),
-            )  # fmt: skip
-        with watch.stage(NETWORK, 0.55):
-            forward = self._transform(start.fixed, start.moving, start.forward, fixed, options)
-            watch.tick(NETWORK, 0.7)
-            backward = self._transform(start.moving, start.fixed, start.backward, moving, options)
-        undeformed = None
-        if options["transform"] == FAMILIES[0]:
-            pictures = start.fixed.picture, start.moving.picture
-            undeformed = bent_transform(start.forward, *pictures, fixed.grid)
-        return Estimate(
-            forward, *_keypoints(start), backward, start.evidence, undeformed=undeformed
-        )
+        with stages.stage("global alignment", 0.6):
+            start = initial_alignment(str(options["start"]), fixed, moving, stages)
+        with stages.stage("network", 0.4):
+            forward = self._aligned(start.fixed, start.moving, start.forward, start, options)
+            stages.at(0.4)
+            backward = self._aligned(start.moving, start.fixed, start.backward, start, options)
+            family = str(options["transform"])
+            return Estimate(
+                forward.transform(family, 0.0, fixed.grid),
+                *forward.keypoints(),
+                backward.transform(family, 0.0, moving.grid),
+                start.evidence,
+                forward.transform("quadratic", 0.0, fixed.grid) if family == DEFORMABLE else None,
+            )
 
-    def _transform(
+    def _aligned(
         self,
-        fixed: Side,
-        moving: Side,
+        fixed: PreparedPicture,
+        moving: PreparedPicture,
         mapped: QuadraticMap,
-        image: Image,
+        start: InitialAlignment,
         options: Mapping[str, Scalar],
-    ) -> Transform:
-        """The map of the family in the world, for the fixed image of this direction."""
-        pictures, levels = (fixed.picture, moving.picture), (fixed.levels[-1], moving.levels[-1])
-        if options["transform"] == "affine":
-            return Affine(world_matrix(mapped.affine, *pictures))
-        if options["transform"] == "quadratic":
-            return bent_transform(mapped, *pictures, image.grid)
-        field = vessel_field(self.net, *levels, mapped, chosen_device(str(options["device"])))
-        if options["refine"]:
-            field = _refined(field, *levels, mapped)
-        return residual_transform(mapped, field, *pictures, image.grid)
+    ) -> PixelAlignment:
+        """One direction in pixels, with the field of the network where it is asked for."""
+        displacement = None
+        if options["transform"] == DEFORMABLE:
+            levels = fixed.levels[-1], moving.levels[-1]
+            device = chosen_device(str(options["device"]))
+            displacement = vessel_field(self.net, *levels, mapped, device)
+            if options["refine"]:
+                displacement = _refined(displacement, *levels, mapped)
+        pictures = fixed.picture, moving.picture
+        return PixelAlignment(*pictures, mapped.affine, mapped, start.pairs, displacement)
 
 
-def _refined(field: Level, fixed: Level, moving: Level, mapped: QuadraticMap) -> Level:
+def _refined(
+    displacement: PixelDisplacement,
+    fixed: VesselPyramidLevel,
+    moving: VesselPyramidLevel,
+    mapped: QuadraticMap,
+) -> PixelDisplacement:
     """What tracking finds from the field of the network, or from none if that is not better.
 
     Tracking is more precise where it finds the vessels; the network brings them near enough where
     it does not.
     """
-    after = alikeness(fixed, moving, lambda points: mapped(displaced(field, points)))
-    helps = after > CLEARLY_BETTER * alikeness(fixed, moving, mapped)
-    return dense_residual(fixed, moving, mapped, field if helps else None)
-
-
-def _keypoints(start: FundusStart) -> tuple[Keypoints, Keypoints]:
-    pairs = start.pairs
-    return (
-        Keypoints(start.fixed.picture.world(pairs.fixed), pairs.weights, pairs.inliers),
-        Keypoints(start.moving.picture.world(pairs.moving), pairs.weights, pairs.inliers),
-    )
+    after = vessel_similarity(fixed, moving, lambda points: mapped(displacement(points)))
+    helps = after > CLEARLY_BETTER * vessel_similarity(fixed, moving, mapped)
+    return dense_displacement(fixed, moving, mapped, displacement if helps else None)
 
 
 @cache

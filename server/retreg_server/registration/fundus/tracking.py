@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from retreg_server.registration.fundus.pixel_maps import PixelMap
-from retreg_server.registration.fundus.vessel_pyramid import Level
+from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel
 
 WINDOW = 31  # pixels
 FARTHEST = 15.0  # pixels that tracking may move a point
@@ -18,8 +18,8 @@ MAP_STEP = 4  # pixels between the places where a map is computed
 
 def tracked(
     points: np.ndarray,
-    fixed: Level,
-    moving: Level,
+    fixed: VesselPyramidLevel,
+    moving: VesselPyramidLevel,
     mapped: PixelMap,
     window: int = WINDOW,
     farthest: float = FARTHEST,
@@ -33,34 +33,38 @@ def tracked(
     if not len(points):
         return np.zeros((0, 2)), np.zeros(0)
     height, width = fixed.valid.shape
-    other, shown = warped(moving, mapped, (height, width))
+    warped_moving, shown = warped(moving, mapped, (height, width))
     first, second = (
         np.rint(255 * np.clip(x * (shown & fixed.valid), 0, 1)).astype(np.uint8)
-        for x in (fixed.samples[..., 0], other)
+        for x in (fixed.samples[..., 0], warped_moving)
     )
     end = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ITERATIONS, SETTLED)
     settings = {"winSize": (window, window), "maxLevel": LEVELS, "criteria": end}
     start = points.astype(np.float32)[:, None]
-    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, **settings)
-    shift = (there - start)[:, 0].astype(np.float64)
-    mismatch = np.linalg.norm((back - start)[:, 0], axis=1)
+    forward, found_forward, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
+    backward, found_backward, _ = cv2.calcOpticalFlowPyrLK(second, first, forward, None, **settings)
+    shift = (forward - start)[:, 0].astype(np.float64)
+    mismatch = np.linalg.norm((backward - start)[:, 0], axis=1)
     column, row = np.clip(np.rint(points), 0, (width - 1, height - 1)).astype(int).T
-    good = (found & found_back).ravel().astype(bool) & shown[row, column]
+    good = (found_forward & found_backward).ravel().astype(bool) & shown[row, column]
     good &= (np.linalg.norm(shift, axis=1) < farthest) & (mismatch < 1)
     shift[~good] = 0
     return shift, np.where(good, 1 / (1 + (2 * mismatch) ** 2), 0.0)
 
 
-def resemblance(
-    points: np.ndarray, shifts: np.ndarray, fixed: Level, moving: Level, mapped: PixelMap
+def patch_similarity(
+    points: np.ndarray,
+    shifts: np.ndarray,
+    fixed: VesselPyramidLevel,
+    moving: VesselPyramidLevel,
+    mapped: PixelMap,
 ) -> np.ndarray:
     """How alike the pictures are around each x (n, 2) and mapped(x + shift): (n,) from 0 to 1.
 
     It is 1 where two windows correlate fully, and 0 where they do as little as UNLIKE. n > 0.
     """
     height, width = fixed.valid.shape
-    other, shown = warped(moving, mapped, (height, width))
+    warped_moving, shown = warped(moving, mapped, (height, width))
     both = shown & fixed.valid
     reach = np.arange(-(WINDOW // 2) + 1, WINDOW // 2, 2)
     x, y = (offset.ravel() for offset in np.meshgrid(reach, reach))
@@ -74,7 +78,7 @@ def resemblance(
         centred: np.ndarray = values - values.mean(axis=1, keepdims=True)
         return centred
 
-    first, second = windows(fixed.samples[..., 0], points), windows(other, points + shifts)
+    first, second = windows(fixed.samples[..., 0], points), windows(warped_moving, points + shifts)
     energy = np.square(first).sum(axis=1) * np.square(second).sum(axis=1)
     correlation = (first * second).sum(axis=1) / np.sqrt(energy + 1e-9)
     alike: np.ndarray = np.clip((correlation - UNLIKE) / (1 - UNLIKE), 0, 1)
@@ -82,16 +86,18 @@ def resemblance(
 
 
 def warped(
-    moving: Level, mapped: PixelMap, shape: tuple[int, int]
+    moving: VesselPyramidLevel, mapped: PixelMap, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """A full-size moving map brought to the fixed frame (h, w), and where it is valid."""
     height, width = shape
-    x, y = (np.arange(-MAP_STEP, n + 2 * MAP_STEP, MAP_STEP, dtype=np.float64)
-            for n in (width, height))
+    x, y = (
+        np.arange(-MAP_STEP, n + 2 * MAP_STEP, MAP_STEP, dtype=np.float64) for n in (width, height)
+    )
     nodes = np.stack(np.meshgrid(x, y), axis=-1)
     known = mapped(nodes.reshape(-1, 2)).reshape(nodes.shape).astype(np.float32)
-    across, down = np.meshgrid(*((np.arange(n, dtype=np.float32) + MAP_STEP) / MAP_STEP
-                                 for n in (width, height)))
+    across, down = np.meshgrid(
+        *((np.arange(n, dtype=np.float32) + MAP_STEP) / MAP_STEP for n in (width, height))
+    )
     places = cv2.remap(known, across, down, cv2.INTER_LINEAR)
     values = np.ascontiguousarray(moving.samples[..., 0])
     image = cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -1,4 +1,4 @@
-"""Vessel maps at several resolutions, and how well two of them agree under a map."""
+"""Vessel maps at several resolutions, displacements on their pixels, and how well maps agree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STRUCTURED = 60  # percentile of the slopes above which a pixel is used
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
+class VesselPyramidLevel:
     """One level of a pyramid: map, gradients (h, w, 3) float32, valid (h, w), pixels per pixel."""
 
     samples: np.ndarray
@@ -40,7 +40,9 @@ class Level:
         return (np.column_stack([x, y]) + 0.5) * self.factor - 0.5
 
 
-def pyramid(vessels: np.ndarray, valid: np.ndarray, factors: tuple[int, ...]) -> list[Level]:
+def pyramid(
+    vessels: np.ndarray, valid: np.ndarray, factors: tuple[int, ...]
+) -> list[VesselPyramidLevel]:
     """The map (h, w) smoothed and shrunk by each factor."""
     levels = []
     for factor in factors:
@@ -50,25 +52,58 @@ def pyramid(vessels: np.ndarray, valid: np.ndarray, factors: tuple[int, ...]) ->
         slope_x = cv2.Sobel(small, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
         slope_y = cv2.Sobel(small, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
         shown = cv2.resize(valid.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        levels.append(Level(np.dstack([small, slope_x, slope_y]), shown > 0, factor))
+        levels.append(VesselPyramidLevel(np.dstack([small, slope_x, slope_y]), shown > 0, factor))
     return levels
 
 
-def sampled(level: Level, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class PixelDisplacement:
+    """Displacements d on nodes that are factor pixels apart: x goes to x + d(x).
+
+    vectors: (h, w, 2) float32, in full-size pixels. It is a map of points (n, 2) itself.
+    """
+
+    vectors: np.ndarray
+    factor: int
+
+    @classmethod
+    def none(cls, shape: tuple[int, ...]) -> PixelDisplacement:
+        """No displacement anywhere in a picture of the shape (h, w)."""
+        return cls(np.zeros((2, 2, 2), np.float32), max(shape))
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """d (n, 2) at full-size points (n, 2)."""
+        return _bilinear(self.vectors, self.factor, points)[0]
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        moved: np.ndarray = points + self.at(points)
+        return moved
+
+
+def sampled(level: VesselPyramidLevel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Map and gradients (n, 3) at full-size points (n, 2), and whether each lies in the field."""
-    height, width = level.valid.shape
-    x, y = ((points + 0.5) / level.factor - 0.5).T
+    values, start, shown = _bilinear(level.samples, level.factor, points)
+    shown &= level.valid.ravel()[start]
+    return values, shown
+
+
+def _bilinear(
+    samples: np.ndarray, factor: int, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples (h, w, c) at full-size points (n, 2), the flat index of the upper left neighbour of
+    each, and whether it lies between the nodes."""
+    height, width, channels = samples.shape
+    x, y = ((points + 0.5) / factor - 0.5).T
     shown = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
     column = np.clip(x, 0, width - 1.001).astype(np.int64)
     row = np.clip(y, 0, height - 1.001).astype(np.int64)
     right = np.clip(x - column, 0, 1).astype(np.float32)[:, None]
     down = np.clip(y - row, 0, 1).astype(np.float32)[:, None]
-    flat = level.samples.reshape(-1, level.samples.shape[2])
+    flat = samples.reshape(-1, channels)
     start = row * width + column
     upper = flat[start] * (1 - right) + flat[start + 1] * right
     lower = flat[start + width] * (1 - right) + flat[start + width + 1] * right
-    shown &= level.valid.ravel()[start]
-    return upper * (1 - down) + lower * down, shown
+    return upper * (1 - down) + lower * down, start, shown
 
 
 @dataclass(frozen=True)
@@ -80,7 +115,7 @@ class Agreement:
     overlap: float
 
 
-def agreement(fixed: Level, moving: Level, mapped: PixelMap) -> Agreement:
+def agreement(fixed: VesselPyramidLevel, moving: VesselPyramidLevel, mapped: PixelMap) -> Agreement:
     """Compare two levels under a map of full-size pixel points (n, 2) to (n, 2).
 
     Chance is the distribution of the correlation after random further shifts and turns.
@@ -97,7 +132,9 @@ def agreement(fixed: Level, moving: Level, mapped: PixelMap) -> Agreement:
     return Agreement(correlation, (correlation - float(np.mean(trials))) / deviation, overlap)
 
 
-def alikeness(fixed: Level, moving: Level, mapped: PixelMap) -> float:
+def vessel_similarity(
+    fixed: VesselPyramidLevel, moving: VesselPyramidLevel, mapped: PixelMap
+) -> float:
     """One number that grows with the correlation and the overlap, to compare two maps."""
     points = lattice(fixed, STRIDE)
     values = sampled(fixed, points)[0][:, 0]
@@ -105,7 +142,7 @@ def alikeness(fixed: Level, moving: Level, mapped: PixelMap) -> float:
     return correlation * float(np.sqrt(overlap))
 
 
-def lattice(level: Level, stride: float) -> np.ndarray:
+def lattice(level: VesselPyramidLevel, stride: float) -> np.ndarray:
     """Full-size points (n, 2), stride pixels apart, that are valid in the level."""
     height, width = np.array(level.valid.shape) * level.factor
     x, y = np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride))
@@ -114,7 +151,9 @@ def lattice(level: Level, stride: float) -> np.ndarray:
     return valid
 
 
-def _correlation(values: np.ndarray, moving: Level, targets: np.ndarray) -> tuple[float, float]:
+def _correlation(
+    values: np.ndarray, moving: VesselPyramidLevel, targets: np.ndarray
+) -> tuple[float, float]:
     """Pearson's correlation of values with the moving level at targets, and the share inside."""
     samples, shown = sampled(moving, targets)
     if shown.sum() < 50:

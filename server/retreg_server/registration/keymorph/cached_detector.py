@@ -1,6 +1,6 @@
 """What a keypoint network saw in an image is remembered, since the network is what takes the time.
 
-The second registration to the same fixed image then looks at the moving image only.
+The second registration to the same fixed image then shows it the moving image only.
 """
 
 from __future__ import annotations
@@ -13,57 +13,61 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from retreg.image import Image
-from retreg_server.registration.keymorph.detectors import Look, Looker
+from retreg_server.registration.keymorph.detectors import KeypointDetections, KeypointDetector
 
-MOST_LOOKS = 32  # two for each image
+MOST_DETECTIONS = 32  # two for each image
 MOST_BYTES = 1 << 28
 Key = tuple[str, bool, str]
 
 
-class RememberingLooker:
-    """A looker that looks at each image once: see Looker, whose errors it passes on.
+class CachedKeypointDetector:
+    """A detector that is shown each image once: see KeypointDetector, whose errors it passes on.
 
-    look: of one network; each network has a memory of its own, so that images are told apart by
-    their content (SHA-256 of voxels and geometry) alone. most_looks, most_bytes: the looks that
-    were not asked for the longest are forgotten beyond that. May be used by several threads.
+    detect: of one network; each network has a cache of its own, so that images are told apart by
+    their content (SHA-256 of voxels and geometry) alone. most_detections, most_bytes: the
+    detections that were not asked for the longest are forgotten beyond that. May be used by several
+    threads.
     """
 
     def __init__(
-        self, look: Looker, most_looks: int = MOST_LOOKS, most_bytes: int = MOST_BYTES
+        self,
+        detect: KeypointDetector,
+        most_detections: int = MOST_DETECTIONS,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._look = look
-        self._most_looks = most_looks
+        self._detector = detect
+        self._most_detections = most_detections
         self._most_bytes = most_bytes
-        self._looks: OrderedDict[Key, Look] = OrderedDict()
+        self._detections: OrderedDict[Key, KeypointDetections] = OrderedDict()
         self._contents: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
-    def __call__(self, image: Image, role: str, again: bool, device: str) -> Look:
-        key = self._content(image), again, device
+    def __call__(self, image: Image, role: str, second: bool, device: str) -> KeypointDetections:
+        key = self._content(image), second, device
         with self._lock:
-            known = self._looks.get(key)
+            known = self._detections.get(key)
             if known is not None:
-                self._looks.move_to_end(key)
+                self._detections.move_to_end(key)
                 return known
-        look = self._look(image, role, again, device)
+        found = self._detector(image, role, second, device)
         with self._lock:
-            self._looks[key] = look
+            self._detections[key] = found
             self._forget()
-        return look
+        return found
 
     @property
     def nbytes(self) -> int:
         """Of all images that are remembered, as the network sees them."""
-        return sum(look.image.nbytes for look in self._looks.values())
+        return sum(each.image.nbytes for each in self._detections.values())
 
     def _forget(self) -> None:
-        while self._looks and (
-            len(self._looks) > self._most_looks or self.nbytes > self._most_bytes
+        while self._detections and (
+            len(self._detections) > self._most_detections or self.nbytes > self._most_bytes
         ):
-            self._looks.popitem(last=False)
+            self._detections.popitem(last=False)
 
     def _content(self, image: Image) -> str:
-        """Taken once of each image: both looks of a registration need it."""
+        """Taken once of each image: both detections of a registration need it."""
         with self._lock:
             known = self._contents.get(image)
         if known is None:

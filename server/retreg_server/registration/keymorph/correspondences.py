@@ -6,8 +6,8 @@ Its maps are tried beside those of the model, and its keypoints can be the ones 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -19,53 +19,52 @@ from retreg.transforms import Affine, Transform
 from retreg_server.registration.keymorph.model import (
     INLIER,
     KeyMorph,
-    keymorph_brain,
-    keymorph_fundus,
     size_mm,
     trusted_weights,
 )
 from retreg_server.registration.keymorph.view_matching import Match
-from retreg_server.registration.model import Estimate, Model, Stopwatch
+from retreg_server.registration.model import Estimate, Model, Stages
 from retreg_server.registration.networks.weights import is_shipped
 from retreg_server.registration.numerics.robust_weights import Linear, trust
+from retreg_server.registration.registry import get_model
+from retreg_server.registration.subject import subject_of
 
-Maps = list[np.ndarray]
 CANDIDATES = 3
 APART = 0.05  # maps closer than this share of the size of the point set are the same
 OPTIONS: dict[str, Scalar] = {"weights": "variance", "device": "cpu"}
 
 
-def keymorph_matches(fixed: Image, moving: Image, again: bool = False) -> list[Match]:
-    """Corresponding keypoints by likeness, or nothing when no weights are installed.
+def keymorph_matches(fixed: Image, moving: Image, second: bool = False) -> list[Match]:
+    """Corresponding keypoints by similarity, or nothing when no weights are installed.
 
-    again: from the second look, for an estimate of the other direction. Nothing is raised: what
-    KeyMorph cannot see, or weights that are damaged, only leave the other model on its own.
+    second: from the second detection, for an estimate of the other direction. Nothing is raised:
+    what KeyMorph cannot see, or weights that are damaged, only leave the other model on its own.
     """
     try:
         model = installed_keymorph(fixed)
         if model is None:
             return []
-        return model.matched(fixed, moving, OPTIONS, Stopwatch(), again)
+        return model.matched(fixed, moving, OPTIONS, Stages(), second)
     except (RegistrationError, FileError) as error:
         logging.getLogger(__name__).warning("KeyMorph gives no candidates: %s", error)
         return []
 
 
 def keymorph_candidates(
-    fixed: Image, moving: Image, family: Linear = "affine", again: bool = False
+    fixed: Image, moving: Image, family: Linear = "affine", second: bool = False
 ) -> list[np.ndarray]:
     """Matrices (4, 4) from the fixed to the moving world, most likely first, all different.
 
     Empty without weights; see keymorph_matches.
     """
-    return candidates_of(keymorph_matches(fixed, moving, again), family)
+    return candidates_of(keymorph_matches(fixed, moving, second), family)
 
 
 def candidates_of(matches: list[Match], family: Linear = "affine") -> list[np.ndarray]:
     """The robust maps of at most CANDIDATES matches that lead to different places."""
     found: list[np.ndarray] = []
     for match in matches:
-        if not np.isfinite(match.likeness):
+        if not np.isfinite(match.similarity):
             break
         try:
             weights = trusted_weights(match, family, True)
@@ -81,10 +80,9 @@ def candidates_of(matches: list[Match], family: Linear = "affine") -> list[np.nd
 
 
 def installed_keymorph(image: Image) -> KeyMorph | None:
-    """KeyMorph for images of this kind, None without weights. Raises FileError when damaged."""
-    if image.is_picture:
-        return keymorph_fundus() if is_shipped("keymorph-fundus") else None
-    return keymorph_brain() if is_shipped("keymorph-brain") else None
+    """KeyMorph for what the image shows, None without weights. Raises FileError when damaged."""
+    name = subject_of(image).keypoint_model
+    return cast(KeyMorph, get_model(name)) if is_shipped(name) else None
 
 
 def _distance(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> float:
@@ -93,38 +91,33 @@ def _distance(first: np.ndarray, second: np.ndarray, points: np.ndarray) -> floa
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkView:
-    """Corresponding keypoints from the fixed to the moving image, and back from a second look.
+class KeypointCorrespondences:
+    """Corresponding keypoints from the fixed to the moving image, and back from a second detection.
 
     Each has the most likely match of views first.
     """
 
-    ahead: list[Match]
-    back: list[Match]
+    forward: list[Match]
+    backward: list[Match]
 
     @classmethod
-    def of(cls, fixed: Image, moving: Image, tick: Callable[[float], None]) -> NetworkView:
-        """Look at both images twice; tick is called with the fraction that is done.
+    def of(cls, fixed: Image, moving: Image, stages: Stages) -> KeypointCorrespondences:
+        """Detect keypoints in both images twice.
 
         Raises OptionError when no weights are installed, FileError when they cannot be used, and
         RegistrationError when an image shows nothing.
         """
-        model = installed_keymorph(fixed)
-        if model is None:
-            kind = "fundus" if fixed.is_picture else "brain"
-            raise OptionError(
-                f"keypoints = network needs the weights of keymorph-{kind}, which are not "
-                "installed; use keypoints = matched."
-            )
-        tick(0.0)
-        ahead = model.matched(fixed, moving, OPTIONS, Stopwatch(), again=False)
-        tick(0.5)
-        return cls(ahead, model.matched(moving, fixed, OPTIONS, Stopwatch(), again=True))
+        model = _needed(fixed, "keypoints = network", "keypoints = matched")
+        forward = model.matched(fixed, moving, OPTIONS, Stages(), second=False)
+        stages.at(0.5)
+        return cls(forward, model.matched(moving, fixed, OPTIONS, Stages(), second=True))
 
-    def suggestions(self, family: Linear, in_doubt: bool) -> tuple[Maps, Maps]:
-        """The maps of the family there and back, whether or not they are needed."""
+    def suggestions(
+        self, family: Linear, in_doubt: bool
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The maps of the family forward and backward, whether or not they are needed."""
         del in_doubt
-        return candidates_of(self.ahead, family), candidates_of(self.back, family)
+        return candidates_of(self.forward, family), candidates_of(self.backward, family)
 
     def described(self, estimate: Estimate) -> Estimate:
         """The estimate with the network's keypoints in place of its own.
@@ -136,8 +129,10 @@ class NetworkView:
         the one that the transform supports best is taken.
         """
         transform = estimate.transform
-        match = max(self.ahead, key=lambda match: np.average(
-            trust(_missed(match, transform)), weights=match.weights))
+        match = max(
+            self.forward,
+            key=lambda match: np.average(trust(_missed(match, transform)), weights=match.weights),
+        )
         missed = _missed(match, transform)
         weights, inliers = trust(missed), missed < 1
         residual_mm = float(np.median(missed)) * INLIER * size_mm(match.moving)
@@ -157,12 +152,15 @@ def _missed(match: Match, transform: Transform) -> np.ndarray:
 
 
 def keymorph_for(image: Image) -> Model:
-    """KeyMorph for images of this kind. Raises OptionError when its weights are not installed."""
+    """KeyMorph for what the image shows. Raises OptionError when its weights are not installed."""
+    return _needed(image, "The start keymorph", "the start auto")
+
+
+def _needed(image: Image, wish: str, remedy: str) -> KeyMorph:
     model = installed_keymorph(image)
     if model is None:
-        name = "keymorph-fundus" if image.is_picture else "keymorph-brain"
         raise OptionError(
-            f"The start keymorph needs the weights of {name}, which are not installed; use the "
-            "start auto."
+            f"{wish} needs the weights of {subject_of(image).keypoint_model}, which are not "
+            f"installed; use {remedy}."
         )
     return model

@@ -101,7 +101,7 @@ def turned(image: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     return image.permute(0, 1, *axes).flip(flips) if flips else image.permute(0, 1, *axes)
 
 
-def robust_affine(
+def irls_affine(
     fixed: torch.Tensor, moving: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The affine (d, d + 1) from fixed to moving points (k, d), and the residuals (k,).
@@ -141,7 +141,7 @@ def _detection(
 ) -> Detection:
     d = template.shape[1]
     weights = 1 / variance.clamp_min(LEAST_VARIANCE)
-    matrix, residuals = robust_affine(template, points, weights / weights.mean())
+    matrix, residuals = irls_affine(template, points, weights / weights.mean())
     volume = float(torch.linalg.det(matrix[:, :d].double()))
     residual = float("inf")
     if volume > SMALLEST_SCALE**d:

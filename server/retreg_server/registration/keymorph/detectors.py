@@ -1,7 +1,7 @@
 """What a keypoint network sees in an image: its keypoints in the world, from several views.
 
-A look prepares the image once and runs the network in every view. A second look prepares it
-anew, turned by an odd angle, so that its keypoints have errors of their own.
+A detection prepares the image once and runs the network in every view. A second detection prepares
+it anew, turned by an odd angle, so that its keypoints have errors of their own.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from retreg_server.registration.keymorph.detection import Detection, detect
 from retreg_server.registration.keymorph.inputs import head_cube, vessel_square
 from retreg_server.registration.networks.centre_of_mass import HeatMapPoints, Weighting
 from retreg_server.registration.networks.devices import chosen_device
-from retreg_server.registration.networks.keypoint_net import KeypointNet
-from retreg_server.registration.networks.weights import NetMetadata, load_keypoint_net
-from retreg_server.registration.numerics.spaces import NetInput, canonical, isotropic, sample
+from retreg_server.registration.networks.keypoint_net import KeypointNet, net_from_dict
+from retreg_server.registration.networks.weights import NetMetadata, load_network
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
 from retreg_server.registration.preprocessing.head_mask import WHOLE
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 VIEWS_KEPT = 3
 OVERSAMPLED = 2
 ODD_ANGLE_DEG = 20.0
-DIAMETERS = (768, 700)  # pixels of the retina in the first and the second look
+DIAMETERS = (768, 700)  # pixels of the retina in the first and the second detection
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class KeypointDetections:
     """One image as the network sees it, and what it found there.
 
     image: (1, 1, n, n[, n]), a cube around the head or a square of vessels. world_from_norm:
@@ -58,65 +58,65 @@ def weights(detection: Detection, weighting: Weighting) -> np.ndarray:
     return found.weights(weighting)[0].double().numpy()
 
 
-Looker = Callable[[Image, str, bool, str], Look]
-"""Called with the image, its role ("fixed" or "moving"), whether this is the second look, and the
-device; raises RegistrationError when the image shows nothing to look at."""
+KeypointDetector = Callable[[Image, str, bool, str], KeypointDetections]
+"""Called with the image, its role ("fixed" or "moving"), whether this is the second detection,
+and the device; raises RegistrationError when the image shows nothing to detect."""
 
 
 @dataclass(frozen=True)
-class BrainLooker:
-    """Looks at volumes with the network of that name."""
+class BrainKeypointDetector:
+    """Detects in volumes, with the network of that name."""
 
     name: str = "keymorph-brain"
 
-    def __call__(self, image: Image, role: str, again: bool, device: str) -> Look:
+    def __call__(self, image: Image, role: str, second: bool, device: str) -> KeypointDetections:
         net, metadata = self._loaded
         assert metadata.spacing_mm is not None
         volume = canonical(image)
         voxels, spacing = OVERSAMPLED * metadata.pixels, metadata.spacing_mm / OVERSAMPLED
         cube = head_cube(volume, role, voxels, spacing)
-        if again:
+        if second:
             cube = _turned_cube(volume, cube, spacing)
         found = _detected(net, metadata, cube.tensor, device)
-        return Look(cube.tensor, cube.world_from_norm, found)
+        return KeypointDetections(cube.tensor, cube.world_from_norm, found)
 
     @cached_property
     def _loaded(self) -> tuple[KeypointNet, NetMetadata]:
-        return load_keypoint_net(self.name)
+        return load_network(self.name, net_from_dict)
 
 
 @dataclass(frozen=True)
-class FundusLooker:
-    """Looks at the vessels of pictures with the network of that name."""
+class FundusKeypointDetector:
+    """Detects on the vessels of pictures, with the network of that name."""
 
     name: str = "keymorph-fundus"
 
-    def __call__(self, image: Image, role: str, again: bool, device: str) -> Look:
+    def __call__(self, image: Image, role: str, second: bool, device: str) -> KeypointDetections:
         net, metadata = self._loaded
-        picture = retina_picture(image, role, DIAMETERS[again])
+        picture = retina_picture(image, role, DIAMETERS[second])
         square, norm_from_pixel = vessel_square(picture, OVERSAMPLED * metadata.pixels)
         lifted = np.eye(4)
         lifted[:2, :2], lifted[:2, 3] = norm_from_pixel[:, :2], norm_from_pixel[:, 2]
         world_from_norm = picture.world_from_pixel @ np.linalg.inv(lifted)
-        if again:
+        if second:
             turn = _odd_turn(2)
             theta = torch.from_numpy(turn[None, :2][..., [0, 1, 3]]).to(square.dtype)
             grid = functional.affine_grid(theta, list(square.shape), align_corners=False)
             square = functional.grid_sample(square, grid, align_corners=False)
             world_from_norm = world_from_norm @ turn
-        return Look(square, world_from_norm, _detected(net, metadata, square, device))
+        return KeypointDetections(square, world_from_norm, _detected(net, metadata, square, device))
 
     @cached_property
     def _loaded(self) -> tuple[KeypointNet, NetMetadata]:
-        return load_keypoint_net(self.name)
+        return load_network(self.name, net_from_dict)
 
 
-def _turned_cube(volume: NetInput, cube: NetInput, spacing_mm: float) -> NetInput:
+def _turned_cube(volume: TensorVolume, cube: TensorVolume, spacing_mm: float) -> TensorVolume:
     """The cube cut anew from the volume, turned by the odd angle about its middle."""
     whole = isotropic(volume, spacing_mm, WHOLE, 1)
-    target = NetInput(cube.tensor, cube.world_from_norm @ _odd_turn(3))
-    grey = NetInput(whole.tensor[:, :1], whole.world_from_norm)
-    return NetInput(sample(grey, target, np.eye(4)), target.world_from_norm)
+    target = TensorVolume(cube.tensor, cube.world_from_norm @ _odd_turn(3))
+    grey = TensorVolume(whole.tensor[:, :1], whole.world_from_norm)
+    return TensorVolume(sample(grey, target, np.eye(4)), target.world_from_norm)
 
 
 def _odd_turn(dimensions: int) -> np.ndarray:

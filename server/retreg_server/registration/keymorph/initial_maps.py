@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from retreg.image import Image
 from retreg.messages import Option, Scalar
-from retreg_server.registration.keymorph.correspondences import Maps
-from retreg_server.registration.model import Stopwatch
+from retreg_server.registration.model import Stages
 from retreg_server.registration.numerics.robust_weights import Linear
 
 if TYPE_CHECKING:
-    from retreg_server.registration.keymorph.correspondences import NetworkView
+    from retreg_server.registration.keymorph.correspondences import KeypointCorrespondences
 
+Maps = list[np.ndarray]
 Suggest = Callable[[bool], tuple[Maps, Maps]]
 """Called with whether the model is in doubt; further matrices (4, 4) from the fixed to the moving
 world, and back."""
 MATCHED, NETWORK = "matched", "network"
 KEYPOINTS = Option("keypoints", "Keypoints to return", MATCHED, (MATCHED, NETWORK))
-LOOKING = "looking with the network"
 
 
 def suggestions(
     fixed: Image, moving: Image, family: Linear, in_doubt: bool
 ) -> tuple[Maps, Maps]:
-    """What KeyMorph finds from the fixed to the moving world and, in a look of its own, back.
+    """What KeyMorph finds from the fixed to the moving world and, in a detection of its own, back.
 
     Empty without doubt, without weights, or where KeyMorph sees nothing.
     """
@@ -36,23 +37,21 @@ def suggestions(
 
     return (
         keymorph_candidates(fixed, moving, family),
-        keymorph_candidates(moving, fixed, family, again=True),
+        keymorph_candidates(moving, fixed, family, second=True),
     )
 
 
-def view_if_wanted(
-    keypoints: Scalar, fixed: Image, moving: Image, watch: Stopwatch, begin: float, end: float
-) -> NetworkView | None:
-    """What the network sees, when the option keypoints asks for it; a stage from begin to end.
+def correspondences_if_wanted(
+    keypoints: Scalar, fixed: Image, moving: Image, stages: Stages, share: float
+) -> KeypointCorrespondences | None:
+    """What the network sees, when the option keypoints asks for it; a stage with that share.
 
     Raises OptionError without weights, FileError when they are damaged, and RegistrationError
     when an image shows nothing to the network.
     """
     if keypoints != NETWORK:
         return None
-    from retreg_server.registration.keymorph.correspondences import NetworkView
+    from retreg_server.registration.keymorph.correspondences import KeypointCorrespondences
 
-    with watch.stage(LOOKING, begin):
-        return NetworkView.of(
-            fixed, moving, lambda done: watch.tick(LOOKING, begin + (end - begin) * done)
-        )
+    with stages.stage("detecting keypoints with the network", share):
+        return KeypointCorrespondences.of(fixed, moving, stages)

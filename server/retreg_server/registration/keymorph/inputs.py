@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from retreg.geometry import apply_matrix
-from retreg_server.registration.numerics.spaces import NetInput, isotropic
+from retreg_server.registration.numerics.spaces import TensorVolume, isotropic
 from retreg_server.registration.preprocessing.head_mask import find_foreground
 from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
 
-def head_cube(volume: NetInput, role: str, voxels: int, spacing_mm: float) -> NetInput:
+def head_cube(volume: TensorVolume, role: str, voxels: int, spacing_mm: float) -> TensorVolume:
     """A cube of voxels^3 around the middle of the head or brain, along the axes of the volume.
 
     volume: canonical, one channel. role ("fixed" or "moving") is for the message. Intensities are
@@ -25,7 +25,7 @@ def head_cube(volume: NetInput, role: str, voxels: int, spacing_mm: float) -> Ne
     half_mm = np.linalg.norm(volume.world_from_norm[:3, :3], axis=0)
     reach = (voxels * spacing_mm / 2 - 1e-6) / half_mm
     cube = isotropic(volume, spacing_mm, np.stack([middle - reach, middle + reach]), voxels)
-    return NetInput(cube.tensor[:, :1], cube.world_from_norm)
+    return TensorVolume(cube.tensor[:, :1], cube.world_from_norm)
 
 
 def vessel_square(picture: Picture, pixels: int) -> tuple[torch.Tensor, np.ndarray]:

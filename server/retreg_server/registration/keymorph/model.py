@@ -15,27 +15,34 @@ import numpy as np
 
 from retreg.errors import DegeneratePointsError, RegistrationError
 from retreg.fitting import Family, fit, fit_tps_sweep
+from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ImageKind, Keypoints, ModelInfo, Option, Scalar
 from retreg.transforms import Transform
-from retreg_server.registration.keymorph.cached_detector import RememberingLooker
-from retreg_server.registration.keymorph.detectors import BrainLooker, FundusLooker, Looker
+from retreg_server.registration.keymorph.cached_detector import CachedKeypointDetector
+from retreg_server.registration.keymorph.detectors import (
+    BrainKeypointDetector,
+    FundusKeypointDetector,
+    KeypointDetector,
+)
 from retreg_server.registration.keymorph.view_matching import (
-    Likeness,
     Match,
+    Similarity,
     correlation,
     matches,
     mutual_information,
 )
-from retreg_server.registration.model import Estimate, Stopwatch
+from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.networks.devices import DEVICES
 from retreg_server.registration.networks.weights import load_metadata
 from retreg_server.registration.numerics.robust_weights import Linear, robust_weights
+from retreg_server.registration.subject import SUBJECTS
 
 FAMILIES = ("affine", "rigid", "similarity", "tps")
 WEIGHTINGS = ("variance", "power", "none")
 INLIER = 0.1  # distance from the robust map, as a share of the size of the point set
+SIZE_MM, VOXELS, PIXELS = 190.0, 32, 128  # of what the network is warmed up with
 RIVAL = 0.05  # maps further apart than this share of the size are different maps
 
 
@@ -43,20 +50,24 @@ RIVAL = 0.05  # maps further apart than this share of the size are different map
 class KeyMorph:
     """One pass of a network per image and direction, then closed forms at any smoothing.
 
-    The backward transform comes from a second look at both images (see keypoint_looks), in which
+    The backward transform comes from a second detection in both images (see detectors), in which
     the views are chosen anew: it shows how far the network can be trusted with these images, but
-    not an error that it makes in the same way in both looks.
+    not an error that it makes in the same way in both detections.
     """
 
     info: ModelInfo
-    look: Looker
-    likeness: Likeness
+    detect: KeypointDetector
+    similarity: Similarity
+
+    def load(self) -> None:
+        """Read the network and let it make its first pass, on a patterned ball."""
+        self.detect(_ball(SUBJECTS[self.info.subject].kind), "first", False, "auto")
 
     def estimate(
-        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], watch: Stopwatch
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows nothing."""
-        return self.sweep(fixed, moving, options, (float(options["smoothing"]),), watch)[0]
+        return self.sweep(fixed, moving, options, (float(options["smoothing"]),), stages)[0]
 
     def sweep(
         self,
@@ -64,14 +75,16 @@ class KeyMorph:
         moving: Image,
         options: Mapping[str, Scalar],
         smoothings: Sequence[float],
-        watch: Stopwatch,
+        stages: Stages,
     ) -> tuple[Estimate, ...]:
         """One estimate for each of smoothings, from the same keypoints."""
-        ahead = self.matched(fixed, moving, options, watch, again=False)
-        back = self.matched(fixed, moving, options, watch, again=True)
-        with watch.stage("closed form", 0.8):
+        forward_matches = self.matched(fixed, moving, options, stages, second=False)
+        backward_matches = self.matched(fixed, moving, options, stages, second=True)
+        with stages.stage("closed form", 0.2):
             try:
-                return _estimates(ahead, [back[0].swapped], options, smoothings)
+                return _estimates(
+                    forward_matches, [backward_matches[0].swapped], options, smoothings
+                )
             except DegeneratePointsError as error:
                 raise RegistrationError(
                     "The keypoints of the two images determine no transform; check that both show "
@@ -83,45 +96,45 @@ class KeyMorph:
         fixed: Image,
         moving: Image,
         options: Mapping[str, Scalar],
-        watch: Stopwatch,
-        again: bool,
+        stages: Stages,
+        second: bool,
     ) -> list[Match]:
-        """Corresponding keypoints, the most likely ones first; again asks for the second look."""
-        name, start = ("second look", 0.4) if again else ("keypoints", 0.02)
-        device = str(options["device"])
-        with watch.stage(name, start):
-            still = self.look(fixed, "fixed", again, device)
-            watch.tick(name, start + 0.15)
-            other = self.look(moving, "moving", again, device)
-            watch.tick(name, start + 0.3)
-            return matches(still, other, cast(Weighting, options["weights"]), self.likeness)
+        """Corresponding keypoints, the most likely ones first; second: of the second detection."""
+        device, weighting = str(options["device"]), cast(Weighting, options["weights"])
+        with stages.stage("second detection" if second else "keypoints", 0.4):
+            in_fixed = self.detect(fixed, "fixed", second, device)
+            stages.at(0.4)
+            in_moving = self.detect(moving, "moving", second, device)
+            stages.at(0.8)
+            return matches(in_fixed, in_moving, weighting, self.similarity)
 
 
 def _estimates(
-    ahead: list[Match],
-    back: list[Match],
+    forward_matches: list[Match],
+    backward_matches: list[Match],
     options: Mapping[str, Scalar],
     smoothings: Sequence[float],
 ) -> tuple[Estimate, ...]:
     family, robust = str(options["transform"]), bool(options["robust"])
-    best, weights = ahead[0], trusted_weights(ahead[0], family, robust)
+    best, opposite = forward_matches[0], backward_matches[0]
+    weights = trusted_weights(best, family, robust)
     forward = _fitted(family, best, weights, smoothings)
-    backward = _fitted(family, back[0], trusted_weights(back[0], family, robust), smoothings)
+    backward = _fitted(family, opposite, trusted_weights(opposite, family, robust), smoothings)
     inliers = inliers_of(best, weights)
     evidence = {
-        "likeness": best.likeness,
-        "likeness_lead": best.likeness - _rival(ahead),
+        "likeness": best.similarity,
+        "likeness_lead": best.similarity - _rival(forward_matches),
         "keypoint_residual": best.residual,
     }
     return tuple(
         Estimate(
-            there,
+            forward_transform,
             Keypoints(best.fixed, weights, inliers),
             Keypoints(best.moving, weights, inliers),
-            home,
+            backward_transform,
             {name: value for name, value in evidence.items() if np.isfinite(value)},
         )
-        for there, home in zip(forward, backward, strict=True)
+        for forward_transform, backward_transform in zip(forward, backward, strict=True)
     )
 
 
@@ -161,38 +174,39 @@ def size_mm(points: np.ndarray) -> float:
 
 
 def _rival(found: list[Match]) -> float:
-    """The likeness under the best clearly different map; -inf when there is none."""
+    """The similarity under the best clearly different map; -inf when there is none."""
     best = found[0]
     limit = RIVAL * size_mm(best.moving)
     placed = fit("affine", best.fixed, best.moving, best.weights)
-    for other in found[1:]:
-        if not np.isfinite(other.likeness):
+    for rival in found[1:]:
+        if not np.isfinite(rival.similarity):
             break
-        elsewhere = fit("affine", other.fixed, other.moving, other.weights)
+        elsewhere = fit("affine", rival.fixed, rival.moving, rival.weights)
         if np.linalg.norm(elsewhere(best.fixed) - placed(best.fixed), axis=1).mean() > limit:
-            return other.likeness
+            return rival.similarity
     return -np.inf
 
 
 @cache
 def keymorph_brain() -> KeyMorph:
     """The model for brain and head volumes of any contrast and rotation."""
-    info = _info("keymorph-brain", "Brain, KeyMorph keypoints", "volume")
-    return KeyMorph(info, RememberingLooker(BrainLooker()), mutual_information)
+    info = _info("keymorph-brain", "Brain, KeyMorph keypoints", "head")
+    return KeyMorph(info, CachedKeypointDetector(BrainKeypointDetector()), mutual_information)
 
 
 @cache
 def keymorph_fundus() -> KeyMorph:
     """The model for pictures of the retina of any kind and rotation."""
-    info = _info("keymorph-fundus", "Retina, KeyMorph keypoints", "picture")
-    return KeyMorph(info, RememberingLooker(FundusLooker()), correlation)
+    info = _info("keymorph-fundus", "Retina, KeyMorph keypoints", "retina")
+    return KeyMorph(info, CachedKeypointDetector(FundusKeypointDetector()), correlation)
 
 
-def _info(name: str, title: str, kind: ImageKind) -> ModelInfo:
+def _info(name: str, title: str, subject: str) -> ModelInfo:
     return ModelInfo(
         name=name,
         title=title,
-        kinds=(kind,),
+        kinds=(SUBJECTS[subject].kind,),
+        subject=subject,
         produces=FAMILIES,
         options=(
             Option("transform", "Transform", FAMILIES[0], FAMILIES),
@@ -205,3 +219,14 @@ def _info(name: str, title: str, kind: ImageKind) -> ModelInfo:
         "Wang et al. 2024 (BrainMorph)",
         weights_sha256=load_metadata(name).sha256,
     )
+
+
+def _ball(kind: ImageKind) -> Image:
+    """A patterned ball as large as a head, or its middle plane: something to detect at all."""
+    side, planes = (PIXELS, 1) if kind == "picture" else (VOXELS, VOXELS)
+    axes = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in (planes, side, side)]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    values = np.where(x**2 + y**2 + z**2 < 0.64, 120 + 60 * np.sin(9 * x) * np.cos(7 * y), 0)
+    spacing_mm = SIZE_MM / side
+    matrix = np.diag([spacing_mm, spacing_mm, spacing_mm, 1])
+    return Image(values.astype(np.uint8)[None], Grid((side, side, planes), matrix))

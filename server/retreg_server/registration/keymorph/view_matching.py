@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional
 
 from retreg.quality import normalised_mutual_information
-from retreg_server.registration.keymorph.detection import robust_affine
-from retreg_server.registration.keymorph.detectors import Look, weights
+from retreg_server.registration.keymorph.detection import irls_affine
+from retreg_server.registration.keymorph.detectors import KeypointDetections, weights
 from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.networks.input_range import normalised
 
-Likeness = Callable[[np.ndarray, np.ndarray], float]
+Similarity = Callable[[np.ndarray, np.ndarray], float]
 """Of the values (n,) from 0 to 1 of the fixed image and of the moving one at the same places: more
 is better."""
 SHOWN = 0.05
@@ -33,49 +33,63 @@ class Match:
     fixed: np.ndarray
     moving: np.ndarray
     weights: np.ndarray
-    likeness: float
+    similarity: float
     residual: float
 
     @property
     def swapped(self) -> Match:
         """The same pairs, seen from the moving image."""
-        return Match(self.moving, self.fixed, self.weights, self.likeness, self.residual)
+        return Match(self.moving, self.fixed, self.weights, self.similarity, self.residual)
 
 
-def matches(fixed: Look, moving: Look, weighting: Weighting, likeness: Likeness) -> list[Match]:
+def matches(
+    fixed: KeypointDetections,
+    moving: KeypointDetections,
+    weighting: Weighting,
+    similarity: Similarity,
+) -> list[Match]:
     """Every view of the one with every view of the other, the most alike first.
 
     Views that need a reflection come last.
     """
-    still, other = _small(fixed.image), _small(moving.image)
+    fixed_image, moving_image = _small(fixed.image), _small(moving.image)
     found = []
-    for here in fixed.detections:
-        for there in moving.detections:
-            pair_weights = weights(here, weighting) * weights(there, weighting)
-            matrix, residuals = robust_affine(
-                here.points, there.points, torch.from_numpy(pair_weights)
+    for fixed_view in fixed.detections:
+        for moving_view in moving.detections:
+            pair_weights = weights(fixed_view, weighting) * weights(moving_view, weighting)
+            matrix, residuals = irls_affine(
+                fixed_view.points, moving_view.points, torch.from_numpy(pair_weights)
             )
-            spread = float(there.points.std(dim=0).norm())
-            value = _alike(still, other, matrix, likeness)
+            spread = float(moving_view.points.std(dim=0).norm())
+            value = _similarity(fixed_image, moving_image, matrix, similarity)
             residual = float(residuals.median()) / max(spread, 1e-6)
             found.append(
-                Match(fixed.world(here), moving.world(there), pair_weights, value, residual)
+                Match(
+                    fixed.world(fixed_view),
+                    moving.world(moving_view),
+                    pair_weights,
+                    value,
+                    residual,
+                )
             )
-    return sorted(found, key=lambda match: -match.likeness)
+    return sorted(found, key=lambda match: -match.similarity)
 
 
-def _alike(
-    still: torch.Tensor, other: torch.Tensor, matrix: torch.Tensor, likeness: Likeness
+def _similarity(
+    fixed_image: torch.Tensor,
+    moving_image: torch.Tensor,
+    matrix: torch.Tensor,
+    similarity: Similarity,
 ) -> float:
     """The likeness where the images overlap under a matrix (d, d + 1); -inf when they do not."""
     if torch.linalg.det(matrix[:, :-1]) <= 0:
         return -np.inf
-    grid = functional.affine_grid(matrix[None], list(still.shape), align_corners=False)
+    grid = functional.affine_grid(matrix[None], list(fixed_image.shape), align_corners=False)
     inside = (grid.abs() <= 1).all(dim=-1)[:, None]
     if inside.float().mean() < LEAST_OVERLAP:
         return -np.inf
-    warped = functional.grid_sample(other, grid, align_corners=False)
-    return likeness(still[inside].numpy(), warped[inside].numpy())
+    warped = functional.grid_sample(moving_image, grid, align_corners=False)
+    return similarity(fixed_image[inside].numpy(), warped[inside].numpy())
 
 
 def mutual_information(fixed: np.ndarray, warped: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from retreg_server.registration.networks.cost_volume import correlations, displa
 from retreg_server.registration.networks.feature_encoder import FeatureEncoder
 from retreg_server.registration.networks.local_motion import local_motion
 from retreg_server.registration.networks.smooth_proper import SmoothProper, certainty, expected
-from retreg_server.registration.numerics.fields import composed, integrated, resized, warped
+from retreg_server.registration.numerics.fields import composed, integrated, interpolated, warped
 from retreg_server.registration.numerics.volume_features import CHANNELS, mind_ssc
 
 Network = Literal["smoothproper", "voxelmorph"]
@@ -109,11 +109,11 @@ class SmoothProperNet(nn.Module):
             both = mind_ssc(both)
         with torch.autocast(both.device.type, torch.bfloat16, enabled=self.mixed_precision):
             quarter, half = self.encoder(both)
-        here, there = quarter.float().chunk(2)
-        coarse = 4 * self._matched(here, there, 0)
-        here, there = half.float().chunk(2)
-        start = resized(coarse, tuple(here.shape[2:])) / 2
-        rest = self._matched(here, warped(there, start), 1)
+        fixed_features, moving_features = quarter.float().chunk(2)
+        coarse = 4 * self._matched(fixed_features, moving_features, 0)
+        fixed_features, moving_features = half.float().chunk(2)
+        start = interpolated(coarse, tuple(fixed_features.shape[2:])) / 2
+        rest = self._matched(fixed_features, warped(moving_features, start), 1)
         return coarse, 2 * composed(rest, start)
 
     def _matched(self, fixed: torch.Tensor, moving: torch.Tensor, level: int) -> torch.Tensor:
@@ -165,10 +165,10 @@ class VoxelMorphNet(nn.Module):
         pool = functional.avg_pool2d if fixed.ndim == 4 else functional.avg_pool3d
         if not self.architecture.descriptors:
             return pool(torch.cat([moving, fixed], dim=1), 2)
-        here, there = (pool(mind_ssc(image), 2) for image in (fixed, moving))
-        far = local_motion(pool(here, 2), pool(there, 2), WINDOWS[1:2])
-        near = local_motion(here, there, WINDOWS)
-        return torch.cat([2 * resized(far, tuple(near.shape[2:])), near], dim=1)
+        fixed_features, moving_features = (pool(mind_ssc(image), 2) for image in (fixed, moving))
+        far = local_motion(pool(fixed_features, 2), pool(moving_features, 2), WINDOWS[1:2])
+        near = local_motion(fixed_features, moving_features, WINDOWS)
+        return torch.cat([2 * interpolated(far, tuple(near.shape[2:])), near], dim=1)
 
 
 FieldNet = SmoothProperNet | VoxelMorphNet

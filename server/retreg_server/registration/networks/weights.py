@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,6 @@ from safetensors.torch import load
 from torch import nn
 
 from retreg.errors import FileError
-from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
-from retreg_server.registration.networks.keypoint_net import KeypointNet, net_from_dict
 
 FOLDER = Path(__file__).parents[1] / "weights"
 METADATA, TENSORS = Path("configs/metadata.json"), Path("models/model.safetensors")
@@ -45,22 +44,17 @@ class NetMetadata:
     card: dict[str, Any]
 
 
-def load_keypoint_net(name: str, folder: Path = FOLDER) -> tuple[KeypointNet, NetMetadata]:
+def load_network(
+    name: str, build: Callable[[dict[str, Any]], N], folder: Path = FOLDER
+) -> tuple[N, NetMetadata]:
     """The network of that name in evaluation mode, float32 on the CPU, and its description.
 
+    build: makes the network, without its weights, from the architecture that the card declares.
     Raises FileError when the files are missing or damaged or the weights have another SHA-256
     than the metadata says.
     """
     metadata = load_metadata(name, folder)
-    net = net_from_dict(metadata.card["retreg"]["architecture"])
-    return _filled(net, metadata, folder), metadata
-
-
-def load_field_net(name: str, folder: Path = FOLDER) -> tuple[FieldNet, NetMetadata]:
-    """As load_keypoint_net, for a network that answers with a displacement field."""
-    metadata = load_metadata(name, folder)
-    net = field_net_from_dict(metadata.card["retreg"]["architecture"])
-    return _filled(net, metadata, folder), metadata
+    return _filled(build(metadata.card["retreg"]["architecture"]), metadata, folder), metadata
 
 
 def _filled(net: N, metadata: NetMetadata, folder: Path) -> N:

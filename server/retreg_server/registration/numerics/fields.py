@@ -48,7 +48,7 @@ def integrated(velocity: torch.Tensor, squarings: int) -> torch.Tensor:
     return field
 
 
-def resized(field: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def interpolated(field: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """The values on another number of pixels, their unit unchanged."""
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     return functional.interpolate(field, size=shape, mode=mode, align_corners=False)

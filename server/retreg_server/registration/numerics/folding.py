@@ -23,40 +23,42 @@ ROUNDS = 40
 def unfolded(field: DisplacementField, smallest: float = SMALLEST) -> DisplacementField:
     """The field with every determinant at least smallest; see unfolded_shift."""
     index_from_world = field.grid.index_from_world[:3, :3]
-    shift = np.einsum("ab,bkji->akji", index_from_world, field.vectors_mm)
-    mended = unfolded_shift(torch.from_numpy(shift)[None], smallest)[0].numpy()
+    displacement = np.einsum("ab,bkji->akji", index_from_world, field.vectors_mm)
+    mended = unfolded_displacement(torch.from_numpy(displacement)[None], smallest)[0].numpy()
     world_from_index = field.grid.world_from_index[:3, :3]
     return DisplacementField(np.einsum("ab,bkji->akji", world_from_index, mended), field.grid)
 
 
-def unfolded_shift(shift: torch.Tensor, smallest: float = SMALLEST) -> torch.Tensor:
+def unfolded_displacement(displacement: torch.Tensor, smallest: float = SMALLEST) -> torch.Tensor:
     """A shift (1, 3, k, j, i), smoothed around the cells that fold or shrink below smallest.
 
     The neighbourhood that is smoothed grows with the rounds. Should that not be enough, the whole
     shift is weakened, which always ends.
     """
     for attempt in range(ROUNDS):
-        bad = smallest_determinants(shift) < smallest
+        bad = smallest_determinants(displacement) < smallest
         if not bad.any():
-            return shift
-        near = bad[None, None].to(shift.dtype)
+            return displacement
+        near = bad[None, None].to(displacement.dtype)
         near = functional.max_pool3d(near, 2, 1)  # from padded cells to nodes
         for _ in range(1 + attempt // 4):
             near = functional.max_pool3d(near, 3, 1, 1)
-        shift = shift + smoothed(near) * (smoothed(smoothed(shift)) - shift)
-    while (smallest_determinants(shift) < smallest).any():
-        shift = 0.8 * shift
-    return shift
+        displacement = displacement + smoothed(near) * (
+            smoothed(smoothed(displacement)) - displacement
+        )
+    while (smallest_determinants(displacement) < smallest).any():
+        displacement = 0.8 * displacement
+    return displacement
 
 
-def smallest_determinants(shift: torch.Tensor) -> torch.Tensor:
+def smallest_determinants(displacement: torch.Tensor) -> torch.Tensor:
     """The smallest Jacobian determinant in the corners of each cell, (k + 1, j + 1, i + 1).
 
     The first and the last cells along each axis lie beyond the outermost nodes.
     """
-    padded = functional.pad(shift, [1] * 6, mode="replicate")[0]
+    padded = functional.pad(displacement, [1] * 6, mode="replicate")[0]
     steps = [padded.diff(dim=3 - axis) for axis in range(3)]
-    smallest = torch.full([n - 1 for n in padded.shape[1:]], torch.inf, dtype=shift.dtype)
+    smallest = torch.full([n - 1 for n in padded.shape[1:]], torch.inf, dtype=displacement.dtype)
     for corner in product((0, 1), repeat=3):
         x, y, z = (_corner(step, axis, corner) for axis, step in enumerate(steps))
         smallest = torch.minimum(smallest, _determinant(x, y, z))

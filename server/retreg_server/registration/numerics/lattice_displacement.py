@@ -13,16 +13,18 @@ import torch
 from retreg.geometry import Grid
 from retreg.transforms import DisplacementField, Transform
 from retreg_server.registration.numerics import fields
-from retreg_server.registration.numerics.spaces import NetInput
+from retreg_server.registration.numerics.spaces import TensorVolume
 
 
-def resized(shift: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def rescaled(displacement: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """The shift on another lattice (k, j, i) over the same box, in voxels of that one."""
-    if shift.shape[2:] == shape:
-        return shift
-    scale = [shape[2 - axis] / shift.shape[4 - axis] for axis in range(3)]
-    factors = torch.tensor(scale, dtype=shift.dtype, device=shift.device)[None, :, None, None, None]
-    return fields.resized(shift * factors, shape)
+    if displacement.shape[2:] == shape:
+        return displacement
+    scale = [shape[2 - axis] / displacement.shape[4 - axis] for axis in range(3)]
+    factors = torch.tensor(scale, dtype=displacement.dtype, device=displacement.device)[
+        None, :, None, None, None
+    ]
+    return fields.interpolated(displacement * factors, shape)
 
 
 def smoothed(volume: torch.Tensor) -> torch.Tensor:
@@ -36,20 +38,20 @@ def smoothed(volume: torch.Tensor) -> torch.Tensor:
     return volume
 
 
-def on_shape(lattice: NetInput, shape: torch.Size) -> NetInput:
+def on_shape(lattice: TensorVolume, shape: torch.Size) -> TensorVolume:
     """A lattice of another shape (k, j, i) over the same box; its values are not to be used."""
-    return NetInput(lattice.tensor.new_empty(()).expand(1, 1, *shape), lattice.world_from_norm)
+    return TensorVolume(lattice.tensor.new_empty(()).expand(1, 1, *shape), lattice.world_from_norm)
 
 
-def field_from_shift(shift: torch.Tensor, lattice: NetInput) -> DisplacementField:
+def field_from_displacement(displacement: torch.Tensor, lattice: TensorVolume) -> DisplacementField:
     """The shift as a field in LPS mm, on its own nodes in the box of lattice."""
-    nodes = on_shape(lattice, shift.shape[2:])
+    nodes = on_shape(lattice, displacement.shape[2:])
     linear = nodes.world_from_index[:3, :3]
-    vectors = np.einsum("ab,bkji->akji", linear, shift[0].double().cpu().numpy())
+    vectors = np.einsum("ab,bkji->akji", linear, displacement[0].double().cpu().numpy())
     return DisplacementField(vectors, Grid(nodes.size, nodes.world_from_index))
 
 
-def shift_from_field(field: Transform, lattice: NetInput) -> torch.Tensor:
+def displacement_from_field(field: Transform, lattice: TensorVolume) -> torch.Tensor:
     """What a transform adds to the voxel centres of lattice, as a shift."""
     points = lattice.voxel_centres()
     index_from_world = np.linalg.inv(lattice.world_from_index[:3, :3])

@@ -18,7 +18,7 @@ from retreg.image import Image
 
 
 @dataclass(frozen=True, eq=False)
-class NetInput:
+class TensorVolume:
     """A tensor (1, c, k, j, i), float32, and the matrix of its normalised coordinates.
 
     world_from_norm: (4, 4) float64, takes normalised (x, y, z) to LPS mm.
@@ -44,9 +44,9 @@ class NetInput:
         lengths: np.ndarray = np.linalg.norm(self.world_from_index[:3, :3], axis=0)
         return lengths
 
-    def pooled(self, factor: int) -> NetInput:
+    def pooled(self, factor: int) -> TensorVolume:
         """The average over blocks of factor^3 voxels; sizes must be multiples of factor."""
-        return NetInput(functional.avg_pool3d(self.tensor, factor), self.world_from_norm)
+        return TensorVolume(functional.avg_pool3d(self.tensor, factor), self.world_from_norm)
 
     def voxel_centres(self) -> np.ndarray:
         """World points (n, 3) of all voxels, i running fastest."""
@@ -64,7 +64,7 @@ def index_from_norm(size: tuple[int, int, int]) -> np.ndarray:
     return matrix
 
 
-def canonical(image: Image) -> NetInput:
+def canonical(image: Image) -> TensorVolume:
     """The grey image with its axes permuted and flipped to lie closest to L, P and S.
 
     Images that differ only in the order in which their voxels are stored give the same tensor.
@@ -85,10 +85,12 @@ def canonical(image: Image) -> NetInput:
             array = np.flip(array, 2 - axis)
     tensor = torch.from_numpy(np.ascontiguousarray(array))[None, None]
     k, j, i = array.shape
-    return NetInput(tensor, matrix @ index_from_norm((i, j, k)))
+    return TensorVolume(tensor, matrix @ index_from_norm((i, j, k)))
 
 
-def isotropic(source: NetInput, spacing_mm: float, box: np.ndarray, multiple: int) -> NetInput:
+def isotropic(
+    source: TensorVolume, spacing_mm: float, box: np.ndarray, multiple: int
+) -> TensorVolume:
     """Resample source to cubic voxels along its own axes.
 
     box: (2, 3) corners in normalised coordinates of the part to keep. The sizes become multiples
@@ -105,16 +107,16 @@ def isotropic(source: NetInput, spacing_mm: float, box: np.ndarray, multiple: in
     with_validity = torch.cat([pooled.tensor, torch.ones_like(pooled.tensor)], dim=1)
     world_from_norm = source.world_from_norm @ source_from_norm
     tensor = sample(
-        NetInput(with_validity, pooled.world_from_norm),
-        NetInput(torch.empty(1, 1, *shape), world_from_norm),
+        TensorVolume(with_validity, pooled.world_from_norm),
+        TensorVolume(torch.empty(1, 1, *shape), world_from_norm),
         np.eye(4),
     )  # torch.empty only lends its shape here: no memory is touched
     # Half a voxel beyond the edge the data continues instead of fading to 0.
     tensor[:, :-1] /= tensor[:, -1:].clamp_min(1e-3)
-    return NetInput(tensor, world_from_norm)
+    return TensorVolume(tensor, world_from_norm)
 
 
-def _pooled_to(source: NetInput, spacing_mm: float) -> NetInput:
+def _pooled_to(source: TensorVolume, spacing_mm: float) -> TensorVolume:
     """Average whole blocks so that the voxels come close to spacing_mm."""
     factors = np.minimum(np.maximum(np.round(spacing_mm / source.spacing), 1), source.size)
     i, j, k = (int(f) for f in factors)
@@ -125,10 +127,12 @@ def _pooled_to(source: NetInput, spacing_mm: float) -> NetInput:
     to_source = np.diag([*(kept / size), 1.0])
     to_source[:3, 3] = kept / size - 1
     tensor = functional.avg_pool3d(source.tensor, (k, j, i))
-    return NetInput(tensor, source.world_from_norm @ to_source)
+    return TensorVolume(tensor, source.world_from_norm @ to_source)
 
 
-def sample(source: NetInput, target: NetInput, source_from_target: np.ndarray) -> torch.Tensor:
+def sample(
+    source: TensorVolume, target: TensorVolume, source_from_target: np.ndarray
+) -> torch.Tensor:
     """Source seen on the lattice of target through a (4, 4) world matrix; 0 outside source.
 
     Returns (1, c, k, j, i) with the channels of source and the size of target.

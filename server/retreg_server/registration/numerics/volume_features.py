@@ -79,8 +79,8 @@ def grey_share(fixed: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) 
     """
     greys = locally_normalised(fixed), locally_normalised(moving)
     powers = (weight * greys[0].square()).sum() * (weight * greys[1].square()).sum()
-    likeness = float((weight * greys[0] * greys[1]).sum() / powers.sqrt().clamp_min(1e-9))
-    return GREY_SHARE * min(max((likeness - UNLIKE) / (ALIKE - UNLIKE), 0.0), 1.0)
+    similarity = float((weight * greys[0] * greys[1]).sum() / powers.sqrt().clamp_min(1e-9))
+    return GREY_SHARE * min(max((similarity - UNLIKE) / (ALIKE - UNLIKE), 0.0), 1.0)
 
 
 def described(volume: torch.Tensor, share: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from retreg.errors import RegistrationError
 from retreg.geometry import apply_matrix
-from retreg_server.registration.numerics.spaces import NetInput, isotropic
+from retreg_server.registration.numerics.spaces import TensorVolume, isotropic
 
 WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 GRID = 56  # voxels along the longest side of the volume in which the mask is made
@@ -27,7 +27,7 @@ class Foreground:
     normalised coordinates of the image.
     """
 
-    depth_mm: NetInput
+    depth_mm: TensorVolume
     background: float
     bright: float
     centroid: np.ndarray
@@ -41,7 +41,7 @@ class Foreground:
         return float((self.volume_mm3 * 3 / (4 * np.pi)) ** (1 / 3))
 
 
-def find_foreground(volume: NetInput, role: str) -> Foreground:
+def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     """Separate the object from its surroundings.
 
     volume: canonical, one channel. role ("fixed" or "moving") is for the message.
@@ -73,7 +73,7 @@ def find_foreground(volume: NetInput, role: str) -> Foreground:
     signed = np.where(mask, depth - 0.5, 0.5 - outside) * spacing
     tensor = torch.from_numpy(signed.astype(np.float32))[None, None]
     return Foreground(
-        NetInput(tensor, small.world_from_norm),
+        TensorVolume(tensor, small.world_from_norm),
         background,
         bright,
         _centre(small, mask.astype(float)),
@@ -122,6 +122,6 @@ def _largest_object(mask: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _centre(volume: NetInput, weights: np.ndarray) -> np.ndarray:
+def _centre(volume: TensorVolume, weights: np.ndarray) -> np.ndarray:
     centre: np.ndarray = np.average(volume.voxel_centres(), axis=0, weights=weights.ravel())
     return centre

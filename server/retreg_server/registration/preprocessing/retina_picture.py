@@ -56,20 +56,6 @@ class Picture:
         return apply_matrix(np.linalg.inv(self.world_from_pixel), world)[:, :2]
 
 
-def world_matrix(moving_from_fixed: np.ndarray, fixed: Picture, moving: Picture) -> np.ndarray:
-    """The (4, 4) world matrix of a (3, 3) pixel matrix; it takes the normal to the normal."""
-    lifted = np.eye(4)
-    lifted[np.ix_((0, 1, 3), (0, 1, 3))] = moving_from_fixed
-    matrix: np.ndarray = moving.world_from_pixel @ lifted @ np.linalg.inv(fixed.world_from_pixel)
-    return matrix
-
-
-def pixel_matrix(world: np.ndarray, fixed: Picture, moving: Picture) -> np.ndarray:
-    """The (3, 3) pixel matrix of a (4, 4) world matrix: the inverse of world_matrix."""
-    lifted = np.linalg.inv(moving.world_from_pixel) @ world @ fixed.world_from_pixel
-    return lifted[np.ix_((0, 1, 3), (0, 1, 3))]
-
-
 def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
     """All of the picture, with at most longer_side pixels on its longer side.
 
@@ -93,7 +79,7 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
     width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
     scale = diameter / max(width, height)
     picture = _cut(image, role, box, scale * width, scale * height)
-    shown = _resized(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
+    shown = _rescaled(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
     return Picture(picture.grey, shown > 0.5, picture.world_from_pixel)
 
 
@@ -111,9 +97,9 @@ def _from_the_front(image: Image) -> Image:
 
 
 def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:
-    """The box (x0, y0, x1, y1) of the picture, resized to about width and height."""
+    """The box (x0, y0, x1, y1) of the picture, rescaled to about width and height."""
     x0, y0, x1, y1 = box
-    grey = _resized(_single_channel(image.array)[y0:y1, x0:x1], (round(height), round(width)))
+    grey = _rescaled(_single_channel(image.array)[y0:y1, x0:x1], (round(height), round(width)))
     scale_x, scale_y = (x1 - x0) / grey.shape[1], (y1 - y0) / grey.shape[0]
     index_from_pixel = np.diag([scale_x, scale_y, 1.0, 1.0])
     index_from_pixel[:2, 3] = x0 + (scale_x - 1) / 2, y0 + (scale_y - 1) / 2
@@ -135,10 +121,10 @@ def _thumbnail(image: Image, role: str) -> np.ndarray:
     shrink = min(1.0, THUMBNAIL / max(width, height))
     shape = max(8, round(shrink * height)), max(8, round(shrink * width))
     colours = image.array[:3, 0] if image.array.shape[0] >= 3 else image.array[:1, 0]
-    return _normalised(np.max([_resized(colour, shape) for colour in colours], axis=0), role)
+    return _normalised(np.max([_rescaled(colour, shape) for colour in colours], axis=0), role)
 
 
-def _resized(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _rescaled(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array as float32 at shape (h, w), averaged where it shrinks."""
     if grey.dtype not in (np.uint8, np.uint16):
         grey = np.nan_to_num(grey.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
@@ -149,8 +135,8 @@ def _resized(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         )
     shrinks = shape[0] * shape[1] < grey.shape[0] * grey.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized: np.ndarray = cv2.resize(grey, (shape[1], shape[0]), interpolation=method)
-    return resized.astype(np.float32)
+    rescaled: np.ndarray = cv2.resize(grey, (shape[1], shape[0]), interpolation=method)
+    return rescaled.astype(np.float32)
 
 
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:

@@ -7,13 +7,10 @@ from typing import Protocol
 import numpy as np
 
 from retreg.geometry import Grid
-from retreg.image import Image
 from retreg.messages import Keypoints
 from retreg.quality import Quality, inverse_consistency, jacobian_determinants, judge
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.model import Estimate
-from retreg_server.registration.quality.head import VolumeQuality
-from retreg_server.registration.quality.retina import PictureQuality
 
 
 class Measure(Protocol):
@@ -29,25 +26,24 @@ class Measure(Protocol):
         """Similarity numbers of the fixed image and the moving one under transform."""
 
 
-def assess(fixed: Image, moving: Image, estimate: Estimate) -> Quality:
+def assess(measure: Measure, fixed: Grid, moving: Grid, estimate: Estimate) -> Quality:
     """All quality numbers of an estimate and the verdict that follows from them.
 
-    Numbers that could not be measured are left out.
+    measure: of the two images, which lie on the grids. Numbers that could not be measured are left
+    out.
     """
-    kind = PictureQuality if fixed.is_picture else VolumeQuality
-    measure: Measure = kind(fixed, moving)
     before = measure.measure(Affine.identity())
     numbers = {
         **estimate.evidence,
         **measure.measure(estimate.transform),
         **{f"{name}_before": before[name] for name in ("agreement", "nmi")},
-        **_geometry(measure, moving.grid, estimate),
+        **_geometry(measure, moving, estimate),
         **_keypoints(estimate.fixed_keypoints),
     }
     if estimate.undeformed is not None:
         numbers["agreement_undeformed"] = measure.measure(estimate.undeformed)["agreement"]
     known = {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
-    return Quality(known, *judge(known, "px" if fixed.grid.is_unscaled_picture else "mm"))
+    return Quality(known, *judge(known, "px" if fixed.is_unscaled_picture else "mm"))
 
 
 def _geometry(measure: Measure, moving: Grid, estimate: Estimate) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from retreg import wire
 from retreg.messages import ModelInfo, Scalar
-from retreg_server.registration.model import Report
+from retreg.progress import Progress
 from retreg_server.serving.workers.messages import Head, SharedImage
 from retreg_server.serving.workers.process_handle import ProcessSpec
 from retreg_server.serving.workers.process_pool import ProcessPool
@@ -53,7 +53,7 @@ class Executor(Protocol):
         """Make everything warm; returns the models on offer."""
         ...
 
-    async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
+    async def run(self, task: Task, progress: Progress, deadline_s: float) -> Outcome:
         """The outcome of a task, which waits for its turn; report is called first when that comes.
 
         Raises RetRegError, ProcessFailed for an unforeseen failure, ProcessDied, or TimeoutError
@@ -100,10 +100,10 @@ class LocalExecutor:
             logger.error("The model %s cannot be used: %s.", name, reason)
         return wire.decode_models(hello["models"])
 
-    async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
+    async def run(self, task: Task, progress: Progress, deadline_s: float) -> Outcome:
         """Hand the task to the next idle process."""
         voxels = (task.fixed.voxels, task.moving.voxels)
-        answer = await self._pool.ask(task.head, voxels, report, deadline_s)
+        answer = await self._pool.ask(task.head, voxels, progress, deadline_s)
         facts = answer.head
         return Outcome(bytes(answer.buffers[0].view), facts["seconds"], facts["device_memory"])
 

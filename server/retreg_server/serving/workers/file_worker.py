@@ -15,7 +15,7 @@ from retreg import wire
 from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.registration.model import Report
+from retreg.progress import Progress
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 
@@ -35,7 +35,7 @@ class FileWorker:
             read_image(path)
         return {}
 
-    def answer(self, request: Message, report: Report) -> Message:  # noqa: ARG002
+    def answer(self, request: Message, progress: Progress) -> Message:  # noqa: ARG002
         """Do the task that the head names."""
         tasks = {
             "read": self._read,

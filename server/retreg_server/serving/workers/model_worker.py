@@ -18,7 +18,7 @@ from retreg.errors import RegistrationError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
-from retreg_server.registration.model import Report
+from retreg.progress import Progress
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -31,7 +31,7 @@ class Engine(Protocol):
         """The models that load, and the reason by name for those that do not."""
         ...
 
-    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+    def register(self, request: RegistrationRequest, progress: Progress) -> RegistrationResult:
         """Answer a request; calls report often."""
         ...
 
@@ -53,13 +53,13 @@ class LocalEngine:
 
     def models(self) -> tuple[tuple[ModelInfo, ...], Mapping[str, str]]:
         """Load every model and let its network make a first pass."""
-        from retreg_server.registration.available_models import load_catalogue
+        from retreg_server.registration.registry import load_catalogue
 
         catalogue = load_catalogue(is_warm=True)
         self.free()
         return catalogue.models, catalogue.failures
 
-    def register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+    def register(self, request: RegistrationRequest, progress: Progress) -> RegistrationResult:
         """Run the model; a cancellation is noticed before each layer of a network, too."""
         from retreg_server.registration import engine
         from retreg_server.registration.networks.devices import interruptible
@@ -69,9 +69,9 @@ class LocalEngine:
         def noting(stage: str, fraction: float) -> None:
             nonlocal last
             last = stage, fraction
-            report(stage, fraction)
+            progress(stage, fraction)
 
-        with interruptible(lambda: report(*last)):
+        with interruptible(lambda: progress(*last)):
             return engine.register(request, noting)
 
     def free(self) -> None:
@@ -108,7 +108,7 @@ class ModelWorker:
             "devices": self._engine.device_count(),
         }
 
-    def answer(self, request: Message, report: Report) -> Message:
+    def answer(self, request: Message, progress: Progress) -> Message:
         """Register: the JSON text of the result, and its keypoints' provenance for the metrics."""
         head = request.head
         images = [
@@ -116,22 +116,22 @@ class ModelWorker:
             for header, voxels in zip(head["headers"], request.buffers, strict=True)
         ]
         wanted = RegistrationRequest(images[0], images[1], head["model"], head["options"])
-        result = self._register(wanted, report)
+        result = self._register(wanted, progress)
         seconds: dict[str, Any] = result.provenance.get("seconds", {})
         text = wire.dumps(wire.encode_result(result))
         facts = {"seconds": dict(seconds), "device_memory": self._engine.device_memory()}
         return Message(facts, (SharedBuffer.of(text),))
 
-    def _register(self, request: RegistrationRequest, report: Report) -> RegistrationResult:
+    def _register(self, request: RegistrationRequest, progress: Progress) -> RegistrationResult:
         try:
-            return self._engine.register(request, report)
+            return self._engine.register(request, progress)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         self._free()
         smaller = replace(request, fixed=halved(request.fixed), moving=halved(request.moving))
         try:
-            result = self._engine.register(smaller, report)
+            result = self._engine.register(smaller, progress)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from retreg import wire
-from retreg_server.registration.model import Report, silent
+from retreg.progress import Progress, no_progress
 from retreg_server.serving.workers import messages, process_main
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
 
@@ -63,7 +63,7 @@ class ProcessHandle:
         return (await self._next()).head
 
     async def ask(
-        self, head: Head, enclosed: Sequence[SharedBuffer] = (), report: Report = silent
+        self, head: Head, enclosed: Sequence[SharedBuffer] = (), progress: Progress = no_progress
     ) -> Message:
         """The answer to a request; report hears of the progress.
 
@@ -74,7 +74,7 @@ class ProcessHandle:
         sending = asyncio.ensure_future(asyncio.to_thread(self._send, head, enclosed))
         try:
             await self._hand_over(sending)
-            return await self._answer(report)
+            return await self._answer(progress)
         except asyncio.CancelledError:
             await self._hush(sending)
             raise
@@ -94,13 +94,13 @@ class ProcessHandle:
         except (OSError, ProcessDied):
             raise ChildNeverHeard from None
 
-    async def _answer(self, report: Report) -> Message:
+    async def _answer(self, progress: Progress) -> Message:
         while True:
             message = await self._next()
             head = message.head
             match head["kind"]:
                 case "progress":
-                    report(head["stage"], head["fraction"])
+                    progress(head["stage"], head["fraction"])
                 case "done":
                     return message
                 case "error":

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
-from retreg_server.registration.model import Report
+from retreg.progress import Progress
 from retreg_server.serving.errors import describe
 from retreg_server.serving.workers import messages
 from retreg_server.serving.workers.messages import Head, Message
@@ -34,7 +34,7 @@ class Handler(Protocol):
         """What the parent needs to know; called once, before the first request."""
         ...
 
-    def answer(self, request: Message, report: Report) -> Message:
+    def answer(self, request: Message, progress: Progress) -> Message:
         """The answer to a request. Raises RetRegError for whatever the user should be told."""
         ...
 
@@ -102,10 +102,10 @@ def made(entry: str, arguments: Mapping[str, Any]) -> Handler:
     return handler
 
 
-def answered(handler: Handler, request: Message, report: Report) -> Message:
+def answered(handler: Handler, request: Message, progress: Progress) -> Message:
     """What a handler answers, or the exception that it raised, as a message; raises nothing."""
     try:
-        answer = handler.answer(request, report)
+        answer = handler.answer(request, progress)
         return Message({"kind": "done", **answer.head}, answer.buffers)
     except RetRegError as error:
         return Message({"kind": "error", **wire.encode_error(wire.error_slug(error), str(error))})
@@ -113,11 +113,11 @@ def answered(handler: Handler, request: Message, report: Report) -> Message:
         return Message({"kind": "bug", "text": describe(error)})
 
 
-def _reporter(connection: Connection) -> Report:
+def _reporter(connection: Connection) -> Progress:
     """Tells the parent how far the work is, and hears from it when the work is unwanted."""
     last: tuple[str, float] = ("", 0.0)
 
-    def report(stage: str, fraction: float) -> None:
+    def progress(stage: str, fraction: float) -> None:
         nonlocal last
         if connection.poll(0):
             messages.receive(connection)  # nothing but a cancellation comes now
@@ -126,4 +126,4 @@ def _reporter(connection: Connection) -> Report:
             last = stage, fraction
             messages.send(connection, {"kind": "progress", "stage": stage, "fraction": fraction})
 
-    return report
+    return progress

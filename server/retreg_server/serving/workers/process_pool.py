@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from retreg_server.registration.model import Report, silent
+from retreg.progress import Progress, no_progress
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
 from retreg_server.serving.workers.process_handle import (
     ChildNeverHeard,
@@ -64,7 +64,7 @@ class ProcessPool:
         self,
         head: Head,
         enclosed: Sequence[SharedBuffer] = (),
-        report: Report = silent,
+        progress: Progress = no_progress,
         deadline_s: float | None = None,
     ) -> Message:
         """The answer of the next idle process; report is called first when it takes the request.
@@ -75,9 +75,9 @@ class ProcessPool:
         for _ in range(ATTEMPTS):
             child = await self._next_idle()
             try:
-                report("starting", 0.0)
+                progress("starting", 0.0)
                 async with asyncio.timeout(deadline_s):
-                    return await child.ask(head, enclosed, report)
+                    return await child.ask(head, enclosed, progress)
             except ChildNeverHeard:
                 child.kill()  # it died in idleness; the next one may have the request
             finally:

@@ -27,7 +27,7 @@ from ray.serve.exceptions import RayServeException
 from retreg import wire
 from retreg.errors import RegistrationError
 from retreg.messages import ModelInfo
-from retreg_server.registration.model import Report
+from retreg.progress import Progress
 from retreg_server.serving.workers.executor import MODEL_WORKER, Outcome, Task
 from retreg_server.serving.workers.messages import Head, SharedImage
 from retreg_server.serving.workers.process_handle import CANCEL_GRACE_S, ProcessDied, ProcessFailed
@@ -98,7 +98,7 @@ class RayExecutor:
         self._running = max(1, self._running)
         return wire.decode_models(hello["models"])
 
-    async def run(self, task: Task, report: Report, deadline_s: float) -> Outcome:
+    async def run(self, task: Task, progress: Progress, deadline_s: float) -> Outcome:
         """Hand the task to the next idle replica, and to another one when that dies."""
         try:
             references = [
@@ -110,7 +110,7 @@ class RayExecutor:
             ) from None
         for _ in range(ATTEMPTS):
             try:
-                return await self._attempt(task.head, references, report, deadline_s)
+                return await self._attempt(task.head, references, progress, deadline_s)
             except RayActorError:
                 logger.error("A replica or its node died; its registration is begun again.")
                 self._on_restart()
@@ -135,17 +135,17 @@ class RayExecutor:
             ray.shutdown()
 
     async def _attempt(
-        self, head: Head, references: Sequence[Any], report: Report, deadline_s: float
+        self, head: Head, references: Sequence[Any], progress: Progress, deadline_s: float
     ) -> Outcome:
         messages = self._replicas.options(stream=True).register.remote(head, *references)
         try:
             await anext(messages)  # it waits for its turn here
-            report("starting", 0.0)
+            progress("starting", 0.0)
             async with asyncio.timeout(deadline_s):
                 async for message in messages:
                     if message["kind"] != "progress":
                         return _outcome(message)
-                    report(message["stage"], message["fraction"])
+                    progress(message["stage"], message["fraction"])
             raise ProcessDied
         except BaseException:
             messages.cancel()  # to be cancelled oneself is not enough
