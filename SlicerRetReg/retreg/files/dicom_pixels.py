@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,12 @@ from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
 from retreg.files.volumes import channels_first, read_itk
 
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_STORAGE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelData",
+)  # fmt: skip
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_PREFIX = "1.2.840.10008.1.2.4."
@@ -44,8 +52,20 @@ def voxel_type(header: Any, frames: Sequence[Frame]) -> np.dtype[Any]:
     return np.result_type(np.min_scalar_type(min(ends)), np.min_scalar_type(max(ends)))
 
 
-def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
-    """(channels, frames, rows, columns) of the type kind, rescaled, frames in stored order."""
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """values: (channels, frames, rows, columns), rescaled. padding: (frames, rows, columns) bool,
+    where the header declares them to be no part of the image; None where it declares nothing."""
+
+    values: np.ndarray
+    padding: np.ndarray | None
+
+
+def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> Pixels:
+    """The pixels of a file, rescaled to the type kind, frames in stored order.
+
+    MONOCHROME1 is not inverted, however it is compressed.
+    """
     rows, columns, samples = (
         int(header.get(name) or 0) for name in ("Rows", "Columns", "SamplesPerPixel")
     )
@@ -61,17 +81,77 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
             f"{path.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
-    shape = (channels, len(frames), rows, columns)
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated
     if native or syntax == _JPEG_BASELINE or syntax in _JPEG_2000:
-        stored = _by_pydicom(full, palette).reshape(*shape[1:], channels)
-        return _rescaled(np.moveaxis(stored, -1, 0), frames, kind)
-    del full
-    if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
-        raise FileError(
-            f"{path.name} scales each of its compressed frames differently; export it uncompressed."
-        )
-    return channels_first(read_itk(path, Format.DICOM)).reshape(shape).astype(kind, copy=False)
+        stored = _by_pydicom(full, palette).reshape(len(frames), rows, columns, channels)
+        stored = np.moveaxis(stored, -1, 0)
+    else:
+        stored = _by_itk(full, palette).reshape(channels, len(frames), rows, columns)
+    if channels == 1:
+        stored = _without_overlays(stored, header)
+    padding = _padding(stored[0], header) if channels == 1 else None
+    return Pixels(_rescaled(stored, frames, kind), padding)
+
+
+def fill_padding(values: np.ndarray, padding: np.ndarray) -> None:
+    """Give padded pixels the lowest value of the others, in place, so that they are background.
+
+    values: (channels, frames, rows, columns). padding: (frames, rows, columns) bool.
+    """
+    if padding.any() and not padding.all():
+        values[:, padding] = values[:, ~padding].min()
+
+
+def _without_overlays(stored: np.ndarray, header: Any) -> np.ndarray:
+    """Values of only the bits that belong to them; older files keep drawings in the others."""
+    bits, total = int(header.get("BitsStored") or 0), 8 * stored.dtype.itemsize
+    if stored.dtype.kind not in "ui" or not 0 < bits < total:
+        return stored
+    unused = total - bits
+    spare = max(int(header.get("HighBit") or 0) + 1 - bits, 0)
+    if spare == 0:
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
+        if low <= stored.min() and stored.max() <= high:
+            return stored
+    raw = stored.view(f"u{stored.dtype.itemsize}") << (unused - spare)
+    return raw.view(stored.dtype) >> unused  # repeats the sign where there is one
+
+
+def _padding(stored: np.ndarray, header: Any) -> np.ndarray | None:
+    """Where the values are those of padding (PS3.3 C.7.5.1.1.2); None if there is no such."""
+    value, end = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
+    if value is None or not isinstance(value, int) or stored.dtype.kind not in "ui":
+        return None
+    ends = [value, end if isinstance(end, int) else value]
+    low, high = sorted(int(np.array([n]).astype(stored.dtype)[0]) for n in ends)
+    return (stored >= low) & (stored <= high)
+
+
+def _by_itk(full: Any, palette: bool) -> np.ndarray:
+    """Stored values (frames, rows, columns[, 3] or channels first) by ITK's decoders.
+
+    ITK gets a copy that says nothing but how the pixels are stored: otherwise it would invert,
+    rescale, or not know what kind of object it is.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.pixels import apply_color_lut
+    from pydicom.uid import generate_uid
+
+    plain = Dataset()
+    plain.file_meta = FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = full.file_meta.TransferSyntaxUID
+    plain.SOPClassUID = plain.file_meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
+    plain.SOPInstanceUID = plain.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for name in _STORAGE:
+        if name in full:
+            plain[name] = full[name]
+    if plain.SamplesPerPixel == 1:
+        plain.PhotometricInterpretation = "MONOCHROME2"
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "pixels.dcm")
+        plain.save_as(path, enforce_file_format=True)
+        stored = channels_first(read_itk(path, Format.DICOM))
+    return np.moveaxis(apply_color_lut(stored[0], full), -1, 0) if palette else stored
 
 
 def _by_pydicom(full: Any, palette: bool) -> np.ndarray:

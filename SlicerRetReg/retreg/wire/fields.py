@@ -47,6 +47,12 @@ def text(message: Any, name: str) -> str:
     return value
 
 
+def texts(message: Any, name: str, at_most: int) -> tuple[str, ...]:
+    """The field, a list of strings of limited length, as a tuple."""
+    entries = sequence(message, name, at_most)
+    return tuple(text(dict(enumerate(entries)), n) for n in range(len(entries)))
+
+
 def number(message: Any, name: str) -> float:
     """The field as a float; infinity and NaN are allowed in their reserved spelling."""
     value = take(message, name)

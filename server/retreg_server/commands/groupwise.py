@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     check_writable(args.out)
     images = [read_image(path) for path in args.images]
+    if args.model is None:
+        refuse_scans_as_photographs(dict(zip(folder_names(args.images), images, strict=True)))
     model = _model(args.model, images[0])
     options: dict[str, Scalar] = {
         "transform": args.transform, "smoothing": args.smoothing, "device": args.device,

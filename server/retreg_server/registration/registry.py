@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from retreg.about import refuse_scans_as_photographs
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
@@ -49,6 +50,10 @@ def all_infos() -> tuple[ModelInfo, ...]:
     return tuple(get_model(name).info for name in FACTORIES)
 
 
-def default_model(fixed: Image) -> str:
-    """The name of the model that fits the image: a picture or a volume."""
+def default_model(fixed: Image, moving: Image) -> str:
+    """The name of the model that fits the images: pictures or volumes.
+
+    Raises InputError for single pictures that say that they are no photographs.
+    """
+    refuse_scans_as_photographs({"fixed": fixed, "moving": moving})
     return "auto-fundus" if fixed.is_picture else "auto-brain"

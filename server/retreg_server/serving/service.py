@@ -88,9 +88,11 @@ class Service:
                 raise
             raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
 
-    async def model(self, name: str | None, fixed: ImageParcel) -> ModelInfo:
-        """The model of that name, or the default one for the image. Raises OptionError."""
-        wanted = name or default_model(fixed.image)
+    async def model(
+        self, name: str | None, fixed: ImageParcel, moving: ImageParcel
+    ) -> ModelInfo:
+        """The model of that name, or the default one for the images. Raises InputError."""
+        wanted = name or default_model(fixed.image, moving.image)
         models = await self.models()
         for info in models:
             if info.name == wanted:

@@ -49,7 +49,7 @@ async def register(request: Request, service: Annotated[Service, Depends(service
     ) as form:
         fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    model = await service.model(texts.pop("model", None), fixed)
+    model = await service.model(texts.pop("model", None), fixed, moving)
     options = {name: parsed_option(model, name, text) for name, text in texts.items()}
     job = await service.submit(fixed, moving, model, options)
     await wait_for_end(job, request, service)
