@@ -38,6 +38,9 @@ class About:
     patient: tuple[str, str, str] = field(default=("", "", ""), repr=False)
 
 
+SAYS_NOTHING = About()
+
+
 def refuse_scans_as_photographs(images: Mapping[str, Image]) -> None:
     """Raise InputError when a single picture (by role) says that it is no photograph.
 
@@ -67,13 +70,11 @@ def notes_on(fixed: Image, moving: Image) -> tuple[str, ...]:
 def _contradictions(fixed: About, moving: About) -> list[str]:
     sides = {"R": "right", "L": "left"}
     notes = []
-    if any(a and b and a != b for a, b in zip(fixed.patient, moving.patient)):
+    if any(a and b and a != b for a, b in zip(fixed.patient, moving.patient, strict=True)):
         notes.append("The two images say that they are of different patients.")
     a, b = sides.get(fixed.laterality), sides.get(moving.laterality)
     if a and b and a != b:
-        notes.append(
-            f"The fixed image says that it is of the {a} side, the moving one of the {b}."
-        )
+        notes.append(f"The fixed image says that it is of the {a} side, the moving one of the {b}.")
     if fixed.region and moving.region and fixed.region != moving.region:
         notes.append("The two images say that they show different regions of the eye.")
     if fixed.body_part and moving.body_part and fixed.body_part != moving.body_part:

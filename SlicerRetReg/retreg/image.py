@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retreg.about import About
+from retreg.about import SAYS_NOTHING, About
 from retreg.errors import GeometryError, InputError
 from retreg.geometry import Grid
 
@@ -24,7 +24,7 @@ class Image:
 
     array: np.ndarray
     grid: Grid
-    about: About = About()
+    about: About = SAYS_NOTHING
 
     def __post_init__(self) -> None:
         array = np.asarray(self.array)

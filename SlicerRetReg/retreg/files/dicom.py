@@ -24,15 +24,13 @@ from retreg.files.dicom_pixels import (
 )
 from retreg.files.dicom_repeats import one_per_place
 from retreg.files.dicom_series import Slice, main_series
-from retreg.files.dicom_stack import unplaced_grid, places, stacked
+from retreg.files.dicom_stack import places, stacked, unplaced_grid
 from retreg.files.doors import reading
 from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
 from retreg.image import Image
 
-_UNPLACED = (
-    "its slices have no position in space, so their order and direction may be wrong."
-)
+_UNPLACED = "its slices have no position in space, so their order and direction may be wrong."
 _PROJECTED = "its slices say that they are projections of a volume, not slices of it."
 
 
@@ -89,9 +87,8 @@ def _image(header: Any, frames: Sequence[Frame], pixels: np.ndarray) -> Image:
     """The image of frames with their pixels (channels, frames, rows, columns)."""
     columns, rows = int(header.Columns), int(header.Rows)
     if frames[0].axes is None:
-        notes = () if len(frames) == 1 else (_UNPLACED,)
         grid = unplaced_grid(frames[0], len(frames), columns, rows)
-        return Image(np.ascontiguousarray(pixels), grid, about_of(header, False, notes))
+        return Image(np.ascontiguousarray(pixels), grid, _about(header, False, len(frames), ()))
     groups = header.get("PerFrameFunctionalGroupsSequence")
     kept, notes = one_per_place(
         places(frames),
@@ -104,6 +101,8 @@ def _image(header: Any, frames: Sequence[Frame], pixels: np.ndarray) -> Image:
 
 
 def _about(header: Any, is_oriented: bool, count: int, notes: tuple[str, ...]) -> About:
+    if count > 1 and not is_oriented:
+        notes = (*notes, _UNPLACED)
     if count > 1 and is_projection(header):
         notes = (*notes, _PROJECTED)
     return about_of(header, is_oriented, notes)

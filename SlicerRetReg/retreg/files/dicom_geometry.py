@@ -100,9 +100,9 @@ def _legacy_frames(header: Any, count: int) -> list[Frame]:
         return [replace(first, position=None, axes=None)] * count
     offsets = header.get("GridFrameOffsetVector")  # of dose (PS3.3 C.8.8.3.2)
     if offsets is not None and len(np.atleast_1d(offsets)) == count:
-        heights = np.asarray(offsets, np.float64) - float(offsets[0])
+        steps = [float(offset) - float(offsets[0]) for offset in offsets]
     elif first.thickness_mm is not None:
-        heights = np.arange(count) * first.thickness_mm
+        steps = [n * first.thickness_mm for n in range(count)]
     else:
         raise FileError(
             f"The DICOM file holds {count} frames and does not say how far apart they lie; export "
@@ -110,7 +110,7 @@ def _legacy_frames(header: Any, count: int) -> list[Frame]:
         )
     normal = np.cross(first.axes[:, 0], first.axes[:, 1])
     normal /= np.linalg.norm(normal)
-    return [replace(first, position=first.position + height * normal) for height in heights]
+    return [replace(first, position=first.position + step * normal) for step in steps]
 
 
 def is_film(header: Any) -> bool:

@@ -115,7 +115,7 @@ def _parsed(content: bytes) -> dict[str, list[float]]:
             texts = []
             for _ in range(items):
                 (length,) = struct.unpack_from("<4xi", content, at)
-                if length < 0:
+                if not 0 <= length <= len(content) - at - 16:
                     raise struct.error
                 texts.append(content[at + 16 : at + 16 + length])
                 at += 16 + (length + 3) // 4 * 4

@@ -115,8 +115,8 @@ def _refuse_uneven(heights: np.ndarray) -> None:
     if change:
         raise FileError(
             f"The distance of the slices changes from {gaps[0]:.4g} to {gaps[change]:.4g} mm "
-            f"after slice {change + 1} of {len(heights)}; one distance was expected, so resample the "
-            "series to even spacing or give one of its parts."
+            f"after slice {change + 1} of {len(heights)}; one distance was expected, so resample "
+            "the series to even spacing or give one of its parts."
         )
     counts = np.rint(gaps / usual)
     whole = (np.abs(gaps - counts * usual) <= _UNEVEN * usual * np.maximum(counts, 1)).all()

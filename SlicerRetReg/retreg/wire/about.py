@@ -27,14 +27,15 @@ def decode_about(message: Any) -> About:
     contents: dict[str, Content] = {name: name for name in get_args(Content)}
     content = fields.text(message, "content") if "content" in message else ""
     if content not in contents:
-        raise InputError(f"The content {content!r} is not one of {', '.join(filter(None, contents))}.")
-    codes = {name: _short(message, name) for name in _CODES if name in message}
+        known = ", ".join(filter(None, contents))
+        raise InputError(f"The content {content!r} is not one of {known}.")
+    codes: dict[str, Any] = {name: _short(message, name) for name in _CODES}
     notes = fields.texts(message, "notes", MAX_NOTES) if "notes" in message else ()
     return About(contents[content], notes, **codes)
 
 
 def _short(message: Any, name: str) -> str:
-    code = fields.text(message, name)
+    code = fields.text(message, name) if name in message else ""
     if len(code) > MAX_CODE_CHARACTERS or not code.isprintable():
         raise InputError(
             f"The field {name!r} is not a code of at most {MAX_CODE_CHARACTERS} characters."

@@ -49,8 +49,7 @@ def text(message: Any, name: str) -> str:
 
 def texts(message: Any, name: str, at_most: int) -> tuple[str, ...]:
     """The field, a list of strings of limited length, as a tuple."""
-    entries = sequence(message, name, at_most)
-    return tuple(text(dict(enumerate(entries)), n) for n in range(len(entries)))
+    return tuple(text({name: entry}, name) for entry in sequence(message, name, at_most))
 
 
 def number(message: Any, name: str) -> float:

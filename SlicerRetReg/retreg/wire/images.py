@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from retreg.about import About
+from retreg.about import SAYS_NOTHING, About
 from retreg.errors import InputError
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
@@ -47,7 +47,7 @@ class ImageHeader:
     channels: int
     dtype: np.dtype[Any]
     encoding: Encoding
-    about: About = About()
+    about: About = SAYS_NOTHING
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +101,7 @@ def decode_header(text: str, max_bytes: int) -> ImageHeader:
         raise InputError(f"The voxel type {dtype!r} is not known; use {', '.join(DTYPES)}.")
     if encoding not in encodings:
         raise InputError(f"The encoding {encoding!r} is not known; use {', '.join(ENCODINGS)}.")
-    about = decode_about(fields.mapping(message, "about")) if "about" in message else About()
+    about = decode_about(fields.mapping(message, "about")) if "about" in message else SAYS_NOTHING
     voxel = np.dtype(dtype).newbyteorder("<")
     header = ImageHeader(grid, channels, voxel, encodings[encoding], about)
     if header.nbytes > max_bytes:

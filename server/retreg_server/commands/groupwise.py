@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retreg.about import refuse_scans_as_photographs
 from retreg.cli import EXIT_FAILED
 from retreg.errors import OptionError
 from retreg.image import Image
