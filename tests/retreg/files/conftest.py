@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 SERIES = generate_uid()
@@ -60,7 +61,7 @@ def a_series(tmp_path, oblique):
 
     def write(name="series", count=6, heights=None, pixels=None, shift=0, **attributes):
         folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
         heights = np.arange(count) * 2.5 if heights is None else heights
         rng = np.random.default_rng(0)
         if pixels is None:
@@ -70,10 +71,44 @@ def a_series(tmp_path, oblique):
             a_dicom(
                 folder / f"{(n * 7919) % 1000:04d}_{attributes.get('EchoNumbers', 0)}",
                 pixels[n],
-                ImageOrientationPatient=cosines,
                 ImagePositionPatient=[round(float(p), 10) for p in position],
-                **{"PixelSpacing": [0.5, 0.75], "SliceThickness": 2.5, **attributes},
-            )
+                **{"PixelSpacing": [0.5, 0.75], "SliceThickness": 2.5,
+                   "ImageOrientationPatient": cosines, **attributes},
+            )  # fmt: skip
         return folder, pixels
 
     return write
+
+
+@pytest.fixture
+def enhanced(oblique):
+    """A function that makes functional groups of frames at given heights along the normal."""
+    row, column, normal = oblique
+
+    def groups(heights, slopes=None):
+        def group(**items):
+            outer = Dataset()
+            for name, attributes in items.items():
+                inner = Dataset()
+                for key, value in attributes.items():
+                    setattr(inner, key, value)
+                setattr(outer, name, Sequence([inner]))
+            return outer
+
+        shared = group(
+            PixelMeasuresSequence={"PixelSpacing": [0.5, 0.75], "SliceThickness": 9},
+            PlaneOrientationSequence={"ImageOrientationPatient": [round(float(c), 12) for c in
+                                                                  (*row, *column)]},
+        )  # fmt: skip
+        frames = []
+        for n, height in enumerate(heights):
+            position = [round(float(p), 10) for p in [1, 2, 3] + height * normal]
+            place = {"PlanePositionSequence": {"ImagePositionPatient": position}}
+            value = {"RescaleSlope": slopes[n] if slopes else 1, "RescaleIntercept": 0}
+            frames.append(group(**place, PixelValueTransformationSequence=value))
+        return {
+            "SharedFunctionalGroupsSequence": Sequence([shared]),
+            "PerFrameFunctionalGroupsSequence": Sequence(frames),
+        }
+
+    return groups
