@@ -25,6 +25,7 @@ _STORAGE = (
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PixelData",
 )  # fmt: skip
+_RLE = "1.2.840.10008.1.2.5"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_PREFIX = "1.2.840.10008.1.2.4."
@@ -81,8 +82,10 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
             f"{path.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
+    if _low_bits(header):  # decoders cut off the wrong bits
+        full.BitsStored, full.HighBit = full.BitsAllocated, full.BitsAllocated - 1
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated
-    if native or syntax == _JPEG_BASELINE or syntax in _JPEG_2000:
+    if native or syntax in (_RLE, _JPEG_BASELINE, *_JPEG_2000):
         stored = _by_pydicom(full, palette).reshape(len(frames), rows, columns, channels)
         stored = np.moveaxis(stored, -1, 0)
     else:
@@ -107,14 +110,18 @@ def _without_overlays(stored: np.ndarray, header: Any) -> np.ndarray:
     bits, total = int(header.get("BitsStored") or 0), 8 * stored.dtype.itemsize
     if stored.dtype.kind not in "ui" or not 0 < bits < total:
         return stored
-    unused = total - bits
-    spare = max(int(header.get("HighBit") or 0) + 1 - bits, 0)
+    unused, spare = total - bits, _low_bits(header)
     if spare == 0:
         low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
         if low <= stored.min() and stored.max() <= high:
             return stored
     raw = stored.view(f"u{stored.dtype.itemsize}") << (unused - spare)
     return raw.view(stored.dtype) >> unused  # repeats the sign where there is one
+
+
+def _low_bits(header: Any) -> int:
+    """How many bits lie below those of a value; none in files of today."""
+    return max(int(header.get("HighBit") or 0) + 1 - int(header.get("BitsStored") or 99), 0)
 
 
 def _padding(stored: np.ndarray, header: Any) -> np.ndarray | None:

@@ -76,7 +76,7 @@ def test_different_images_of_one_place_are_refused_with_what_differs(
     for path in list(folder.iterdir()):
         path.rename(path.with_name(f"first{path.name}"))
     a_series(count=5, pixels=pixels + np.int16(7), **second)
-    with pytest.raises(FileError, match=rf"2 different slices lie at the same place.*5 of 5.*{told}"):
+    with pytest.raises(FileError, match=rf"2 different slices lie .*5 of 5.*{told}"):
         read_image(folder)
 
 
@@ -140,7 +140,7 @@ def test_enhanced_frames_of_one_place_are_told_apart_by_their_groups(
         content.TemporalPositionIndex = 1 + n // 3
         group.FrameContentSequence = pydicom.Sequence([content])
     path = write_dicom(tmp_path / "a.dcm", pixels, **groups)
-    with pytest.raises(FileError, match="2 different slices .* differ in time point"):
+    with pytest.raises(FileError, match=r"2 different slices .* differ in time point"):
         read_image(path)
     pixels[3:] = pixels[:3]
     image = read_image(write_dicom(tmp_path / "b.dcm", pixels, **groups))
