@@ -11,7 +11,7 @@ import numpy as np
 
 from retreg.about import About
 from retreg.errors import FileError
-from retreg.files.dicom_about import about_of, content_of, is_projection
+from retreg.files.dicom_about import about_of, content_of, image_type, is_projection
 from retreg.files.dicom_geometry import Frame, frames_of, is_film
 from retreg.files.dicom_header import read_header
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
@@ -31,6 +31,7 @@ from retreg.files.limits import refuse_large_volume
 from retreg.image import Image
 
 _UNPLACED = "its slices have no position in space, so their order and direction may be wrong."
+_LOCALIZER = "its slices say that they are a localizer, which is coarse and seldom complete."
 _PROJECTED = "its slices say that they are projections of a volume, not slices of it."
 
 
@@ -105,6 +106,8 @@ def _about(header: Any, is_oriented: bool, count: int, notes: tuple[str, ...]) -
         notes = (*notes, _UNPLACED)
     if count > 1 and is_projection(header):
         notes = (*notes, _PROJECTED)
+    elif count > 1 and "LOCALIZER" in image_type(header):
+        notes = (*notes, _LOCALIZER)
     return about_of(header, is_oriented, notes)
 
 

@@ -15,6 +15,7 @@ _CLASSES = {  # storage classes by the beginning of their number (PS3.4 B.5)
     "77.1.5.4": "OPT", "77.1.5.7": "OPTENF", "77.1.5.8": "OPT", "77.1.5": "OP", "77.1": "XC",
     "1": "DX", "3.1": "US", "6": "US", "12": "XA", "13": "MG", "7": "",
 }  # fmt: skip
+_CODE_CHARACTERS = 40
 _PROJECTIONS = ("PROJECTION", "MIP", "MINIP", "MNIP", "MAXIMUM", "MINIMUM", "LOCALIZER", "SCOUT")
 
 
@@ -25,7 +26,7 @@ def about_of(header: Any, is_oriented: bool, notes: tuple[str, ...] = ()) -> Abo
         notes,
         _laterality(header),
         _region(header),
-        _text(header, "BodyPartExamined").upper(),
+        _code(_text(header, "BodyPartExamined").upper()),
         (
             _text(header, "PatientID"),
             " ".join(_text(header, "PatientName").upper().replace("^", " ").split()),
@@ -92,8 +93,13 @@ def _region(header: Any) -> str:
     """The code of the position on the retina (PS3.3 C.8.17.5)."""
     for item in (header.get("RelativeImagePositionCodeSequence") or ())[:1]:
         scheme, code = _text(item, "CodingSchemeDesignator"), _text(item, "CodeValue")
-        return f"{scheme}:{code}" if code else ""
+        return _code(f"{scheme}:{code}") if code else ""
     return ""
+
+
+def _code(text: str) -> str:
+    """The text, unless it is longer or stranger than a code may be."""
+    return text if text.isprintable() and len(text) <= _CODE_CHARACTERS else ""
 
 
 def _text(header: Any, name: str) -> str:

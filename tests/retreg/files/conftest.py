@@ -1,48 +1,11 @@
-"""Made-up DICOM files."""
+"""Made-up DICOM series."""
 
 from __future__ import annotations
 
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
-
-SERIES = generate_uid()
-
-
-def a_dicom(path, pixels, syntax=ExplicitVRLittleEndian, **attributes):
-    """Write pixels (frames, rows, columns) or (rows, columns[, 3]) and any other attributes."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = MRImageStorage
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    data.SeriesInstanceUID = SERIES
-    data.PatientName = "Secret^Patient"
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    data.SamplesPerPixel = 3 if colour else 1
-    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
-        data.PlanarConfiguration = 0
-    elif pixels.ndim == 3:
-        data.NumberOfFrames = len(pixels)
-    data.Rows, data.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
-    data.BitsAllocated = data.BitsStored = 8 * pixels.dtype.itemsize
-    data.HighBit = data.BitsStored - 1
-    data.PixelRepresentation = int(pixels.dtype.kind == "i")
-    data.PixelData = pixels.tobytes()
-    for name, value in attributes.items():
-        setattr(data, name, value)
-    pydicom.dcmwrite(path, data, enforce_file_format=True)
-    return path
-
-
-@pytest.fixture(scope="session")
-def write_dicom():
-    """The function above."""
-    return a_dicom
 
 
 @pytest.fixture
@@ -54,7 +17,7 @@ def oblique():
 
 
 @pytest.fixture
-def a_series(tmp_path, oblique):
+def a_series(tmp_path, oblique, write_dicom):
     """A function that writes a folder of slices in a scrambled order."""
     row, column, normal = oblique
     cosines = [round(float(c), 12) for c in (*row, *column)]
@@ -68,7 +31,7 @@ def a_series(tmp_path, oblique):
             pixels = rng.integers(-500, 2000, (len(heights), 5, 7), dtype=np.int16)
         for n in rng.permutation(len(heights)):
             position = np.array([10, -20, 30]) + heights[n] * (normal + shift * row)
-            a_dicom(
+            write_dicom(
                 folder / f"{(n * 7919) % 1000:04d}_{attributes.get('EchoNumbers', 0)}",
                 pixels[n],
                 ImagePositionPatient=[round(float(p), 10) for p in position],

@@ -13,7 +13,6 @@ from retreg.errors import FileError
 from retreg.files import read_image
 
 
-
 def csa(**fields):
     """A CSA header (SV10) with these numbers; each has the unused items that Siemens writes."""
     out = b"SV10\4\3\2\1" + struct.pack("<II", len(fields), 77)
