@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retreg.cli import main
-from retreg.messages import Keypoints, RegistrationResult
+from retreg.messages import Keypoints
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server.registration import engine
@@ -74,7 +74,8 @@ def test_several_pictures_are_not_a_head(visits, requests, capsys, arguments, to
     assert not requests
 
 
-def test_the_notes_stand_below_the_verdict_and_in_the_result(visits, requests, capsys, tmp_path):
+@pytest.mark.usefixtures("requests")
+def test_the_notes_stand_below_the_verdict_and_in_the_result(visits, capsys, tmp_path):
     paths, _, out = visits
     assert main(["register", *paths, "-o", out, "--frame", "1"]) == 0
     said = capsys.readouterr().out

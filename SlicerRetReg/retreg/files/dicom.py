@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from retreg.about import About
 from retreg.errors import FileError
-from retreg.files.dicom_about import about_of, content_of, image_type, is_projection
+from retreg.files.dicom_about import about_of, image_type, is_projection
 from retreg.files.dicom_geometry import Frame, frames_of, is_film
 from retreg.files.dicom_header import read_header
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
@@ -30,6 +31,7 @@ from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
 from retreg.image import Image
 
+_STACKS = ("MR", "CT", "PT")  # whose frames are slices, in their order, if not said otherwise
 _UNPLACED = "its slices have no position in space, so their order and direction may be wrong."
 _LOCALIZER = "its slices say that they are a localizer, which is coarse and seldom complete."
 _PROJECTED = "its slices say that they are projections of a volume, not slices of it."
@@ -113,7 +115,7 @@ def _about(header: Any, is_oriented: bool, count: int, notes: tuple[str, ...]) -
 
 def _refuse_several_pictures(name: str, header: Any, frames: Sequence[Frame]) -> None:
     """Frames of a scanner without a place are taken as a stack if their distance is known."""
-    is_scan = content_of(header, False) == "scan" and frames[0].thickness_mm is not None
+    is_scan = header.get("Modality") in _STACKS and frames[0].thickness_mm is not None
     is_placed = all(frame.axes is not None for frame in frames)
     if len(frames) == 1 or is_placed or (is_scan and not is_film(header)):
         return
@@ -124,7 +126,7 @@ def _refuse_several_pictures(name: str, header: Any, frames: Sequence[Frame]) ->
     )
     raise FileError(
         f"{name} {what}; one picture or one volume was expected, so choose a picture from 1 to "
-        f"{len(frames)} with --frame N."
+        f"{len(frames)} with --frame N, or export it alone."
     )
 
 
@@ -140,9 +142,11 @@ def _refuse_no_slices(name: str, slices: Sequence[Slice], frame: int | None) -> 
             f"The series in {name} is spread over {len(slices)} files of many frames; give one of "
             "these files instead."
         )
-    if len({s.layout for s in slices}) > 1:
+    if len(layouts := Counter(s.layout for s in slices)) > 1:
+        said = ", ".join(f"{n} of {at[1]} x {at[0]}" for at, n in layouts.most_common(9))
         raise FileError(
-            f"The slices in {name} differ in size or colour; export one stack of slices."
+            f"The slices in {name} differ in size or colour ({said} pixels); export one stack of "
+            "slices."
         )
     if all(s.frame.axes is None for s in slices):
         raise FileError(

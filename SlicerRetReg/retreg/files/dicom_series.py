@@ -48,8 +48,8 @@ def main_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
                 slices.append(Slice(path, header, frames_of(header)[0]))
     if not slices:
         raise FileError(f"There is no DICOM image in the folder {folder.name!r}; choose another.")
-    series = sorted(_series(slices), key=len, reverse=True)
-    if len(series) > 1 and len(series[1]) * _CLEARLY_MORE > len(series[0]):
+    series = sorted(_series(slices), key=_size, reverse=True)
+    if len(series) > 1 and _size(series[1]) * _CLEARLY_MORE > _size(series[0]):
         said = "; ".join(_described(each) for each in series[:_SHOWN])
         raise FileError(
             f"The folder {folder.name!r} holds {len(series)} DICOM series: {said}. Give the folder "
@@ -77,12 +77,17 @@ def _series(slices: Sequence[Slice]) -> list[list[Slice]]:
     return list(by_number.values())
 
 
+def _size(series: Sequence[Slice]) -> int:
+    """How many images the files of a series hold."""
+    return sum(int(one.header.get("NumberOfFrames") or 1) for one in series)
+
+
 def _described(series: Sequence[Slice]) -> str:
     """Such as "series 4 with 20 images of 256 x 256"."""
     header = series[0].header
     number = header.get("SeriesNumber")
     name = "a series" if number is None else f"series {number}"
-    images = "1 image" if len(series) == 1 else f"{len(series)} images"
+    images = "1 image" if _size(series) == 1 else f"{_size(series)} images"
     return f"{name} with {images} of {header.Columns} x {header.Rows}"
 
 

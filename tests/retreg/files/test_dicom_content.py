@@ -93,6 +93,7 @@ def test_a_stack_of_projections_or_a_localizer_is_told(a_series, modality, kind,
         ("7.2", {}),
         ("77.1.5.1", {"Modality": "OP", "FrameTime": 100}),
         ("4", {"Modality": "MR"}),
+        ("20", {"Modality": "NM", "SliceThickness": 4}),
     ],
 )
 def test_several_pictures_in_one_object_are_refused_or_chosen_from(

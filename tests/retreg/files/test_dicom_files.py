@@ -107,7 +107,7 @@ def test_the_same_slice_twice_counts_once(a_series):
 def test_slices_of_different_size_or_direction_are_refused(a_series):
     folder, _ = a_series(heights=np.arange(3) * 1.0)
     a_series(heights=np.arange(3, 6) * 1.0, pixels=np.zeros((3, 4, 7), np.int16), EchoNumbers=1)
-    with pytest.raises(FileError, match="differ in size"):
+    with pytest.raises(FileError, match=r"differ in size or colour \(3 of 7 x 5, 3 of 7 x 4"):
         read_image(folder)
     folder, _ = a_series("other", heights=np.arange(3) * 1.0)
     a_series("other", heights=np.arange(3, 6) * 1.0, EchoNumbers=1, PixelSpacing=[1, 1])

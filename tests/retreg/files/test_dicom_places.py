@@ -193,3 +193,12 @@ def test_series_under_one_uid_are_told_apart_by_their_number(a_series):
         "series 2 with 9 images of 7 x 5 was taken, and what is smaller left out: series 1 with "
         "2 images of 7 x 5.",
     )
+
+
+def test_the_frames_of_a_file_count_as_images(a_series, write_dicom, enhanced):
+    folder, _ = a_series("mixed", count=3, SeriesNumber=1)
+    pixels = np.random.default_rng(0).integers(0, 900, (15, 4, 6), dtype=np.uint16)
+    write_dicom(folder / "all", pixels, SeriesNumber=2, **enhanced(np.arange(15)))
+    image = read_image(folder)
+    np.testing.assert_array_equal(image.array[0], pixels)
+    assert "series 1 with 3 images" in image.about.notes[0]
