@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +28,8 @@ class About:
 
     notes: sentences about what was noticed while the file was read. laterality: R or L.
     region: code of the part of the retina. body_part: as DICOM calls it. patient: number, name
-    and day of birth, to be compared only: it is never shown, sent or written.
+    and day of birth, to be compared only: it is never shown, sent or written. tokens: what stands
+    for the patient between the processes of a server, see tokens_of.
     """
 
     content: Content = ""
@@ -36,9 +38,18 @@ class About:
     region: str = ""
     body_part: str = ""
     patient: tuple[str, str, str] = field(default=("", "", ""), repr=False)
+    tokens: tuple[str, ...] = field(default=(), repr=False)
 
 
 SAYS_NOTHING = About()
+
+
+def tokens_of(patient: tuple[str, str, str], key: bytes) -> tuple[str, ...]:
+    """What can be compared in place of the patient, and tells nothing without the secret key."""
+    return tuple(
+        hmac.new(key, f"{n} {value}".encode(), "sha256").hexdigest()[:32] if value else ""
+        for n, value in enumerate(patient)
+    )
 
 
 def refuse_scans_as_photographs(images: Mapping[str, Image]) -> None:
@@ -70,7 +81,9 @@ def notes_on(fixed: Image, moving: Image) -> tuple[str, ...]:
 def _contradictions(fixed: About, moving: About) -> list[str]:
     sides = {"R": "right", "L": "left"}
     notes = []
-    if any(a and b and a != b for a, b in zip(fixed.patient, moving.patient, strict=True)):
+    pairs = [*zip(fixed.patient, moving.patient, strict=True)]
+    pairs += zip(fixed.tokens, moving.tokens, strict=False)
+    if any(a and b and a != b for a, b in pairs):
         notes.append("The two images say that they are of different patients.")
     a, b = sides.get(fixed.laterality), sides.get(moving.laterality)
     if a and b and a != b:

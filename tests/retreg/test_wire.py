@@ -440,6 +440,8 @@ def test_a_header_stays_short_however_much_there_is_to_say():
         {"notes": "text"},
         {"notes": ["x"] * 7},
         {"notes": [1]},
+        {"tokens": "text"},
+        {"tokens": ["a"] * 4},
         {"laterality": "R" * 65},
         {"region": "a\nb"},
         [],

@@ -11,6 +11,7 @@ from retreg.wire import fields
 MAX_NOTES = 6
 MAX_NOTE_CHARACTERS = 300  # all of it goes into a header line of at most 4096 characters
 MAX_CODE_CHARACTERS = 64
+MAX_TOKENS = 3
 _CODES = ("laterality", "region", "body_part")
 
 
@@ -18,6 +19,7 @@ def encode_about(about: About) -> dict[str, Any]:
     """JSON of what is known and no secret; empty where nothing is."""
     message: dict[str, Any] = {"content": about.content}
     message |= {name: getattr(about, name)[:MAX_CODE_CHARACTERS] for name in _CODES}
+    message["tokens"] = [token[:MAX_CODE_CHARACTERS] for token in about.tokens[:MAX_TOKENS]]
     message["notes"] = [note[:MAX_NOTE_CHARACTERS] for note in about.notes[:MAX_NOTES]]
     return {name: value for name, value in message.items() if value}
 
@@ -31,6 +33,7 @@ def decode_about(message: Any) -> About:
         raise InputError(f"The content {content!r} is not one of {known}.")
     codes: dict[str, Any] = {name: _short(message, name) for name in _CODES}
     notes = fields.texts(message, "notes", MAX_NOTES) if "notes" in message else ()
+    codes["tokens"] = fields.texts(message, "tokens", MAX_TOKENS) if "tokens" in message else ()
     return About(contents[content], notes, **codes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
@@ -60,8 +61,8 @@ class Service:
         self.sessions: Shelf[str] = Shelf(MAX_SESSIONS, settings.keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
-        scratch = {"scratch": str(self.store.scratch)}
-        self._desk = Crew("file process", [Role(DESK, scratch, {}, settings.file_memory_bytes)])
+        desk = {"scratch": str(self.store.scratch), "key": secrets.token_hex(32)}
+        self._desk = Crew("file process", [Role(DESK, desk, {}, settings.file_memory_bytes)])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
         self.metrics.follow_workers(lambda: self.executor.ready)
@@ -122,12 +123,14 @@ class Service:
         task = Task(fixed, moving, model.name, complete_options(model, options))
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
-    async def read(self, content: Parcel, name: str) -> ImageParcel:
+    async def read(self, content: Parcel, name: str, frame: int | None = None) -> ImageParcel:
         """The image in a file of the given content, read in the process for files.
 
-        name: one of our making, with the ending of the format. Raises InputError.
+        name: one of our making, with the ending of the format. frame: as of read_image. Raises
+        InputError.
         """
-        answer = await self._at_the_desk({"task": "read", "name": name}, (content,))
+        wanted: Head = {"task": "read", "name": name, "frame": frame}
+        answer = await self._at_the_desk(wanted, (content,))
         head = answer.head
         return ImageParcel.received(head["header"], answer.parcels[0], head["address"])
 
