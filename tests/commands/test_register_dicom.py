@@ -101,3 +101,10 @@ def test_a_slice_goes_to_a_model_for_the_retina_only_when_that_is_named(
     assert main([*command, "--model", "auto-fundus"]) == 0
     said = capsys.readouterr().out
     assert said.count("and was registered as a picture") == 2
+
+
+def test_a_group_of_slices_gets_no_model_for_the_retina_unasked(tmp_path, write_dicom, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, SIZE[1:], dtype=np.uint8)
+    path = str(write_dicom(tmp_path / "a.dcm", pixels, Modality="MR"))
+    assert main(["groupwise", path, path, "-o", str(tmp_path / "out")]) == 2
+    assert "a single slice of a scan" in capsys.readouterr().err

@@ -99,10 +99,23 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
 def fill_padding(values: np.ndarray, padding: np.ndarray) -> None:
     """Give padded pixels the lowest value of the others, in place, so that they are background.
 
+    Padding among the values of the image does no harm and stays, as after lossy compression.
     values: (channels, frames, rows, columns). padding: (frames, rows, columns) bool.
     """
-    if padding.any() and not padding.all():
-        values[:, padding] = values[:, ~padding].min()
+    if not padding.any() or padding.all():
+        return
+    (lowest_padded, highest_padded), (lowest, highest) = (
+        _range(values, mask) for mask in (padding, ~padding)
+    )
+    if highest_padded < lowest or lowest_padded > highest:
+        values[:, padding] = lowest
+
+
+def _range(values: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
+    """The lowest and highest value where mask is true; frame by frame, to need little memory."""
+    parts = (values[:, n, inside] for n, inside in enumerate(mask) if inside.any())
+    lows, highs = zip(*((part.min(), part.max()) for part in parts), strict=True)
+    return min(lows), max(highs)
 
 
 def _without_overlays(stored: np.ndarray, header: Any) -> np.ndarray:

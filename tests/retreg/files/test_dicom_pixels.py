@@ -163,6 +163,12 @@ def test_padding_of_a_single_file_becomes_the_background(tmp_path, write_dicom):
     np.testing.assert_array_equal(read_image(path).array[0, 0], [[50, 50, 50], [60, 70, 50]])
 
 
+def test_padding_among_the_values_stays(tmp_path, write_dicom):
+    pixels = np.array([[-2000, -2003, 50], [60, -2000, -1998]], np.int16)
+    path = write_dicom(tmp_path / "a.dcm", pixels, PixelPaddingValue=-2000)
+    np.testing.assert_array_equal(read_image(path).array[0, 0], pixels)
+
+
 def test_nothing_but_padding_stays_as_it_is(tmp_path, write_dicom):
     path = write_dicom(tmp_path / "a.dcm", np.full((4, 5), 9, np.uint16), PixelPaddingValue=9)
     assert (read_image(path).array == 9).all()
