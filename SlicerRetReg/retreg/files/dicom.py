@@ -16,16 +16,11 @@ from retreg.files.dicom_about import about_of, image_type, is_projection
 from retreg.files.dicom_geometry import Frame, frames_of, is_film
 from retreg.files.dicom_header import read_header
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
-from retreg.files.dicom_pixels import (
-    Pixels,
-    fill_padding,
-    pixels_of,
-    refuse_large_header,
-    voxel_type,
-)
+from retreg.files.dicom_pixels import Pixels, pixels_of, refuse_large_header
 from retreg.files.dicom_repeats import one_per_place
 from retreg.files.dicom_series import Slice, main_series
 from retreg.files.dicom_stack import places, stacked, unplaced_grid
+from retreg.files.dicom_values import fill_padding, voxel_type
 from retreg.files.doors import reading
 from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume

@@ -15,6 +15,7 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame
 from retreg.files.dicom_header import read_with_pixels
+from retreg.files.dicom_values import low_bits, padding_of, rescaled, without_drawings
 from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
 from retreg.files.volumes import channels_first, read_itk
@@ -36,21 +37,6 @@ def refuse_large_header(name: str, header: Any) -> None:
     """Raise FileError when the pixels that the header declares are too many, of whatever type."""
     counts = (header.Rows, header.Columns, header.get("NumberOfFrames") or 1)
     refuse_large_volume(name, prod(int(n) for n in counts) * int(header.BitsAllocated) // 8)
-
-
-def voxel_type(header: Any, frames: Sequence[Frame]) -> np.dtype[Any]:
-    """The smallest type that holds every rescaled value; float32 when slopes are broken."""
-    bits = int(header.BitsAllocated)
-    if bits not in (8, 16, 32):
-        raise FileError(f"Pixels of {bits} bits are not supported; export 8, 16 or 32 bits.")
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
-    scales = {(frame.slope, frame.intercept) for frame in frames}
-    if any(slope % 1 or intercept % 1 for slope, intercept in scales):
-        return np.dtype(np.float32)
-    ends = [int(v * slope + offset) for slope, offset in scales for v in (low, high)]
-    if not -(2**31) <= min(ends) <= max(ends) < 2**32:
-        return np.dtype(np.float32)
-    return np.result_type(np.min_scalar_type(min(ends)), np.min_scalar_type(max(ends)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +68,7 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
             f"{path.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
-    if _low_bits(header):  # decoders cut off the wrong bits
+    if low_bits(header):  # decoders cut off the wrong bits
         full.BitsStored, full.HighBit = full.BitsAllocated, full.BitsAllocated - 1
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated
     if native or syntax in (_RLE, _JPEG_BASELINE, *_JPEG_2000):
@@ -90,61 +76,11 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
         stored = np.moveaxis(stored, -1, 0)
     else:
         stored = _by_itk(full, palette).reshape(channels, len(frames), rows, columns)
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if channels == 1:
-        stored = _without_overlays(stored, header)
-    padding = _padding(stored[0], header) if channels == 1 else None
-    return Pixels(_rescaled(stored, frames, kind), padding)
-
-
-def fill_padding(values: np.ndarray, padding: np.ndarray) -> None:
-    """Give padded pixels the lowest value of the others, in place, so that they are background.
-
-    Padding among the values of the image does no harm and stays, as after lossy compression.
-    values: (channels, frames, rows, columns). padding: (frames, rows, columns) bool.
-    """
-    if not padding.any() or padding.all():
-        return
-    (lowest_padded, highest_padded), (lowest, highest) = (
-        _range(values, mask) for mask in (padding, ~padding)
-    )
-    if highest_padded < lowest or lowest_padded > highest:
-        values[:, padding] = lowest
-
-
-def _range(values: np.ndarray, mask: np.ndarray) -> tuple[Any, Any]:
-    """The lowest and highest value where mask is true; frame by frame, to need little memory."""
-    parts = (values[:, n, inside] for n, inside in enumerate(mask) if inside.any())
-    lows, highs = zip(*((part.min(), part.max()) for part in parts), strict=True)
-    return min(lows), max(highs)
-
-
-def _without_overlays(stored: np.ndarray, header: Any) -> np.ndarray:
-    """Values of only the bits that belong to them; older files keep drawings in the others."""
-    bits, total = int(header.get("BitsStored") or 0), 8 * stored.dtype.itemsize
-    if stored.dtype.kind not in "ui" or not 0 < bits < total:
-        return stored
-    unused, spare = total - bits, _low_bits(header)
-    if spare == 0:
-        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
-        if low <= stored.min() and stored.max() <= high:
-            return stored
-    raw = stored.view(f"u{stored.dtype.itemsize}") << (unused - spare)
-    return raw.view(stored.dtype) >> unused  # repeats the sign where there is one
-
-
-def _low_bits(header: Any) -> int:
-    """How many bits lie below those of a value; none in files of today."""
-    return max(int(header.get("HighBit") or 0) + 1 - int(header.get("BitsStored") or 99), 0)
-
-
-def _padding(stored: np.ndarray, header: Any) -> np.ndarray | None:
-    """Where the values are those of padding (PS3.3 C.7.5.1.1.2); None if there is no such."""
-    value, end = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
-    if value is None or not isinstance(value, int) or stored.dtype.kind not in "ui":
-        return None
-    ends = [value, end if isinstance(end, int) else value]
-    low, high = sorted(int(np.array([n]).astype(stored.dtype)[0]) for n in ends)
-    return (stored >= low) & (stored <= high)
+        stored = without_drawings(stored, header)
+    padding = padding_of(stored[0], header) if channels == 1 else None
+    return Pixels(rescaled(stored, frames, kind), padding)
 
 
 def _by_itk(full: Any, palette: bool) -> np.ndarray:
@@ -179,20 +115,6 @@ def _by_pydicom(full: Any, palette: bool) -> np.ndarray:
 
     stored: np.ndarray = pixel_array(full)
     return np.asarray(apply_color_lut(stored, full)) if palette else stored
-
-
-def _rescaled(stored: np.ndarray, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
-    if all((frame.slope, frame.intercept) == (1, 0) for frame in frames):
-        return stored  # copied once, where the frames are put in order
-    out = np.empty(stored.shape, kind)
-    for n, frame in enumerate(frames):
-        values = stored[:, n].astype(np.float64) * frame.slope + frame.intercept
-        out[:, n] = values if kind.kind == "f" else np.rint(values)
-    return out
-
-
-def _signed(header: Any) -> bool:
-    return bool(header.get("PixelRepresentation", 0))
 
 
 def _is_true_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> bool:

@@ -103,6 +103,34 @@ def test_colour_of_a_wide_field_is_read(tmp_path, write_dicom, syntax):
     np.testing.assert_array_equal(np.moveaxis(image.array[:, 0], 0, 2), pixels)
 
 
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda uid: uid.name[:12])
+def test_a_palette_is_applied_to_compressed_indices(tmp_path, write_dicom, syntax):
+    table = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint8)
+    names = ("Red", "Green", "Blue")
+    palette = {f"{c}PaletteColorLookupTableDescriptor": [256, 0, 8] for c in names}
+    for name, entries in zip(names, table, strict=True):
+        palette[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
+    path = write_dicom(
+        tmp_path / "a.dcm", RAMP, PhotometricInterpretation="PALETTE COLOR", **palette
+    )
+    image = read_image(compressed(path, [RAMP], syntax, tmp_path))
+    np.testing.assert_array_equal(image.array[:, 0], table[:, RAMP])
+
+
+def test_big_endian_values_below_drawings_are_read(tmp_path, write_dicom):
+    values = np.arange(-24, 24, dtype=np.int16).reshape(6, 8) * 40
+    drawn = (values.view(np.uint16) & 0x0FFF) | np.uint16(0x4000)
+    data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", drawn.view(np.int16)))
+    data.BitsStored, data.HighBit = 12, 11
+    data.PixelData = drawn.astype(">u2").tobytes()
+    data["PixelData"].VR = "OW"
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    pydicom.dcmwrite(tmp_path / "b.dcm", data, implicit_vr=False, little_endian=False)
+    image = read_image(tmp_path / "b.dcm")
+    np.testing.assert_array_equal(image.array[0, 0], values)
+    assert image.array.dtype.isnative
+
+
 def test_every_compressed_frame_is_rescaled_by_its_own_slope(tmp_path, write_dicom, enhanced):
     pixels = np.stack([RAMP, RAMP, RAMP])
     path = write_dicom(tmp_path / "a.dcm", pixels, **enhanced(np.arange(3), slopes=[1, 2.5, 4]))
