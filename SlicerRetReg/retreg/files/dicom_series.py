@@ -69,7 +69,7 @@ def _series(slices: Sequence[Slice]) -> list[list[Slice]]:
     for one in slices:
         uid, number = (str(one.header.get(n) or "") for n in ("SeriesInstanceUID", "SeriesNumber"))
         found[uid, number].append(one)
-    if len(found) < 3 or max(map(len, found.values())) > 1:
+    if len(found) < 3 or max(map(len, found.values())) > 2:  # a slice may be there twice
         return list(found.values())
     by_number: dict[str, list[Slice]] = defaultdict(list)
     for (_, number), group in found.items():

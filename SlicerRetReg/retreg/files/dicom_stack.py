@@ -12,7 +12,7 @@ from retreg.files.dicom_geometry import Frame
 from retreg.geometry import Grid
 
 _SAME_DIRECTION = 1e-3  # of unit vectors and, relatively, of pixel spacings
-_SAME_PLACE = 1e-3  # of the pixel spacing; never the distance of two slices
+_SAME_PIXEL, _SAME_SLICE = 1e-3, 0.02  # of pixel spacing and thickness: never two slices' distance
 _UNEVEN = 0.05  # of the distance of slices; positions are often rounded to 0.1 mm
 _PLANES = ("sagittal", "coronal", "axial")
 
@@ -49,7 +49,8 @@ def places(frames: Sequence[Frame]) -> list[list[int]]:
     """
     _, positions, normal = _parallel(frames)
     heights = positions @ normal
-    tolerance = max(_SAME_PLACE * min(frames[0].spacing), 1e-4)
+    thickness = frames[0].thickness_mm or 0.0
+    tolerance = max(_SAME_PIXEL * min(frames[0].spacing), _SAME_SLICE * thickness, 1e-4)
     found: list[list[int]] = []
     for n in np.argsort(heights, kind="stable").tolist():
         if found and heights[n] - heights[found[-1][0]] <= tolerance:

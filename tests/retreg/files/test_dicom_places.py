@@ -54,6 +54,16 @@ def test_a_slice_that_is_stored_twice_counts_once_and_is_told(a_series, copies):
     assert image.about.notes[0].startswith(f"{copies} slice")
 
 
+def test_a_repeat_is_told_when_every_slice_has_a_series_of_its_own(a_series):
+    folder, pixels = a_series(count=7)
+    rewritten(folder, SeriesInstanceUID=lambda n: f"1.2.3.{n}")
+    first = min(folder.iterdir())
+    (folder / "copy").write_bytes(first.read_bytes())
+    image = read_image(folder)
+    np.testing.assert_array_equal(image.array[0], pixels)
+    assert image.about.notes[0].startswith("1 slice is stored once more")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
@@ -95,6 +105,13 @@ def test_different_images_of_one_place_are_refused_with_what_differs(
 def test_gaps_are_told_for_what_they_are(a_series, heights, told):
     folder, _ = a_series(heights=np.array(heights, float))
     with pytest.raises(FileError, match=told):
+        read_image(folder)
+
+
+def test_echoes_whose_positions_were_rounded_differently_lie_at_one_place(a_series):
+    heights = np.sort(np.concatenate([np.arange(6) * 2.5, np.arange(6) * 2.5 + 0.04]))
+    folder, _ = a_series(heights=heights)
+    with pytest.raises(FileError, match=r"2 different slices lie .* 6 of 6 places"):
         read_image(folder)
 
 
