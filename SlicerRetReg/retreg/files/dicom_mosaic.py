@@ -1,7 +1,6 @@
 """Siemens mosaics: all slices of a volume as tiles of one picture.
 
-Sources: D. Brett et al., nibabel's notes on the mosaic format; the layout of the private CSA
-header (SV10) as described there.
+Sources: nibabel's documentation of the mosaic format and of the private CSA header (SV10).
 """
 
 from __future__ import annotations
