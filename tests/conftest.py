@@ -5,7 +5,45 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+SERIES = generate_uid()
+
+
+def a_dicom(path, pixels, syntax=ExplicitVRLittleEndian, **attributes):
+    """Write pixels (frames, rows, columns) or (rows, columns[, 3]) and any other attributes."""
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = MRImageStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.SeriesInstanceUID = SERIES
+    data.PatientName = "Secret^Patient"
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3
+    data.SamplesPerPixel = 3 if colour else 1
+    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        data.PlanarConfiguration = 0
+    elif pixels.ndim == 3:
+        data.NumberOfFrames = len(pixels)
+    data.Rows, data.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
+    data.BitsAllocated = data.BitsStored = 8 * pixels.dtype.itemsize
+    data.HighBit = data.BitsStored - 1
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes()
+    for name, value in attributes.items():
+        setattr(data, name, value)
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_dicom():
+    """A function that writes a DICOM file: see a_dicom."""
+    return a_dicom
 
 
 @pytest.fixture(scope="session")

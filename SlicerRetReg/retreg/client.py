@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from retreg import wire
+from retreg.about import notes_on
 from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
@@ -124,7 +126,9 @@ class Client:
         finally:
             self._job = ""
         tell("done", 1.0)
-        return result
+        # What is known here only, as that the patients differ, the server could not tell.
+        known = (*result.notes, *notes_on(fixed, moving))
+        return replace(result, notes=tuple(dict.fromkeys(known)))
 
     def cancel(self) -> None:
         """End the registration that another thread waits for, on the server too.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retreg.about import SAYS_NOTHING, About
 from retreg.errors import GeometryError, InputError
 from retreg.geometry import Grid
 
@@ -17,12 +18,13 @@ class Image:
     """Voxels on a grid.
 
     array: (channels, k, j, i), an integer or floating-point type; grey has one channel, colour
-    three (red, green, blue). grid: where the voxel centres lie.
+    three (red, green, blue). grid: where the voxel centres lie. about: what its file says else.
     Raises InputError or GeometryError when the two do not belong together.
     """
 
     array: np.ndarray
     grid: Grid
+    about: About = SAYS_NOTHING
 
     def __post_init__(self) -> None:
         array = np.asarray(self.array)

@@ -120,7 +120,8 @@ class RegistrationResult:
 
     provenance: model, options, version, weights_sha256 and seconds per stage, ready for JSON.
     backward: moving to fixed, found by registering the other way round and not by inverting
-    transform; None where it is not known, as from an older server.
+    transform; None where it is not known, as from an older server. notes: sentences to read
+    beside the verdict, on what the files say of the images.
     """
 
     transform: Transform
@@ -129,3 +130,4 @@ class RegistrationResult:
     quality: Quality
     provenance: Mapping[str, Any]
     backward: Transform | None = None
+    notes: tuple[str, ...] = ()

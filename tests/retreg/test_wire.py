@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retreg import wire
+from retreg.about import About
 from retreg.errors import (
     DegeneratePointsError,
     GeometryError,
@@ -402,3 +403,63 @@ def test_points_of_absurd_size_are_refused_before_arithmetic_overflows(number):
     message = {"type": "tps", "fixed_points": points, "moving_points": points, "smoothing": 0.0}
     with pytest.raises(InputError, match="usual size"):
         wire.decode_transform(message | {"weights": None, "kernel": "r"})
+
+
+SAYS = About("scan", ("its slices are few.",), "R", "SCT:12", "BRAIN", ("A1", "DOE JANE", "1950"))
+
+
+def test_what_an_image_says_travels_without_the_patient():
+    image = Image(np.zeros((1, 1, 2, 3), np.uint8), Grid.of_picture(3, 2), SAYS)
+    text, body = wire.encode_image(image)
+    assert "A1" not in text
+    assert "DOE" not in text
+    back = wire.decode_image(wire.decode_header(text, MIB), body)
+    assert back.about == About("scan", ("its slices are few.",), "R", "SCT:12", "BRAIN")
+
+
+def test_an_image_that_says_nothing_has_the_header_it_always_had():
+    image = Image(np.zeros((1, 1, 2, 3), np.uint8), Grid.of_picture(3, 2))
+    text, _ = wire.encode_image(image)
+    assert "about" not in text
+    assert wire.decode_header(text, MIB).about == About()
+
+
+def test_a_header_stays_short_however_much_there_is_to_say():
+    about = About("scan", tuple("x" * 5000 for _ in range(50)), "R", "y" * 900)
+    image = Image(np.zeros((1, 1, 2, 3), np.uint8), Grid.of_picture(3, 2), about)
+    text, _ = wire.encode_image(image)
+    assert len(text) < 4096
+    assert len(wire.decode_header(text, MIB).about.notes) == 6
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"content": "banana"},
+        {"content": 1},
+        {"notes": "text"},
+        {"notes": ["x"] * 7},
+        {"notes": [1]},
+        {"tokens": "text"},
+        {"tokens": ["a"] * 4},
+        {"laterality": "R" * 65},
+        {"region": "a\nb"},
+        [],
+    ],
+)
+def test_nonsense_about_an_image_is_refused(about):
+    image = Image(np.zeros((1, 1, 2, 3), np.uint8), Grid.of_picture(3, 2))
+    message = {**json.loads(wire.image_header(image)), "about": about}
+    with pytest.raises(InputError):
+        wire.decode_header(json.dumps(message), MIB)
+
+
+def test_the_notes_of_a_result_travel():
+    points = Keypoints(np.zeros((1, 3)), np.ones(1), np.ones(1, bool))
+    result = RegistrationResult(
+        an_affine(), points, points, Quality({}, "accept", "Right."), {}, None, ("One.", "Two.")
+    )
+    message = wire.loads(wire.dumps(wire.encode_result(result)))
+    assert wire.decode_result(message).notes == ("One.", "Two.")
+    del message["notes"]
+    assert wire.decode_result(message).notes == ()

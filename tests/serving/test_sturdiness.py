@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from retreg import wire
+from retreg.about import About
 from retreg.client import Client
 from retreg.errors import InputError, RegistrationError, ServerError
 from retreg.geometry import Grid
@@ -103,8 +104,9 @@ def test_half_the_resolution_keeps_each_voxel_in_its_place(size):
     grid = Grid(size, matrix)
     index = np.indices(grid.shape)[::-1].reshape(3, -1)
     world = matrix[:3, :3] @ index + matrix[:3, 3:]
-    image = Image(world.reshape(3, *grid.shape).astype(np.float32), grid)
+    image = Image(world.reshape(3, *grid.shape).astype(np.float32), grid, About("scan"))
     half = halved(image)
+    assert half.about == About("scan")
     index = np.indices(half.grid.shape)[::-1].reshape(3, -1)
     expected = half.grid.world_from_index[:3, :3] @ index + half.grid.world_from_index[:3, 3:]
     np.testing.assert_allclose(half.array.reshape(3, -1), expected, atol=1e-4)

@@ -2,136 +2,195 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retreg.about import About
 from retreg.errors import FileError
-from retreg.files.dicom_geometry import Frame, frames_of, stacked
+from retreg.files.dicom_about import about_of, image_type, is_projection
+from retreg.files.dicom_geometry import Frame, frames_of, is_film
 from retreg.files.dicom_header import read_header
-from retreg.files.dicom_pixels import pixels_of, refuse_large_header, voxel_type
-from retreg.files.doors import existing_file, reading
-from retreg.files.formats import Format, recognised
-from retreg.files.limits import MAX_SERIES_FILES, refuse_large_volume
+from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
+from retreg.files.dicom_pixels import Pixels, pixels_of, refuse_large_header
+from retreg.files.dicom_repeats import one_per_place
+from retreg.files.dicom_series import Slice, main_series
+from retreg.files.dicom_stack import places, stacked, unplaced_grid
+from retreg.files.dicom_values import fill_padding, voxel_type
+from retreg.files.doors import reading
+from retreg.files.formats import Format
+from retreg.files.limits import refuse_large_volume
 from retreg.image import Image
 
-_CLEARLY_MORE = 4  # a series is the main one when no other has a quarter of its slices
+_STACKS = ("MR", "CT", "PT")  # whose frames are slices, in their order, if not said otherwise
+_UNPLACED = "its slices have no position in space, so their order and direction may be wrong."
+_LOCALIZER = "its slices say that they are a localizer, which is coarse and seldom complete."
+_PROJECTED = "its slices say that they are projections of a volume, not slices of it."
 
 
-@dataclass(frozen=True, eq=False)
-class _Slice:
-    """A file of a series: its path, header without pixels, and its only frame."""
+def read_dicom_file(path: Path, frame: int | None = None) -> Image:
+    """The image in one file; frames are sorted by position, a mosaic is unfolded.
 
-    path: Path
-    header: Any
-    frame: Frame
-
-    @property
-    def layout(self) -> tuple[Any, ...]:
-        """What the slices of one volume have in common."""
-        names = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation")
-        return tuple(self.header.get(name) for name in names)
-
-
-def read_dicom_file(path: Path) -> Image:
-    """The image in one file; frames are sorted by position where they have one.
-
-    Without an orientation, as often in ophthalmic photography, the world is that of a picture
-    times the pixel spacing. MONOCHROME1 is not inverted. Raises FileError or GeometryError.
+    frame: the number of the frame to take, from 1. Without an orientation, as often in ophthalmic
+    photography, the world is that of a picture times the pixel spacing. MONOCHROME1 is not
+    inverted. Raises FileError or GeometryError.
     """
     header = read_header(path)
     if not header.get("Rows") or not header.get("Columns"):
         raise FileError(f"{path.name} holds no DICOM image, or is cut off; choose another file.")
     refuse_large_header(path.name, header)
     frames = frames_of(header)
-    order, grid = stacked(frames, int(header.Columns), int(header.Rows))
-    pixels = pixels_of(path, header, frames, voxel_type(header, frames))
-    return Image(np.ascontiguousarray(pixels[:, order]), grid)
+    if frame is None:
+        _refuse_several_pictures(path.name, header, frames)
+    elif not 1 <= frame <= len(frames):
+        raise FileError(
+            f"{path.name} holds {len(frames)} frames; {frame} is none of them, so choose one from "
+            f"1 to {len(frames)}."
+        )
+    mosaic = mosaic_of(path, header) if is_mosaic(header) else None
+    pixels = _filled(pixels_of(path, header, frames, voxel_type(header, frames)))
+    if mosaic is not None:
+        return Image(mosaic.unfolded(pixels), mosaic.grid, about_of(header, True))
+    if frame is not None:
+        frames, pixels = frames[frame - 1 : frame], pixels[:, frame - 1 : frame]
+    return _image(header, frames, pixels)
 
 
-def read_dicom_series(folder: Path) -> Image:
-    """The volume of the one series in a folder; file names do not matter, subfolders do not count.
+def read_dicom_series(folder: Path, frame: int | None = None) -> Image:
+    """The volume of the one series in a folder and below it, whatever the names of the files.
 
-    Beside it there may be other files, and series that are much smaller, such as a localizer.
+    Where a slice lies is decided by its position only. Beside it there may be other files, and
+    series that are much smaller, such as a localizer; frame is for a folder with a single file.
     Raises FileError when there is no series, no main one, or when slices are missing.
     """
-    slices = _main_series(folder)
+    slices, notes = main_series(folder)
     if len(slices) == 1:
         with reading(slices[0].path.name, Format.DICOM.value):
-            return read_dicom_file(slices[0].path)
-    if any(int(s.header.get("NumberOfFrames") or 1) > 1 for s in slices):
-        raise FileError(
-            f"The series in {folder.name} is spread over {len(slices)} files of many frames; give "
-            "one of these files instead."
-        )
-    if len({s.layout for s in slices}) > 1:
-        raise FileError(
-            f"The slices in {folder.name} differ in size or colour; export one stack of slices."
-        )
-    if slices[0].frame.axes is None:
-        raise FileError(
-            f"The {len(slices)} images in {folder.name} have no positions in space; give one of "
-            "the files instead."
-        )
+            image = read_dicom_file(slices[0].path, frame)
+        about = replace(image.about, notes=(*notes, *image.about.notes))
+        return Image(image.array, image.grid, about)
+    _refuse_no_slices(folder.name, slices, frame)
+    slices, repeats = _one_per_place(slices)
     header = slices[0].header
     order, grid = stacked([s.frame for s in slices], int(header.Columns), int(header.Rows))
-    return Image(_volume([slices[n] for n in order], folder.name), grid)
+    volume = _volume([slices[n] for n in order], folder.name)
+    return Image(volume, grid, _about(header, True, len(slices), (*notes, *repeats)))
 
 
-def _volume(slices: Sequence[_Slice], name: str) -> np.ndarray:
+def _image(header: Any, frames: Sequence[Frame], pixels: np.ndarray) -> Image:
+    """The image of frames with their pixels (channels, frames, rows, columns)."""
+    columns, rows = int(header.Columns), int(header.Rows)
+    if frames[0].axes is None:
+        grid = unplaced_grid(frames[0], len(frames), columns, rows)
+        return Image(np.ascontiguousarray(pixels), grid, _about(header, False, len(frames), ()))
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    kept, notes = one_per_place(
+        places(frames),
+        lambda n: groups[n] if groups else header,
+        lambda a, b: np.array_equal(pixels[:, a], pixels[:, b]),
+    )
+    order, grid = stacked([frames[n] for n in kept], columns, rows)
+    chosen = np.ascontiguousarray(pixels[:, [kept[n] for n in order]])
+    return Image(chosen, grid, _about(header, True, len(order), notes))
+
+
+def _about(header: Any, is_oriented: bool, count: int, notes: tuple[str, ...]) -> About:
+    if count > 1 and not is_oriented:
+        notes = (*notes, _UNPLACED)
+    if count > 1 and is_projection(header):
+        notes = (*notes, _PROJECTED)
+    elif count > 1 and "LOCALIZER" in image_type(header):
+        notes = (*notes, _LOCALIZER)
+    return about_of(header, is_oriented, notes)
+
+
+def _refuse_several_pictures(name: str, header: Any, frames: Sequence[Frame]) -> None:
+    """Frames of a scanner without a place are taken as a stack if their distance is known."""
+    is_scan = header.get("Modality") in _STACKS and frames[0].thickness_mm is not None
+    is_placed = all(frame.axes is not None for frame in frames)
+    if len(frames) == 1 or is_placed or (is_scan and not is_film(header)):
+        return
+    what = (
+        f"is a film of {len(frames)} frames"
+        if is_film(header)
+        else f"holds {len(frames)} pictures, which have no place in space to make a volume of them"
+    )
+    raise FileError(
+        f"{name} {what}; one picture or one volume was expected, so choose a picture from 1 to "
+        f"{len(frames)} with --frame N, or export it alone."
+    )
+
+
+def _refuse_no_slices(name: str, slices: Sequence[Slice], frame: int | None) -> None:
+    """Raise FileError for files of a series that are no slices of one volume."""
+    if any(is_mosaic(s.header) for s in slices):
+        raise FileError(
+            f"Each of the {len(slices)} files in {name} is a mosaic, which holds a whole volume; "
+            "give one of these files instead."
+        )
+    if any(int(s.header.get("NumberOfFrames") or 1) > 1 for s in slices):
+        raise FileError(
+            f"The series in {name} is spread over {len(slices)} files of many frames; give one of "
+            "these files instead."
+        )
+    if len(layouts := Counter(s.layout for s in slices)) > 1:
+        said = ", ".join(f"{n} of {at[1]} x {at[0]}" for at, n in layouts.most_common(9))
+        raise FileError(
+            f"The slices in {name} differ in size or colour ({said} pixels); export one stack of "
+            "slices."
+        )
+    if all(s.frame.axes is None for s in slices):
+        raise FileError(
+            f"The {len(slices)} images in {name} have no positions in space; give one of the files "
+            "instead."
+        )
+    if frame is not None:
+        raise FileError(
+            f"{name} holds a series of {len(slices)} files, not frames; leave the frame out, or "
+            "give one of the files."
+        )
+
+
+def _one_per_place(slices: Sequence[Slice]) -> tuple[list[Slice], tuple[str, ...]]:
+    def pixels(n: int) -> np.ndarray:
+        return _pixels(slices[n], voxel_type(slices[n].header, [slices[n].frame])).values
+
+    kept, notes = one_per_place(
+        places([s.frame for s in slices]),
+        lambda n: slices[n].header,
+        lambda a, b: np.array_equal(pixels(a), pixels(b)),
+    )
+    return [slices[n] for n in kept], notes
+
+
+def _volume(slices: Sequence[Slice], name: str) -> np.ndarray:
     """(channels, k, j, i) of slices in order."""
     kind = np.result_type(*{voxel_type(s.header, [s.frame]) for s in slices})
-    first = _pixels(slices[0], kind)
+    first = _pixels(slices[0], kind).values
     refuse_large_volume(name, first.nbytes * len(slices))
     out = np.empty((first.shape[0], len(slices), *first.shape[2:]), first.dtype)
-    out[:, :1] = first
-    for n, one in enumerate(slices[1:], start=1):
-        out[:, n : n + 1] = _pixels(one, kind)
+    padding = np.zeros(out.shape[1:], bool)
+    for n, one in enumerate(slices):
+        pixels = _pixels(one, kind)
+        out[:, n : n + 1] = pixels.values
+        if pixels.padding is not None:
+            padding[n] = pixels.padding[0]
+    fill_padding(out, padding)
     return out
 
 
-def _pixels(one: _Slice, kind: np.dtype[Any]) -> np.ndarray:
+def _filled(pixels: Pixels) -> np.ndarray:
+    if pixels.padding is None or not pixels.padding.any():
+        return pixels.values
+    values = pixels.values.copy()  # what is decoded may be read-only
+    fill_padding(values, pixels.padding)
+    return values
+
+
+def _pixels(one: Slice, kind: np.dtype[Any]) -> Pixels:
     with reading(one.path.name, Format.DICOM.value):
         return pixels_of(one.path, one.header, [one.frame], kind)
-
-
-def _main_series(folder: Path) -> list[_Slice]:
-    """The slices of the only or clearly largest series, each instance once."""
-    series: dict[str, dict[str, _Slice]] = defaultdict(dict)
-    for path in _dicom_files(folder):
-        with reading(path.name, Format.DICOM.value):
-            header = read_header(path)
-            if header.get("Rows") and header.get("Columns"):
-                found = _Slice(path, header, frames_of(header)[0])
-                instances = series[str(header.get("SeriesInstanceUID", ""))]
-                instances.setdefault(str(header.get("SOPInstanceUID", path.name)), found)
-    if not series:
-        raise FileError(f"There is no DICOM image in the folder {folder.name!r}; choose another.")
-    counts = sorted((len(slices) for slices in series.values()), reverse=True)
-    if len(counts) > 1 and counts[1] * _CLEARLY_MORE > counts[0]:
-        raise FileError(
-            f"The folder {folder.name!r} holds {len(counts)} DICOM series, with "
-            f"{', '.join(map(str, counts[:10]))} images; put one series into a folder of its own."
-        )
-    return list(max(series.values(), key=len).values())
-
-
-def _dicom_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.stat().st_size)
-    if len(files) > MAX_SERIES_FILES:
-        raise FileError(
-            f"The folder {folder.name!r} holds {len(files)} files; at most {MAX_SERIES_FILES} are "
-            "read, so put the series into a folder of its own."
-        )
-    return [path for path in files if _is_dicom(existing_file(path))]
-
-
-def _is_dicom(path: Path) -> bool:
-    try:
-        return recognised(path) is Format.DICOM
-    except (FileError, OSError):
-        return False

@@ -1,18 +1,14 @@
-"""Where the frames of DICOM images lie, and the grid that they make together."""
+"""Where the frames of DICOM images lie, one by one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from retreg.errors import FileError
-from retreg.geometry import Grid
-
-_SAME_DIRECTION = 1e-3  # of unit vectors and, relatively, of pixel spacings
-_UNEVEN = 0.05  # of the distance of slices; positions are often rounded to 0.1 mm
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +17,13 @@ class Frame:
 
     position: (3,) LPS mm of the first pixel. axes: (3, 2) LPS mm from one pixel to the next along
     a row (i) and a column (j); both None when the header has no orientation. thickness_mm:
-    distance to the next slice, as far as the header says. value = slope * stored + intercept.
+    distance to the next slice, None if the header does not say. value = slope * stored + intercept.
     """
 
     position: np.ndarray | None
     axes: np.ndarray | None
     spacing: tuple[float, float]
-    thickness_mm: float
+    thickness_mm: float | None
     slope: float
     intercept: float
 
@@ -46,28 +42,6 @@ def frames_of(header: Any) -> list[Frame]:
             "export it again."
         )
     return [_frame([*_groups([group, *common]), header]) for group in per_frame]
-
-
-def stacked(frames: Sequence[Frame], columns: int, rows: int) -> tuple[list[int], Grid]:
-    """The order of the frames along their normal, and the grid they form.
-
-    Raises FileError when the frames do not lie on one regular grid.
-    """
-    if frames[0].axes is None:
-        return _without_orientation(frames, columns, rows)
-    axes, positions = _parallel(frames)
-    normal = np.cross(axes[:, 0], axes[:, 1])
-    normal /= np.linalg.norm(normal)
-    heights = positions @ normal
-    order = np.argsort(heights, kind="stable")
-    step = normal * frames[0].thickness_mm
-    if len(frames) > 1:
-        _refuse_gaps(heights[order])
-        step = (positions[order[-1]] - positions[order[0]]) / (len(frames) - 1)
-        _refuse_bent(positions[order], step)
-    matrix = np.eye(4)
-    matrix[:3, :2], matrix[:3, 2], matrix[:3, 3] = axes, step, positions[order[0]]
-    return order.tolist(), Grid((columns, rows, len(frames)), matrix)
 
 
 def _groups(items: Sequence[Any]) -> list[Any]:
@@ -96,6 +70,8 @@ def _frame(sources: Sequence[Any]) -> Frame:
     position = numbers("ImagePositionPatient", 3)
     cosines = numbers("ImageOrientationPatient", 6)
     spacing = numbers("PixelSpacing", 2)
+    if spacing is None and (aspect := numbers("PixelAspectRatio", 2)) is not None:
+        spacing = np.array([aspect[0] / aspect[1] if aspect.min() > 0 else 1.0, 1.0])
     down, right = (1.0, 1.0) if spacing is None else spacing
     if min(down, right) <= 0:
         raise FileError("The DICOM attribute PixelSpacing is not positive; export the image again.")
@@ -109,85 +85,35 @@ def _frame(sources: Sequence[Any]) -> Frame:
         if known and cosines is not None
         else None,
         (right, down),
-        usable[0] if usable else 1.0,
+        usable[0] if usable else None,
         1.0 if slope is None else float(slope[0]),
         0.0 if intercept is None else float(intercept[0]),
     )
 
 
 def _legacy_frames(header: Any, count: int) -> list[Frame]:
-    """Frames that share one header: a volume with a constant step, unless it is a film."""
+    """Frames that share one header: a volume with a known step, or pictures without a place."""
     first = _frame([header])
     if count == 1:
         return [first]
-    film = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate")
-    if any(header.get(name) for name in film):
+    if first.axes is None or first.position is None or is_film(header):
+        return [replace(first, position=None, axes=None)] * count
+    offsets = header.get("GridFrameOffsetVector")  # of dose (PS3.3 C.8.8.3.2)
+    if offsets is not None and len(np.atleast_1d(offsets)) == count:
+        steps = [float(offset) - float(offsets[0]) for offset in offsets]
+    elif first.thickness_mm is not None:
+        steps = [n * first.thickness_mm for n in range(count)]
+    else:
         raise FileError(
-            f"The DICOM file is a film of {count} frames; one volume or one picture was expected, "
-            "so export a single frame."
+            f"The DICOM file holds {count} frames and does not say how far apart they lie; export "
+            "them as single slices or as an enhanced object."
         )
-    if first.axes is None or first.position is None:
-        return [first] * count
     normal = np.cross(first.axes[:, 0], first.axes[:, 1])
-    step = normal / np.linalg.norm(normal) * first.thickness_mm
-    return [
-        Frame(first.position + n * step, first.axes, first.spacing, first.thickness_mm,
-              first.slope, first.intercept)
-        for n in range(count)
-    ]  # fmt: skip
+    normal /= np.linalg.norm(normal)
+    return [replace(first, position=first.position + step * normal) for step in steps]
 
 
-def _without_orientation(
-    frames: Sequence[Frame], columns: int, rows: int
-) -> tuple[list[int], Grid]:
-    """A picture: pixel (x, y) is the point (x, y, 0), times the pixel spacing if there is one."""
-    depth = frames[0].thickness_mm if len(frames) > 1 else 1.0
-    matrix = np.diag([*frames[0].spacing, depth, 1.0])
-    return list(range(len(frames))), Grid((columns, rows, len(frames)), matrix)
-
-
-def _parallel(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
-    """The common axes (3, 2) and the positions (n, 3) of frames; refuses different planes."""
-    axes = frames[0].axes
-    positions = [frame.position for frame in frames if frame.position is not None]
-    same = len(positions) == len(frames) and all(
-        frame.axes is not None
-        and axes is not None
-        and np.abs(frame.axes - axes).max() <= _SAME_DIRECTION * np.abs(axes).max()
-        for frame in frames
-    )
-    if axes is None or not same:
-        raise FileError(
-            "The slices do not lie in parallel planes with the same pixel spacing; export one "
-            "stack of slices, without its localizer."
-        )
-    return axes, np.array(positions)
-
-
-def _refuse_gaps(heights: np.ndarray) -> None:
-    """heights: (n,) mm along the normal, ascending."""
-    gaps = np.diff(heights)
-    usual = float(np.median(gaps))
-    same = int((gaps < max(_UNEVEN * usual, 1e-4)).sum())
-    if same or usual < 1e-4:
-        raise FileError(
-            f"{same + 1} or more slices lie at the same place, as in a time series or with several "
-            "echoes; one volume was expected, so export a single one."
-        )
-    counts = gaps / usual
-    missing = int((np.rint(counts) - 1).clip(0).sum())
-    if missing:
-        raise FileError(
-            f"{missing} slices seem to be missing between the first and the last one; export the "
-            "whole series again."
-        )
-
-
-def _refuse_bent(positions: np.ndarray, step: np.ndarray) -> None:
-    regular = positions[0] + np.arange(len(positions))[:, None] * step
-    error = np.linalg.norm(positions - regular, axis=1).max()
-    if error > _UNEVEN * np.linalg.norm(step):
-        raise FileError(
-            f"The slices are not evenly spaced: one is {error:.2g} mm from where it should be; "
-            "resample the series to even spacing."
-        )
+def is_film(header: Any) -> bool:
+    """Whether the frames follow each other in time."""
+    film = ("FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate")
+    return any(header.get(name) for name in film)

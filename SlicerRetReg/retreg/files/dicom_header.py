@@ -7,16 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from retreg.errors import FileError
+from retreg.files.formats import DICOM_MAGIC
 from retreg.files.limits import MAX_DICOM_ELEMENT_BYTES, MAX_DICOM_READS
 
+MEANINGS = {
+    "SeriesNumber": "series number",
+    "EchoTime": "echo time", "EffectiveEchoTime": "echo time", "EchoNumbers": "echo number",
+    "InversionTime": "inversion time", "FlipAngle": "flip angle",
+    "RepetitionTime": "repetition time",
+    "ImageType": "image type (as magnitude and phase)",
+    "FrameType": "frame type (as magnitude and phase)",
+    "ComplexImageComponent": "component (as magnitude and phase)",
+    "DiffusionBValue": "b-value", "DiffusionGradientOrientation": "diffusion direction",
+    "TemporalPositionIdentifier": "time point", "TemporalPositionIndex": "time point",
+    "TriggerTime": "trigger time", "NominalCardiacTriggerDelayTime": "trigger time",
+    "FrameReferenceTime": "time of the frame",
+    "AcquisitionNumber": "acquisition number", "AcquisitionTime": "time of acquisition",
+    "FrameAcquisitionDateTime": "time of acquisition", "ContrastBolusAgent": "contrast agent",
+    "KVP": "tube voltage", "ConvolutionKernel": "reconstruction kernel",
+    "SliceLocation": "slice location", "InstanceNumber": "instance number",
+}  # fmt: skip
+"""By which slices at one place can differ, and how a sentence calls it."""
+SUBJECT = (
+    "PatientID", "PatientName", "PatientBirthDate", "ImageLaterality", "Laterality",
+    "FrameLaterality", "RelativeImagePositionCodeSequence", "BodyPartExamined",
+)  # fmt: skip
+"""Whom and what an image shows; for comparison only."""
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NEEDED = (
-    "SOPInstanceUID", "SeriesInstanceUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation", "PixelSpacing",
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType",
+    "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "PixelSpacing", "PixelAspectRatio",
     "ImagePositionPatient", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness",
-    "RescaleSlope", "RescaleIntercept", "FrameTime", "FrameTimeVector", "CineRate",
-    "RecommendedDisplayFrameRate", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "GridFrameOffsetVector", "RescaleSlope", "RescaleIntercept",
+    "FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    *MEANINGS, *SUBJECT, 0x0019100A,
 )  # fmt: skip
 
 
@@ -25,11 +52,14 @@ class _Bounded(io.BufferedReader):
 
     Asked for the 4 GB that a false element length promises, an ordinary file first takes that
     memory. Sequences of empty items cost far more memory than their bytes, hence the two limits.
+    Where the preamble was left out but not the letters after it, the file begins after these.
     """
 
     def __init__(self, path: Path, largest_element: int) -> None:
         super().__init__(io.FileIO(path))
-        self._size = path.stat().st_size
+        self._start = len(DICOM_MAGIC) if super().read(len(DICOM_MAGIC)) == DICOM_MAGIC else 0
+        self.seek(0)
+        self._size = path.stat().st_size - self._start
         self._largest_element = largest_element
         self._reads_left = MAX_DICOM_READS
 
@@ -42,17 +72,30 @@ class _Bounded(io.BufferedReader):
             raise ValueError("a header with too many or too large elements")
         return super().read(count)
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As any file."""
+        start = self._start if whence == io.SEEK_SET else 0
+        return super().seek(offset + start, whence) - self._start
 
-def read_header(path: Path) -> Any:
-    """The pydicom data set with what the image needs, without pixels and without the patient.
+    def tell(self) -> int:
+        """As any file."""
+        return super().tell() - self._start
 
-    Raises FileError for deflated files, and what pydicom raises on damaged ones.
+
+def read_header(path: Path, is_whole: bool = False) -> Any:
+    """The pydicom data set with what the image needs, without pixels; is_whole: everything else.
+
+    Files without preamble or without meta information are read, too. Raises FileError for
+    deflated files, and what pydicom raises on damaged ones.
     """
     import pydicom
 
     _refuse_deflated(path)
+    tags = None if is_whole else list(_NEEDED)
     with _Bounded(path, MAX_DICOM_ELEMENT_BYTES) as file:
-        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_NEEDED))
+        return _with_syntax(
+            pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
+        )
 
 
 def read_with_pixels(path: Path) -> Any:
@@ -60,7 +103,18 @@ def read_with_pixels(path: Path) -> Any:
     import pydicom
 
     with _Bounded(path, path.stat().st_size) as file:
-        return pydicom.dcmread(file)
+        return _with_syntax(pydicom.dcmread(file, force=True))
+
+
+def _with_syntax(header: Any) -> Any:
+    """The data set, with the transfer syntax by which a file without one was read."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" not in header.file_meta:
+        is_implicit, is_little = header.original_encoding
+        explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+    return header
 
 
 def _refuse_deflated(path: Path) -> None:
@@ -68,7 +122,7 @@ def _refuse_deflated(path: Path) -> None:
     from pydicom.filereader import read_dataset, read_preamble
 
     with _Bounded(path, MAX_DICOM_ELEMENT_BYTES) as file:
-        read_preamble(file, False)
+        read_preamble(file, True)
         meta = read_dataset(
             file,
             is_implicit_VR=False,

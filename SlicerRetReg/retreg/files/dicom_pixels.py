@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,18 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame
 from retreg.files.dicom_header import read_with_pixels
+from retreg.files.dicom_values import low_bits, padding_of, rescaled, without_drawings
 from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
 from retreg.files.volumes import channels_first, read_itk
 
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_STORAGE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelData",
+)  # fmt: skip
+_RLE = "1.2.840.10008.1.2.5"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_PREFIX = "1.2.840.10008.1.2.4."
@@ -29,23 +39,20 @@ def refuse_large_header(name: str, header: Any) -> None:
     refuse_large_volume(name, prod(int(n) for n in counts) * int(header.BitsAllocated) // 8)
 
 
-def voxel_type(header: Any, frames: Sequence[Frame]) -> np.dtype[Any]:
-    """The smallest type that holds every rescaled value; float32 when slopes are broken."""
-    bits = int(header.BitsAllocated)
-    if bits not in (8, 16, 32):
-        raise FileError(f"Pixels of {bits} bits are not supported; export 8, 16 or 32 bits.")
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if _signed(header) else (0, 2**bits - 1)
-    scales = {(frame.slope, frame.intercept) for frame in frames}
-    if any(slope % 1 or intercept % 1 for slope, intercept in scales):
-        return np.dtype(np.float32)
-    ends = [int(v * slope + offset) for slope, offset in scales for v in (low, high)]
-    if not -(2**31) <= min(ends) <= max(ends) < 2**32:
-        return np.dtype(np.float32)
-    return np.result_type(np.min_scalar_type(min(ends)), np.min_scalar_type(max(ends)))
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """values: (channels, frames, rows, columns), rescaled. padding: (frames, rows, columns) bool,
+    where the header declares them to be no part of the image; None where it declares nothing."""
+
+    values: np.ndarray
+    padding: np.ndarray | None
 
 
-def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
-    """(channels, frames, rows, columns) of the type kind, rescaled, frames in stored order."""
+def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> Pixels:
+    """The pixels of a file, rescaled to the type kind, frames in stored order.
+
+    MONOCHROME1 is not inverted, however it is compressed.
+    """
     rows, columns, samples = (
         int(header.get(name) or 0) for name in ("Rows", "Columns", "SamplesPerPixel")
     )
@@ -61,17 +68,46 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
             f"{path.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
-    shape = (channels, len(frames), rows, columns)
+    if low_bits(header):  # decoders cut off the wrong bits
+        full.BitsStored, full.HighBit = full.BitsAllocated, full.BitsAllocated - 1
     native = not header.file_meta.TransferSyntaxUID.is_encapsulated
-    if native or syntax == _JPEG_BASELINE or syntax in _JPEG_2000:
-        stored = _by_pydicom(full, palette).reshape(*shape[1:], channels)
-        return _rescaled(np.moveaxis(stored, -1, 0), frames, kind)
-    del full
-    if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
-        raise FileError(
-            f"{path.name} scales each of its compressed frames differently; export it uncompressed."
-        )
-    return channels_first(read_itk(path, Format.DICOM)).reshape(shape).astype(kind, copy=False)
+    if native or syntax in (_RLE, _JPEG_BASELINE, *_JPEG_2000):
+        stored = _by_pydicom(full, palette).reshape(len(frames), rows, columns, channels)
+        stored = np.moveaxis(stored, -1, 0)
+    else:
+        stored = _by_itk(full, palette).reshape(channels, len(frames), rows, columns)
+    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if channels == 1:
+        stored = without_drawings(stored, header)
+    padding = padding_of(stored[0], header) if channels == 1 else None
+    return Pixels(rescaled(stored, frames, kind), padding)
+
+
+def _by_itk(full: Any, palette: bool) -> np.ndarray:
+    """Stored values (frames, rows, columns[, 3] or channels first) by ITK's decoders.
+
+    ITK gets a copy that says nothing but how the pixels are stored: otherwise it would invert,
+    rescale, or not know what kind of object it is.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.pixels import apply_color_lut
+    from pydicom.uid import generate_uid
+
+    plain = Dataset()
+    plain.file_meta = FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = full.file_meta.TransferSyntaxUID
+    plain.SOPClassUID = plain.file_meta.MediaStorageSOPClassUID = _SECONDARY_CAPTURE
+    plain.SOPInstanceUID = plain.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for name in _STORAGE:
+        if name in full:
+            plain[name] = full[name]
+    if plain.SamplesPerPixel == 1:
+        plain.PhotometricInterpretation = "MONOCHROME2"
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "pixels.dcm")
+        plain.save_as(path, enforce_file_format=True)
+        stored = channels_first(read_itk(path, Format.DICOM))
+    return np.moveaxis(apply_color_lut(stored[0], full), -1, 0) if palette else stored
 
 
 def _by_pydicom(full: Any, palette: bool) -> np.ndarray:
@@ -79,20 +115,6 @@ def _by_pydicom(full: Any, palette: bool) -> np.ndarray:
 
     stored: np.ndarray = pixel_array(full)
     return np.asarray(apply_color_lut(stored, full)) if palette else stored
-
-
-def _rescaled(stored: np.ndarray, frames: Sequence[Frame], kind: np.dtype[Any]) -> np.ndarray:
-    if all((frame.slope, frame.intercept) == (1, 0) for frame in frames):
-        return stored  # copied once, where the frames are put in order
-    out = np.empty(stored.shape, kind)
-    for n, frame in enumerate(frames):
-        values = stored[:, n].astype(np.float64) * frame.slope + frame.intercept
-        out[:, n] = values if kind.kind == "f" else np.rint(values)
-    return out
-
-
-def _signed(header: Any) -> bool:
-    return bool(header.get("PixelRepresentation", 0))
 
 
 def _is_true_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> bool:

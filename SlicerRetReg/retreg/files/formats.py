@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retreg.errors import FileError
 
+DICOM_MAGIC = b"DICM"
 _SNIFFED_BYTES = 4096
 _NIFTI_SIZES = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
 
@@ -33,7 +34,7 @@ def recognised(path: Path) -> Format:
         raise FileError(
             f"{path.name} is compressed, but there is no NIfTI image in it; unpack it first."
         )
-    if start[128:132] == b"DICM":
+    if start[128:132] == DICOM_MAGIC:
         return Format.DICOM
     if start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")):
         return Format.PICTURE
@@ -45,10 +46,23 @@ def recognised(path: Path) -> Format:
         return Format.NIFTI
     if b"NDims" in start and b"=" in start:
         return Format.META
+    if _is_bare_dicom(start):
+        return Format.DICOM
     raise FileError(
         f"{path.name} is of an unknown format; PNG, JPEG, TIFF, BMP, NRRD, NIfTI, MHA or DICOM "
         "was expected."
     )
+
+
+def _is_bare_dicom(start: bytes) -> bool:
+    """Whether a DICOM data set without a preamble begins here: its groups are 2 or 8 (PS3.10)."""
+    group, element = start[:2], int.from_bytes(start[2:4], "little")
+    if start[:4] == DICOM_MAGIC:
+        return True
+    if group not in (b"\x02\0", b"\x08\0") or element > 0x100:
+        return False
+    is_explicit = start[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"LO", b"SH", b"DT")
+    return is_explicit or int.from_bytes(start[4:8], "little") <= 256
 
 
 def _inflated_start(path: Path) -> bytes:

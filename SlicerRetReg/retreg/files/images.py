@@ -13,26 +13,32 @@ from retreg.files.volumes import VOLUME_SUFFIXES, read_volume, write_volume
 from retreg.image import Image
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, frame: int | None = None) -> Image:
     """Read a picture, a volume, a DICOM file, or a folder that holds one DICOM series.
 
     Pictures (PNG, JPEG, TIFF, BMP): EXIF orientation applied, resolution ignored, transparency
     over black; pixel (x, y) is the point (x, y, 0). Volumes (NRRD, NIfTI, MHA, DICOM) keep
     their own world, LPS mm as ITK defines it; voxel values are rescaled as the header says.
+    frame: the number, from 1, of the picture to take from a DICOM file that holds several.
     Raises FileError or GeometryError, with one sentence, when the file cannot be used.
     """
     path = Path(path)
     if path.is_dir():
         with reading(path.name, "a DICOM series"):
-            return read_dicom_series(path)
+            return read_dicom_series(path, frame)
     path = existing_file(path)
     with reading(path.name, "an image"):
         found = recognised(path)
+    if frame not in (None, 1) and found is not Format.DICOM:
+        raise FileError(
+            f"{path.name} is no DICOM file of several frames, so it has no frame {frame}; name "
+            "the frame of the other file alone, as with --fixed-frame or --moving-frame."
+        )
     with reading(path.name, found.value):
         if found is Format.PICTURE:
             return read_picture(path)
         if found is Format.DICOM:
-            return read_dicom_file(path)
+            return read_dicom_file(path, frame)
         return read_volume(path, found)
 
 

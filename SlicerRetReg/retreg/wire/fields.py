@@ -47,6 +47,11 @@ def text(message: Any, name: str) -> str:
     return value
 
 
+def texts(message: Any, name: str, at_most: int) -> tuple[str, ...]:
+    """The field, a list of strings of limited length, as a tuple."""
+    return tuple(text({name: entry}, name) for entry in sequence(message, name, at_most))
+
+
 def number(message: Any, name: str) -> float:
     """The field as a float; infinity and NaN are allowed in their reserved spelling."""
     value = take(message, name)

@@ -6,7 +6,7 @@ means that the first bytes of all voxels come first, then all second bytes and s
 compresses better. zstd needs the package zstandard on both sides. The address of an image is the
 SHA-256 of the header's text, a line feed, and the body, all as sent: any client can compute it, a
 server can check it before it inflates anything, and equal voxels with another geometry have
-another address.
+another address. What the image's file says of it may follow as the field about.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from retreg.about import SAYS_NOTHING, About
 from retreg.errors import InputError
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
 from retreg.wire import fields
+from retreg.wire.about import decode_about, encode_about
 from retreg.wire.json_text import dumps, loads
 from retreg.wire.transforms import decode_grid, encode_grid
 
@@ -45,6 +47,7 @@ class ImageHeader:
     channels: int
     dtype: np.dtype[Any]
     encoding: Encoding
+    about: About = SAYS_NOTHING
 
     @property
     def nbytes(self) -> int:
@@ -80,6 +83,8 @@ def image_header(image: Image, encoding: Encoding = "identity") -> str:
         "dtype": name,
         "encoding": encoding,
     }
+    if about := encode_about(image.about):
+        header["about"] = about
     return dumps(header).decode("ascii")
 
 
@@ -96,7 +101,9 @@ def decode_header(text: str, max_bytes: int) -> ImageHeader:
         raise InputError(f"The voxel type {dtype!r} is not known; use {', '.join(DTYPES)}.")
     if encoding not in encodings:
         raise InputError(f"The encoding {encoding!r} is not known; use {', '.join(ENCODINGS)}.")
-    header = ImageHeader(grid, channels, np.dtype(dtype).newbyteorder("<"), encodings[encoding])
+    about = decode_about(fields.mapping(message, "about")) if "about" in message else SAYS_NOTHING
+    voxel = np.dtype(dtype).newbyteorder("<")
+    header = ImageHeader(grid, channels, voxel, encodings[encoding], about)
     if header.nbytes > max_bytes:
         raise InputError(
             f"An image of {header.nbytes / 2**20:.0f} MiB was declared; at most "
@@ -116,7 +123,7 @@ def decode_image(header: ImageHeader, body: Buffer) -> Image:
     array = flat.reshape(header.channels, *header.grid.shape)
     array = array.astype(header.dtype.newbyteorder("="), copy=False)
     array.flags.writeable = False
-    return Image(array, header.grid)
+    return Image(array, header.grid, header.about)
 
 
 def image_address(header_text: str, body: Buffer) -> str:

@@ -13,6 +13,7 @@ from retreg.wire.transforms import decode_transform, encode_transform
 
 MAX_KEYPOINTS = 100_000
 MAX_NUMBERS = 1_000
+MAX_NOTES = 50
 
 
 def encode_keypoints(keypoints: Keypoints) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def decode_quality(message: Any) -> Quality:
 
 
 def encode_result(result: RegistrationResult) -> dict[str, Any]:
-    """JSON of a result; the field backward is left out where it is not known."""
+    """JSON of a result; the fields backward and notes are left out where there are none."""
     backward = result.backward
     return {
         "transform": encode_transform(result.transform),
@@ -62,11 +63,12 @@ def encode_result(result: RegistrationResult) -> dict[str, Any]:
         "quality": encode_quality(result.quality),
         "provenance": dict(result.provenance),
         **({} if backward is None else {"backward": encode_transform(backward)}),
+        **({"notes": list(result.notes)} if result.notes else {}),
     }
 
 
 def decode_result(message: Any) -> RegistrationResult:
-    """The result in a message; older servers send no field backward."""
+    """The result in a message; older servers send neither backward nor notes."""
     known = isinstance(message, Mapping) and message.get("backward") is not None
     return RegistrationResult(
         decode_transform(fields.mapping(message, "transform")),
@@ -75,4 +77,5 @@ def decode_result(message: Any) -> RegistrationResult:
         decode_quality(fields.mapping(message, "quality")),
         dict(fields.mapping(message, "provenance")),
         decode_transform(fields.mapping(message, "backward")) if known else None,
+        fields.texts(message, "notes", MAX_NOTES) if "notes" in message else (),
     )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retreg.about import refuse_scans_as_photographs
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationResult, Scalar
@@ -27,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="two or more files or DICOM folders; the first one gives grid and orientation",
     )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--frame", type=int, metavar="N",
+        help="take picture N of DICOM files that hold several; the first is 1",
+    )  # fmt: skip
     parser.add_argument("--model", help="keymorph-brain or keymorph-fundus; chosen by default")
     parser.add_argument("--transform", choices=FAMILIES, default=FAMILIES[0])
     parser.add_argument("--smoothing", type=float, default=0.1, help="of --transform tps")
@@ -42,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
-    images = [read_image(path) for path in args.images]
+    images = [read_image(path, args.frame) for path in args.images]
+    if args.model is None:
+        refuse_scans_as_photographs(dict(zip(folder_names(args.images), images, strict=True)))
     model = _model(args.model, images[0])
     options: dict[str, Scalar] = {
         "transform": args.transform, "smoothing": args.smoothing, "device": args.device,

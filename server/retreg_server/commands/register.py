@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fixed", type=Path, metavar="FIXED", help=f"the image to keep: {images}")
     parser.add_argument("moving", type=Path, metavar="MOVING", help="the image to bring onto it")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
+    frames = {"--frame": "both files", "--fixed-frame": "FIXED", "--moving-frame": "MOVING"}
+    for name, which in frames.items():
+        text = f"take picture N of {which} where one DICOM file holds several; the first is 1"
+        parser.add_argument(name, type=int, metavar="N", help=text)
     parser.add_argument("--model", help="see `retreg models`; chosen from the images by default")
     parser.add_argument("--transform", choices=FAMILIES, help="the model's default if not given")
     parser.add_argument(
@@ -51,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
-    fixed, moving = read_image(args.fixed), read_image(args.moving)
+    fixed, moving = (
+        read_image(path, args.frame if frame is None else frame)
+        for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
+    )
     failed = False
     with ProgressBar() as bar:
         results = _register(args, fixed, moving, bar)
@@ -61,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             write_outputs(folder, fixed, moving, result, args.maps)
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
+        for note in result.notes:
+            print(f"Note: {note}")
         print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
@@ -82,7 +91,7 @@ def _register(
     from retreg_server.registration.registry import default_model
 
     options: dict[str, Scalar] = {"transform": args.transform} if args.transform else {}
-    model = args.model or default_model(fixed)
+    model = args.model or default_model(fixed, moving)
     if args.server:
         every = [{**options, "smoothing": x} for x in args.smoothing] or [options]
         return tuple(

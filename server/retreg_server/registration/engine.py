@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
+from retreg.about import notes_on
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
@@ -86,6 +87,7 @@ def judged(
         quality,
         provenance,
         estimate.backward,
+        notes_on(request.fixed, request.moving),
     )
 
 

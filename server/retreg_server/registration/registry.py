@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from retreg.about import refuse_scans_as_photographs
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
@@ -60,8 +61,12 @@ def get_model(name: str) -> Model:
     return make()
 
 
-def default_model(fixed: Image) -> str:
-    """The name of the model that fits what the image shows."""
+def default_model(fixed: Image, moving: Image) -> str:
+    """The name of the model that fits what the images show.
+
+    Raises InputError for single pictures that say that they are no photographs.
+    """
+    refuse_scans_as_photographs({"fixed": fixed, "moving": moving})
     return subject_of(fixed).default_model
 
 

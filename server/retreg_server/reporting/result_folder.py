@@ -97,7 +97,7 @@ def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[st
 
 
 def summary(result: RegistrationResult) -> dict[str, Any]:
-    """What result.json says: provenance, quality numbers, verdict and reason."""
+    """What result.json says: provenance, quality numbers, verdict, reason and notes."""
     provenance = dict(result.provenance)
     return {
         **provenance,
@@ -106,4 +106,5 @@ def summary(result: RegistrationResult) -> dict[str, Any]:
         "quality": dict(result.quality.numbers),
         "verdict": result.quality.verdict,
         "reason": result.quality.reason,
+        "notes": list(result.notes),
     }

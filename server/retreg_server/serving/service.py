@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
@@ -61,8 +62,8 @@ class Service:
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
-        scratch = {"scratch": str(self.store.scratch)}
-        spec = ProcessSpec(FILE_WORKER, scratch, {}, settings.file_memory_bytes)
+        arguments = {"scratch": str(self.store.scratch), "key": secrets.token_hex(32)}
+        spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
         self._file_worker = ProcessPool("file process", [spec])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
@@ -90,9 +91,11 @@ class Service:
                 raise
             raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
 
-    async def model(self, name: str | None, fixed: SharedImage) -> ModelInfo:
-        """The model of that name, or the default one for the image. Raises OptionError."""
-        wanted = name or default_model(fixed.image)
+    async def model(
+        self, name: str | None, fixed: SharedImage, moving: SharedImage
+    ) -> ModelInfo:
+        """The model of that name, or the default one for the images. Raises InputError."""
+        wanted = name or default_model(fixed.image, moving.image)
         models = await self.models()
         for info in models:
             if info.name == wanted:
@@ -122,12 +125,16 @@ class Service:
         task = Task(fixed, moving, model.name, complete_options(model, options))
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
-    async def read(self, content: SharedBuffer, name: str) -> SharedImage:
+    async def read(
+        self, content: SharedBuffer, name: str, frame: int | None = None
+    ) -> SharedImage:
         """The image in a file of the given content, read in the process for files.
 
-        name: one of our making, with the ending of the format. Raises InputError.
+        name: one of our making, with the ending of the format. frame: as of read_image. Raises
+        InputError.
         """
-        answer = await self._ask_file_worker({"task": "read", "name": name}, (content,))
+        wanted: Head = {"task": "read", "name": name, "frame": frame}
+        answer = await self._ask_file_worker(wanted, (content,))
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
 

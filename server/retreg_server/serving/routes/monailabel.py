@@ -100,7 +100,7 @@ async def infer(
         fixed = await _image(service, session_id, form, "file")
         moving = await _image(service, moving_session, form, "label")
     try:
-        chosen = await service.model(model, fixed)
+        chosen = await service.model(model, fixed, moving)
     except OptionError as error:
         raise ApiError(404, "unknown-model", str(error)) from None
     suffix = str(params.get("result_extension", ".h5")).removeprefix(".")

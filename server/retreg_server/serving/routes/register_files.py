@@ -25,6 +25,7 @@ LOOK_FOR_CLIENT_S = 0.25
 MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
 ROLES = ("fixed", "moving")
+FRAMES = ("frame", "fixed_frame", "moving_frame")
 FILES = ("fixed", "moving", "files", "file", "label")
 
 
@@ -49,7 +50,8 @@ async def register(request: Request, service: TheService) -> Response:
     ) as form:
         fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    model = await service.model(texts.pop("model", None), fixed)
+    texts = {name: value for name, value in texts.items() if name not in FRAMES}
+    model = await service.model(texts.pop("model", None), fixed, moving)
     options = {name: parsed_option(model, name, text) for name, text in texts.items()}
     job = await service.submit(fixed, moving, model, options)
     await wait_for_end(job, request, service)
@@ -73,7 +75,18 @@ async def uploaded_image(service: Service, form: FormData, role: str) -> SharedI
     if not isinstance(upload, UploadFile):
         raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
     name = f"{role}{_suffix(upload.filename or '', role)}"
-    return await service.read(await asyncio.to_thread(_content, upload), name)
+    frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
+    return await service.read(await asyncio.to_thread(_content, upload), name, frame)
+
+
+def _frame(form: FormData, name: str) -> int | None:
+    """The number of the frame to take, if the form has that field. Raises InputError."""
+    text = form.get(name)
+    if text is None:
+        return None
+    if not isinstance(text, str) or not text.isdecimal() or int(text) < 1:
+        raise InputError(f"The field {name!r} is no number of a frame; 1 or more was expected.")
+    return int(text)
 
 
 def _content(upload: UploadFile) -> SharedBuffer:

@@ -59,7 +59,7 @@ async def order_registration(order: RegistrationOrder, service: TheService) -> R
     """Queue a registration; the answer holds its id."""
     fixed = service.image(order.fixed, "The fixed")
     moving = service.image(order.moving, "The moving")
-    model = await service.model(order.model, fixed)
+    model = await service.model(order.model, fixed, moving)
     # There and back again turns the reserved spelling of infinity into the number.
     options = wire.loads(wire.dumps(order.options))
     job = await service.submit(fixed, moving, model, options)

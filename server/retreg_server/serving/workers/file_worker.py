@@ -6,12 +6,14 @@ server empties when it starts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from retreg import wire
+from retreg.about import tokens_of
 from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
@@ -20,10 +22,14 @@ from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, 
 
 
 class FileWorker:
-    """The handler of the process for files: see process_main.Handler."""
+    """The handler of the process for files: see process_main.Handler.
 
-    def __init__(self, scratch: str) -> None:
+    key: hexadecimal; the secret by which patients can be compared but not be known.
+    """
+
+    def __init__(self, scratch: str, key: str) -> None:
         self._scratch = scratch
+        self._key = bytes.fromhex(key)
 
     def hello(self) -> Head:
         """Write and read a small volume, which imports what takes a while."""
@@ -57,7 +63,9 @@ class FileWorker:
 
         path = folder / request.head["name"]
         path.write_bytes(request.buffers[0].view)
-        image = read_image(path)
+        image = read_image(path, request.head.get("frame"))
+        tokens = tokens_of(image.about.patient, self._key)
+        image = replace(image, about=replace(image.about, tokens=tokens if any(tokens) else ()))
         if image.array.dtype.name not in wire.DTYPES:
             raise InputError("The voxels are of a type that is not supported; convert them.")
         packed = SharedImage.of(image)

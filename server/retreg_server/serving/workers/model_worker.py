@@ -155,7 +155,7 @@ def halved(image: Image) -> Image:
     strides = tuple(slice(None, None, 2) for _ in range(3))
     array = np.ascontiguousarray(image.array[:, *strides])
     size = (array.shape[3], array.shape[2], array.shape[1])
-    return Image(array, Grid(size, image.grid.world_from_index @ step))
+    return Image(array, Grid(size, image.grid.world_from_index @ step), image.about)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

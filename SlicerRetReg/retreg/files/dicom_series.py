@@ -1,0 +1,119 @@
+"""The DICOM series in a folder and below it, and which of them is meant."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retreg.errors import FileError
+from retreg.files.dicom_geometry import Frame, frames_of
+from retreg.files.dicom_header import read_header
+from retreg.files.doors import reading
+from retreg.files.formats import Format, recognised
+from retreg.files.limits import MAX_SERIES_FILES
+
+_CLEARLY_MORE = 4  # a series is the main one when no other has a quarter of its slices
+_SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A file of a series: its path, header without pixels, and its first frame."""
+
+    path: Path
+    header: Any
+    frame: Frame
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """What the slices of one volume have in common."""
+        names = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation")
+        return tuple(self.header.get(name) for name in names)
+
+
+def main_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
+    """The slices of the only or clearly largest series, and notes on what was left out.
+
+    Raises FileError when there is none, or several of like size.
+    """
+    slices = []
+    for path in _dicom_files(folder):
+        with reading(path.name, Format.DICOM.value):
+            header = read_header(path)
+            if header.get("Rows") and header.get("Columns"):
+                slices.append(Slice(path, header, frames_of(header)[0]))
+    if not slices:
+        raise FileError(f"There is no DICOM image in the folder {folder.name!r}; choose another.")
+    series = sorted(_series(slices), key=_size, reverse=True)
+    if len(series) > 1 and _size(series[1]) * _CLEARLY_MORE > _size(series[0]):
+        said = "; ".join(_described(each) for each in series[:_SHOWN])
+        raise FileError(
+            f"The folder {folder.name!r} holds {len(series)} DICOM series: {said}. Give the folder "
+            "of one series, or put its files into a folder of their own."
+        )
+    if len(series) == 1:
+        return series[0], ()
+    left_out = "; ".join(_described(each) for each in series[1 : _SHOWN + 1])
+    return series[0], (
+        f"{_described(series[0])} was taken, and what is smaller left out: {left_out}.",
+    )
+
+
+def _series(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """The slices by series; where de-identification gave each its own UID, the numbers count."""
+    found: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for one in slices:
+        uid, number = (str(one.header.get(n) or "") for n in ("SeriesInstanceUID", "SeriesNumber"))
+        found[uid, number].append(one)
+    if len(found) < 3 or max(map(len, found.values())) > 2:  # a slice may be there twice
+        return list(found.values())
+    by_number: dict[str, list[Slice]] = defaultdict(list)
+    for (_, number), group in found.items():
+        by_number[number] += group
+    return list(by_number.values())
+
+
+def _size(series: Sequence[Slice]) -> int:
+    """How many images the files of a series hold."""
+    return sum(int(one.header.get("NumberOfFrames") or 1) for one in series)
+
+
+def _described(series: Sequence[Slice]) -> str:
+    """Such as "series 4 with 20 images of 256 x 256"."""
+    header = series[0].header
+    number = header.get("SeriesNumber")
+    name = "a series" if number is None else f"series {number}"
+    images = "1 image" if _size(series) == 1 else f"{_size(series)} images"
+    return f"{name} with {images} of {header.Columns} x {header.Rows}"
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    files = sorted(_files(folder))
+    return [path for path in files if _is_dicom(path)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, without following links to other folders."""
+    count = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in names):
+            if path.is_file() and path.stat().st_size:
+                count += 1
+                yield path
+        if count > MAX_SERIES_FILES:
+            raise FileError(
+                f"The folder {folder.name!r} holds more than {MAX_SERIES_FILES} files, which is "
+                "too many to read; give the folder of one series."
+            )
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return recognised(path) is Format.DICOM
+    except (FileError, OSError):
+        return False
