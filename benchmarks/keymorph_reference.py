@@ -247,7 +247,8 @@ def _our_keypoints(images: Path, _count: int) -> Measured:
 def _our_affine(images: Path, _count: int) -> Measured:
     from retreg.fitting import fit_affine
     from retreg.resample import resample
-    from retreg_server.registration.keymorph.view_matching import matches, mutual_information
+    from retreg_server.registration.keymorph.similarity import mutual_information
+    from retreg_server.registration.keymorph.view_matching import matches
 
     looker, (fixed, moving) = _our_looker(), _our_pair(images)
 

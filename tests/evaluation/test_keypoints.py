@@ -22,7 +22,8 @@ from retreg_server.evaluation.keypoints import Measured, keypoint_numbers
 from retreg_server.evaluation.line_plot import line_plot
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.keymorph.model import KeyMorph
-from retreg_server.registration.keymorph.view_matching import Match, mutual_information
+from retreg_server.registration.keymorph.similarity import mutual_information
+from retreg_server.registration.keymorph.view_matching import Match
 
 COUNT = 40
 

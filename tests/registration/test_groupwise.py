@@ -24,7 +24,7 @@ from retreg_server.registration.keymorph.detection import Detection
 from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.inputs import head_cube
 from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
-from retreg_server.registration.keymorph.view_matching import mutual_information
+from retreg_server.registration.keymorph.similarity import mutual_information
 from retreg_server.registration.numerics.spaces import canonical
 
 INFO = ModelInfo(

@@ -8,6 +8,7 @@ from retreg.errors import OptionError
 from retreg.messages import ModelInfo, Option, Scalar
 from retreg_server.registration.networks.devices import DEVICES
 
+SMOOTHPROPER = "Zhang et al. 2025, IPMI (SmoothProper)"  # the citation of its models
 STARTS = ("auto", "keymorph", "identity")  # of the models with a network for fields
 
 

@@ -22,7 +22,8 @@ INLIER, OUTLIER = (80, 255, 120), (255, 80, 60)
 
 def write_png(path: Path, rgb: np.ndarray) -> None:
     """Write (rows, columns, 3) uint8 as PNG."""
-    Picture.fromarray(rgb).save(path, format="PNG")
+    # A fifth larger than with the usual compression, and in a third of its time.
+    Picture.fromarray(rgb).save(path, format="PNG", compress_level=1)
 
 
 def overlay(fixed: Image, moving: Image, result: RegistrationResult) -> np.ndarray:

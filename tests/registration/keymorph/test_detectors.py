@@ -17,11 +17,8 @@ from retreg_server.registration.keymorph.detectors import (
     FundusKeypointDetector,
     weights,
 )
-from retreg_server.registration.keymorph.view_matching import (
-    correlation,
-    matches,
-    mutual_information,
-)
+from retreg_server.registration.keymorph.similarity import correlation, mutual_information
+from retreg_server.registration.keymorph.view_matching import matches
 from retreg_server.registration.networks.keypoint_net import Architecture, KeypointNet
 from retreg_server.registration.networks.weights import NetMetadata
 

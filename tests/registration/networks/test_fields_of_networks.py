@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.brain.learned import volume_field
+from retreg_server.registration.brain.network_field import volume_field
 from retreg_server.registration.brain.volume_pair import PreparedVolume
+from retreg_server.registration.fundus.network_field import SHRINK, vessel_field
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.smoothproper import SHRINK, vessel_field
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
 
 CPU = torch.device("cpu")

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
-from retreg_server.registration.brain.deformation import deform
-from retreg_server.registration.brain.global_alignment import linear_estimate
-from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
     correspondences_if_wanted,
@@ -24,6 +21,9 @@ from retreg_server.registration.keymorph.initial_maps import (
 )
 from retreg_server.registration.model import Estimate, Stages, linear_matrix
 from retreg_server.registration.numerics.robust_weights import Linear
+
+if TYPE_CHECKING:
+    from retreg_server.registration.brain.volume_pair import PreparedVolume
 
 FAMILIES = ("affine", "similarity", "rigid")
 DEFORMABLE = "deformable"
@@ -58,6 +58,10 @@ class AutoBrain:
 
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
+        # torch takes a second to load: who asks for the description alone does not wait for it.
+        from retreg_server.registration.brain.global_alignment import linear_estimate
+        from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
+
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
         advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         deformable = options["transform"] == DEFORMABLE
@@ -80,6 +84,8 @@ def _deformed(
     stages: Stages,
 ) -> Estimate:
     """The estimate with its affines deformed, and the keypoints where they go now."""
+    from retreg_server.registration.brain.deformation import deform
+
     matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
     deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
     marks = estimate.moving_keypoints

@@ -1,6 +1,7 @@
 """Brain volumes: a global alignment, a network that answers with a field, and a refinement.
 
-The networks are SmoothProper and VoxelMorph.
+The networks are SmoothProper and VoxelMorph. What needs torch is imported where it is used: it
+takes a second to load, and who asks for the description alone does not wait for it.
 """
 
 from __future__ import annotations
@@ -8,75 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.transforms import Affine, Chain, DisplacementField
 from retreg_server.registration.brain.auto import AutoBrain
-from retreg_server.registration.brain.deformation import deform
-from retreg_server.registration.brain.landmarks import find_landmarks
-from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
-from retreg_server.registration.keymorph.correspondences import keymorph_for
 from retreg_server.registration.model import Estimate, Stages, affine_estimate, linear_matrix
 from retreg_server.registration.networks.devices import chosen_device
-from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
-from retreg_server.registration.networks.input_range import normalised
-from retreg_server.registration.networks.smooth_proper import CITATION
 from retreg_server.registration.networks.weights import load_metadata, load_network
-from retreg_server.registration.numerics.folding import unfolded
-from retreg_server.registration.numerics.lattice_displacement import field_from_displacement
-from retreg_server.registration.numerics.spaces import TensorVolume, isotropic, sample
-from retreg_server.registration.options import field_options
-from retreg_server.registration.preprocessing.head_mask import WHOLE
+from retreg_server.registration.options import SMOOTHPROPER, field_options
+
+if TYPE_CHECKING:
+    from retreg_server.registration.brain.volume_pair import PreparedVolume
+    from retreg_server.registration.networks.field_net import FieldNet
 
 FAMILIES = ("deformable", "affine")
-
-
-@torch.no_grad()
-def volume_field(
-    net: FieldNet,
-    fixed: PreparedVolume,
-    moving: PreparedVolume,
-    moving_from_fixed: np.ndarray,
-    cube: tuple[int, float],
-    device: torch.device,
-) -> DisplacementField:
-    """u in the fixed world: x + u(x), then moving_from_fixed (4, 4), finds x in moving.
-
-    cube: voxels along a side of what the network is shown, and their size in mm. The field lies on
-    the nodes of the network and has no folds.
-    """
-    voxels, spacing_mm = cube
-    cube_volume = _cube(fixed, voxels, spacing_mm)
-    fixed_coarse = _coarse(fixed, spacing_mm)
-    other = _coarse(moving, spacing_mm)
-    images = [
-        normalised(sample(fixed_coarse, cube_volume, np.eye(4))).to(device),
-        normalised(sample(other, cube_volume, moving_from_fixed)).to(device),
-    ]
-    field = net.to(device)(*images)[-1].float().cpu()
-    stride = voxels // field.shape[-1]
-    return unfolded(field_from_displacement(field / stride, cube_volume))
-
-
-def _cube(view: PreparedVolume, voxels: int, spacing_mm: float) -> TensorVolume:
-    """The lattice of the network: a cube around the middle of the object; it holds no values."""
-    source = view.volume.world_from_norm
-    middle = apply_matrix(np.linalg.inv(source), view.foreground.core[None])[0]
-    half_mm = np.linalg.norm(source[:3, :3], axis=0)
-    cube_from_norm = np.diag([*(voxels * spacing_mm / 2 / half_mm), 1.0])
-    cube_from_norm[:3, 3] = middle
-    return TensorVolume(torch.empty(()).expand(1, 1, *(voxels,) * 3), source @ cube_from_norm)
-
-
-def _coarse(view: PreparedVolume, spacing_mm: float) -> TensorVolume:
-    """The volume in about the voxels that the network is shown, so that sampling averages."""
-    whole = isotropic(view.volume, spacing_mm, WHOLE, 1)
-    return TensorVolume(whole.tensor[:, :1], whole.world_from_norm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +38,8 @@ class DeformableBrain:
     @cached_property
     def net(self) -> FieldNet:
         """The network, read when it is first needed."""
+        from retreg_server.registration.networks.field_net import field_net_from_dict
+
         return load_network(self.info.name, field_net_from_dict)[0]
 
     def load(self) -> None:
@@ -98,6 +50,9 @@ class DeformableBrain:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
+        from retreg_server.registration.brain.deformation import deform
+        from retreg_server.registration.brain.volume_pair import PreparedVolume
+
         with stages.stage("global alignment", 0.5):
             found = _start(str(options["start"]), fixed, moving, stages)
         if options["transform"] == "affine":
@@ -126,6 +81,8 @@ class DeformableBrain:
         stages: Stages,
     ) -> tuple[DisplacementField, DisplacementField]:
         """What the network answers, forward and backward."""
+        from retreg_server.registration.brain.network_field import volume_field
+
         metadata = load_metadata(self.info.name)
         cube = metadata.pixels, float(metadata.spacing_mm or 1.0)
         chosen = chosen_device(device)
@@ -154,12 +111,17 @@ def _start(name: str, fixed: Image, moving: Image, stages: Stages) -> Estimate:
     """The affine alignment of that name, one of STARTS."""
     if name == "identity":
         return _untouched(fixed, moving)
+    from retreg_server.registration.keymorph.correspondences import keymorph_for
+
     model = AutoBrain() if name == "auto" else keymorph_for(fixed)
     return affine_estimate(model, fixed, moving, Stages(lambda _, done: stages.at(done)))
 
 
 def _untouched(fixed: Image, moving: Image) -> Estimate:
     """Images that are taken to be aligned already."""
+    from retreg_server.registration.brain.landmarks import find_landmarks
+    from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
+
     pair = VolumePair.of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     marks = find_landmarks(pair.levels[1], np.eye(4))
     points = Keypoints(marks.points, marks.similarity, marks.agrees)
@@ -179,4 +141,4 @@ def voxelmorph_brain() -> DeformableBrain:
 @cache
 def smoothproper_brain() -> DeformableBrain:
     """The model for brain and head volumes of any contrast."""
-    return deformable_brain("smoothproper-brain", "Brain, SmoothProper", CITATION)
+    return deformable_brain("smoothproper-brain", "Brain, SmoothProper", SMOOTHPROPER)

@@ -16,7 +16,6 @@ import numpy as np
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
 from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
-from retreg_server.registration.fundus.deformation import dense_displacement
 from retreg_server.registration.fundus.global_alignment import (
     GlobalFit,
     LinearFit,
@@ -97,10 +96,12 @@ def refined(
     matrix = linear.moving_from_fixed
     quadratic = refined_quadratic(matrix, fixed.levels[1:], moving.levels[1:])
     pairs = keypoint_pairs(fixed, moving, linear, quadratic)
-    deforms = family == DEFORMABLE
-    displacement = (
-        dense_displacement(fixed.levels[-1], moving.levels[-1], quadratic) if deforms else None
-    )
+    displacement = None
+    if family == DEFORMABLE:
+        # SciPy's sparse solvers take longer to load than all that happened before.
+        from retreg_server.registration.fundus.deformation import dense_displacement
+
+        displacement = dense_displacement(fixed.levels[-1], moving.levels[-1], quadratic)
     return PixelAlignment(fixed.picture, moving.picture, matrix, quadratic, pairs, displacement)
 
 

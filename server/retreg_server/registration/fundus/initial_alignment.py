@@ -16,7 +16,6 @@ from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMa
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.vessel_pyramid import agreement
 from retreg_server.registration.fundus.world_transforms import pixel_matrix
-from retreg_server.registration.keymorph.correspondences import keymorph_for
 from retreg_server.registration.keymorph.initial_maps import suggestions
 from retreg_server.registration.model import Stages, affine_estimate, linear_matrix
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
@@ -77,6 +76,8 @@ def _given(name: str, fixed: Image, moving: Image) -> tuple[np.ndarray, np.ndarr
     """World matrices (4, 4) forward and backward."""
     if name == "identity":
         return np.eye(4), np.eye(4)
+    from retreg_server.registration.keymorph.correspondences import keymorph_for  # needs torch
+
     found = affine_estimate(keymorph_for(fixed), fixed, moving, Stages())
     return linear_matrix(found.transform), linear_matrix(found.backward)
 

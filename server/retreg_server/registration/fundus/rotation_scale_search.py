@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import fft
 
 from retreg_server.registration.model import Stages
 
@@ -90,11 +89,14 @@ class _Correlation:
     """The score of turned and scaled copies of the moving map against the fixed one."""
 
     def __init__(self, fixed: SmallMap, moving: SmallMap) -> None:
+        from scipy import fft  # most pairs need no search, and it takes a while to load
+
+        self._fft = fft
         reach = max(fixed.values.shape) + max(moving.values.shape) * max(SCALES)
-        self._length = fft.next_fast_len(int(np.ceil(reach)), real=True)
+        self._length = self._fft.next_fast_len(int(np.ceil(reach)), real=True)
         self._fixed, self._moving = fixed, moving
-        self._values = np.conj(fft.rfft2(fixed.values, (self._length, self._length)))
-        self._mask = np.conj(fft.rfft2(fixed.mask, (self._length, self._length)))
+        self._values = np.conj(self._fft.rfft2(fixed.values, (self._length, self._length)))
+        self._mask = np.conj(self._fft.rfft2(fixed.mask, (self._length, self._length)))
 
     def hypotheses(self, scale: float, angles: np.ndarray) -> list[Hypothesis]:
         """The best shift for each of the angles."""
@@ -136,7 +138,7 @@ class _Correlation:
 
     def _correlated(self, values: np.ndarray, fixed: np.ndarray) -> np.ndarray:
         shape = self._length, self._length
-        correlated: np.ndarray = fft.irfft2(fft.rfft2(values, shape) * fixed, shape)
+        correlated: np.ndarray = self._fft.irfft2(self._fft.rfft2(values, shape) * fixed, shape)
         return correlated
 
 

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, cached_property
-
-import cv2
-import numpy as np
-import torch
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from retreg.image import Image
 from retreg.messages import ModelInfo, Scalar
-from retreg_server.registration.fundus.deformation import dense_displacement
 from retreg_server.registration.fundus.initial_alignment import InitialAlignment, initial_alignment
-from retreg_server.registration.fundus.pixel_maps import PixelMap, QuadraticMap
+from retreg_server.registration.fundus.pixel_maps import QuadraticMap
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
-from retreg_server.registration.fundus.tracking import warped
 from retreg_server.registration.fundus.vessel_pyramid import (
     PixelDisplacement,
     VesselPyramidLevel,
@@ -28,56 +22,15 @@ from retreg_server.registration.fundus.vessel_pyramid import (
 from retreg_server.registration.fundus.world_transforms import PixelAlignment
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.devices import chosen_device
-from retreg_server.registration.networks.field_net import FieldNet, field_net_from_dict
-from retreg_server.registration.networks.input_range import normalised
-from retreg_server.registration.networks.smooth_proper import CITATION
 from retreg_server.registration.networks.weights import load_metadata, load_network
-from retreg_server.registration.options import field_options
+from retreg_server.registration.options import SMOOTHPROPER, field_options
+
+if TYPE_CHECKING:
+    from retreg_server.registration.networks.field_net import FieldNet
 
 DEFORMABLE = "deformable"
 FAMILIES = (DEFORMABLE, "quadratic", "affine")
 CLEARLY_BETTER = 1.03  # times the similarity of the vessels
-HALF = 2  # pixels of the pictures per pixel that the network is shown
-SHRINK = 2 * HALF  # pixels of the pictures per node of its field
-
-
-@torch.no_grad()
-def vessel_field(
-    net: FieldNet,
-    fixed: VesselPyramidLevel,
-    moving: VesselPyramidLevel,
-    mapped: PixelMap,
-    device: torch.device,
-) -> PixelDisplacement:
-    """d for which x goes to mapped(x + d(x)).
-
-    The mean of what the network answers to the pictures and to the pictures upside down.
-    """
-    warped_moving, shown = warped(moving, mapped, fixed.valid.shape)
-    both = shown & fixed.valid
-    images = [
-        _input(image * both, net.architecture.multiple).to(device)
-        for image in (fixed.samples[..., 0], warped_moving)
-    ]
-    upright, turned = net.to(device)(*(_both_ways(image) for image in images))[-1].chunk(2)
-    field = (upright - turned.flip(2, 3)) / 2
-    height, width = (n // SHRINK for n in fixed.valid.shape)
-    pixels = HALF * field[0, :, :height, :width].movedim(0, -1).float().cpu().numpy()
-    return PixelDisplacement(np.ascontiguousarray(pixels), SHRINK)
-
-
-def _both_ways(image: torch.Tensor) -> torch.Tensor:
-    """The picture (1, 1, h, w), and the picture upside down: (2, 1, h, w)."""
-    return torch.cat([image, image.flip(2, 3)])
-
-
-def _input(image: np.ndarray, multiple: int) -> torch.Tensor:
-    """(1, 1, h, w) at half the size, in the intensities of the training; 0 beyond the edge."""
-    height, width = (n // HALF for n in image.shape)
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    tensor = torch.from_numpy(small.astype(np.float32))[None, None]
-    padding = [0, -width % multiple, 0, -height % multiple]
-    return normalised(functional.pad(tensor, padding))
 
 
 class SmoothProperFundus:
@@ -91,13 +44,15 @@ class SmoothProperFundus:
             subject="retina",
             produces=FAMILIES,
             options=field_options(FAMILIES),
-            citation=CITATION,
+            citation=SMOOTHPROPER,
             weights_sha256=load_metadata("smoothproper-fundus").sha256,
         )
 
     @cached_property
     def net(self) -> FieldNet:
         """The network, read when it is first needed."""
+        from retreg_server.registration.networks.field_net import field_net_from_dict
+
         return load_network("smoothproper-fundus", field_net_from_dict)[0]
 
     def load(self) -> None:
@@ -132,6 +87,8 @@ class SmoothProperFundus:
         options: Mapping[str, Scalar],
     ) -> PixelAlignment:
         """One direction in pixels, with the field of the network where it is asked for."""
+        from retreg_server.registration.fundus.network_field import vessel_field
+
         displacement = None
         if options["transform"] == DEFORMABLE:
             levels = fixed.levels[-1], moving.levels[-1]
@@ -154,6 +111,8 @@ def _refined(
     Tracking is more precise where it finds the vessels; the network brings them near enough where
     it does not.
     """
+    from retreg_server.registration.fundus.deformation import dense_displacement
+
     after = vessel_similarity(fixed, moving, lambda points: mapped(displacement(points)))
     helps = after > CLEARLY_BETTER * vessel_similarity(fixed, moving, mapped)
     return dense_displacement(fixed, moving, mapped, displacement if helps else None)

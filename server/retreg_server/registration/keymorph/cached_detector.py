@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from retreg.image import Image
-from retreg_server.registration.keymorph.detectors import KeypointDetections, KeypointDetector
+
+if TYPE_CHECKING:
+    from retreg_server.registration.keymorph.detectors import KeypointDetections, KeypointDetector
 
 MOST_DETECTIONS = 32  # two for each image
 MOST_BYTES = 1 << 28

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -109,6 +109,18 @@ class FundusKeypointDetector:
     @cached_property
     def _loaded(self) -> tuple[KeypointNet, NetMetadata]:
         return load_network(self.name, net_from_dict)
+
+
+@cache
+def brain_detector() -> BrainKeypointDetector:
+    """The detector for heads; its network is read once."""
+    return BrainKeypointDetector()
+
+
+@cache
+def fundus_detector() -> FundusKeypointDetector:
+    """The detector for retinas; its network is read once."""
+    return FundusKeypointDetector()
 
 
 def _turned_cube(volume: TensorVolume, cube: TensorVolume, spacing_mm: float) -> TensorVolume:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -20,24 +20,21 @@ from retreg.image import Image
 from retreg.messages import ImageKind, Keypoints, ModelInfo, Option, Scalar
 from retreg.transforms import Transform
 from retreg_server.registration.keymorph.cached_detector import CachedKeypointDetector
-from retreg_server.registration.keymorph.detectors import (
-    BrainKeypointDetector,
-    FundusKeypointDetector,
-    KeypointDetector,
-)
-from retreg_server.registration.keymorph.view_matching import (
-    Match,
+from retreg_server.registration.keymorph.similarity import (
     Similarity,
     correlation,
-    matches,
     mutual_information,
 )
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.networks.devices import DEVICES
 from retreg_server.registration.networks.weights import load_metadata
 from retreg_server.registration.numerics.robust_weights import Linear, robust_weights
 from retreg_server.registration.subject import SUBJECTS
+
+if TYPE_CHECKING:
+    from retreg_server.registration.keymorph.detectors import KeypointDetections, KeypointDetector
+    from retreg_server.registration.keymorph.view_matching import Match
+    from retreg_server.registration.networks.centre_of_mass import Weighting
 
 FAMILIES = ("affine", "rigid", "similarity", "tps")
 WEIGHTINGS = ("variance", "power", "none")
@@ -100,7 +97,9 @@ class KeyMorph:
         second: bool,
     ) -> list[Match]:
         """Corresponding keypoints, the most likely ones first; second: of the second detection."""
-        device, weighting = str(options["device"]), cast(Weighting, options["weights"])
+        from retreg_server.registration.keymorph.view_matching import matches
+
+        device, weighting = str(options["device"]), cast("Weighting", options["weights"])
         with stages.stage("second detection" if second else "keypoints", 0.4):
             in_fixed = self.detect(fixed, "fixed", second, device)
             stages.at(0.4)
@@ -191,14 +190,27 @@ def _rival(found: list[Match]) -> float:
 def keymorph_brain() -> KeyMorph:
     """The model for brain and head volumes of any contrast and rotation."""
     info = _info("keymorph-brain", "Brain, KeyMorph keypoints", "head")
-    return KeyMorph(info, CachedKeypointDetector(BrainKeypointDetector()), mutual_information)
+    return KeyMorph(info, CachedKeypointDetector(_detect_in_head), mutual_information)
 
 
 @cache
 def keymorph_fundus() -> KeyMorph:
     """The model for pictures of the retina of any kind and rotation."""
     info = _info("keymorph-fundus", "Retina, KeyMorph keypoints", "retina")
-    return KeyMorph(info, CachedKeypointDetector(FundusKeypointDetector()), correlation)
+    return KeyMorph(info, CachedKeypointDetector(_detect_in_retina), correlation)
+
+
+# torch and MONAI take seconds to load: who asks for the description alone does not wait for them.
+def _detect_in_head(image: Image, role: str, second: bool, device: str) -> KeypointDetections:
+    from retreg_server.registration.keymorph.detectors import brain_detector
+
+    return brain_detector()(image, role, second, device)
+
+
+def _detect_in_retina(image: Image, role: str, second: bool, device: str) -> KeypointDetections:
+    from retreg_server.registration.keymorph.detectors import fundus_detector
+
+    return fundus_detector()(image, role, second, device)
 
 
 def _info(name: str, title: str, subject: str) -> ModelInfo:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from retreg.quality import normalised_mutual_information
 from retreg_server.registration.keymorph.detection import irls_affine
 from retreg_server.registration.keymorph.detectors import KeypointDetections, weights
+from retreg_server.registration.keymorph.similarity import Similarity
 from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.networks.input_range import normalised
 
-Similarity = Callable[[np.ndarray, np.ndarray], float]
-"""Of the values (n,) from 0 to 1 of the fixed image and of the moving one at the same places: more
-is better."""
-SHOWN = 0.05
 VOXELS, PIXELS = 64, 96  # along a side of the images that are compared
 LEAST_OVERLAP = 0.1
 
@@ -81,7 +76,7 @@ def _similarity(
     matrix: torch.Tensor,
     similarity: Similarity,
 ) -> float:
-    """The likeness where the images overlap under a matrix (d, d + 1); -inf when they do not."""
+    """The similarity where the images overlap under a matrix (d, d + 1); -inf when they do not."""
     if torch.linalg.det(matrix[:, :-1]) <= 0:
         return -np.inf
     grid = functional.affine_grid(matrix[None], list(fixed_image.shape), align_corners=False)
@@ -90,20 +85,6 @@ def _similarity(
         return -np.inf
     warped = functional.grid_sample(moving_image, grid, align_corners=False)
     return similarity(fixed_image[inside].numpy(), warped[inside].numpy())
-
-
-def mutual_information(fixed: np.ndarray, warped: np.ndarray) -> float:
-    """Normalised mutual information where either image shows something; for any two contrasts."""
-    shown = (fixed > SHOWN) | (warped > SHOWN)
-    value = normalised_mutual_information(fixed[shown][::3], warped[shown][::3])
-    return value if np.isfinite(value) else -np.inf
-
-
-def correlation(fixed: np.ndarray, warped: np.ndarray) -> float:
-    """Of vessel maps."""
-    if min(fixed.std(), warped.std()) < 1e-9:
-        return -np.inf
-    return float(np.corrcoef(fixed, warped)[0, 1])
 
 
 def _small(image: torch.Tensor) -> torch.Tensor:

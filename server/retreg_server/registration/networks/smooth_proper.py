@@ -23,7 +23,6 @@ from torch import nn
 SMALLEST_ALPHA = 0.5
 NEWTON_STEPS = 25
 CONJUGATE_STEPS = 8
-CITATION = "Zhang et al. 2025, IPMI (SmoothProper)"
 
 
 class SmoothProper(nn.Module):

@@ -1,7 +1,8 @@
 """Networks with trained weights, read as data from MONAI-bundle-shaped folders.
 
 weights/NAME/configs/metadata.json describes the network and names the SHA-256 of
-weights/NAME/models/model.safetensors. Nothing in such a folder is ever executed.
+weights/NAME/models/model.safetensors. Nothing in such a folder is ever executed. torch is loaded
+with the first network, so that the descriptions are at hand without it.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-from torch import nn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from retreg.errors import FileError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 FOLDER = Path(__file__).parents[1] / "weights"
 METADATA, TENSORS = Path("configs/metadata.json"), Path("models/model.safetensors")
-N = TypeVar("N", bound=nn.Module)
+N = TypeVar("N", bound="nn.Module")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +31,22 @@ class NetMetadata:
     """How to use a network.
 
     pixels: side of its square or cubic input. spacing_mm: size of a voxel, None for pictures.
-    template: (k, d) normalised, the average place of each keypoint in an upright image; (0,) for
-    networks without keypoints.
     sha256: of the weights. card: all of metadata.json, with recipe, seed and measured accuracy.
     """
 
     name: str
     pixels: int
     spacing_mm: float | None
-    template: torch.Tensor
     sha256: str
     card: dict[str, Any]
+
+    @cached_property
+    def template(self) -> torch.Tensor:
+        """(k, d) normalised, the average place of each keypoint in an upright image; (0,) for
+        networks without keypoints."""
+        import torch
+
+        return torch.tensor(self.card["retreg"].get("template", []), dtype=torch.float32)
 
 
 def load_network(
@@ -59,6 +64,9 @@ def load_network(
 
 def _filled(net: N, metadata: NetMetadata, folder: Path) -> N:
     """The network with the stored weights, which are checked first."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     name = metadata.name
     try:
         stored = (folder / name / TENSORS).read_bytes()
@@ -88,7 +96,6 @@ def load_metadata(name: str, folder: Path = FOLDER) -> NetMetadata:
             name=name,
             pixels=int(own["pixels"]),
             spacing_mm=own["spacing_mm"],
-            template=torch.tensor(own.get("template", []), dtype=torch.float32),
             sha256=str(own["sha256"]),
             card=card,
         )
