@@ -18,7 +18,7 @@ from retreg_server.cli import main
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine
-from retreg_server.registration.brain import auto, global_alignment
+from retreg_server.registration.brain import deformation, global_alignment
 from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.brain.deformation import Deformed
 from retreg_server.registration.brain.global_alignment import Found, Shortlist
@@ -144,7 +144,7 @@ def test_keypoints_of_a_deformable_result_follow_the_deformation(heads, monkeypa
     def bent(_fixed, _moving, there, home, **_):
         return Deformed(Chain((field, Affine(there))), Chain((field, Affine(home))), {})
 
-    monkeypatch.setattr(auto, "deform", bent)
+    monkeypatch.setattr(deformation, "deform", bent)
     found = brain(heads, transform="deformable")
     fixed, moving = found.fixed_keypoints, found.moving_keypoints
     np.testing.assert_allclose(moving.points, found.transform(fixed.points))
