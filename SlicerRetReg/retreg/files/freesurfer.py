@@ -25,7 +25,7 @@ def read_mgh(path: Path) -> Image:
     if promise.sizes[3] != 1:
         raise FileError(f"{path.name} holds {promise.sizes[3]} frames; save a single one.")
     try:
-        from nibabel.freesurfer import MGHImage
+        from nibabel.freesurfer.mghformat import MGHImage
     except ImportError:
         raise FileError(
             f"{path.name} is a FreeSurfer volume, and nibabel, which reads it, is not installed; "

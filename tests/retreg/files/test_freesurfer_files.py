@@ -59,6 +59,6 @@ def test_a_volume_that_declares_too_much_is_refused_before_it_is_decoded(tmp_pat
 
 def test_without_nibabel_the_remedy_is_named(tmp_path, monkeypatch):
     path = a_file(tmp_path / "a.mgz")
-    monkeypatch.setitem(sys.modules, "nibabel.freesurfer", None)
+    monkeypatch.setitem(sys.modules, "nibabel.freesurfer.mghformat", None)
     with pytest.raises(FileError, match="mri_convert"):
         read_image(path)
