@@ -36,7 +36,7 @@ def padded(image: Image, value: float, where: np.ndarray) -> Image:
     ("value", "air", "shape"),
     [
         *((value, 0.0, "circle") for value in VALUES),
-        *((value, air, "circle") for value in (-32768.0, 65535.0, np.nan) for air in (-1024.0, 500.0)),
+        *((value, air, "circle") for value in (-32768.0, 65535.0) for air in (-1024.0, 500.0)),
         *((value, 0.0, shape) for value in (-32768.0, 65535.0) for shape in ("slab", "corner")),
     ],
 )
