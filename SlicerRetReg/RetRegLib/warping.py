@@ -12,7 +12,8 @@ from RetRegLib.volumes import grid_of_volume, is_label, voxels_of_volume
 def warped_image(fixed: Node, moving: Node, transform: Transform, below: Node | None) -> Image:
     """The moving volume, as placed below the transform node, on the voxels of the fixed one.
 
-    Beyond it lies its background. The grid is that of the fixed node itself, without its parents. Labels stay labels.
+    The grid is that of the fixed node itself, without its parents. Labels stay labels. Beyond the
+    moving volume lies its background, 0 for labels.
     """
     image = voxels_of_volume(moving, below)
     values = resample(image, transform, grid_of_volume(fixed), nearest=is_label(moving)).array

@@ -59,7 +59,7 @@ def test_tissue_that_touches_the_border_is_not_the_background():
 
 def test_padding_is_the_background_of_a_padded_image():
     image = a_head(0, "i2", noise=10)
-    k, j, i = np.indices(GRID.shape)
+    _, j, i = np.indices(GRID.shape)
     image.array[0, (j - 18) ** 2 + (i - 20) ** 2 > 300] = -2000
     assert background(image) == -2000
 

@@ -9,6 +9,7 @@ from retreg.files.dicom import read_dicom_file, read_dicom_series
 from retreg.files.doors import existing_file, reading
 from retreg.files.formats import Format, recognised
 from retreg.files.freesurfer import read_mgh
+from retreg.files.names import usable_name
 from retreg.files.nifti import NiftiGeometry, contradiction, read_nifti_header
 from retreg.files.pictures import read_picture, write_png
 from retreg.files.volumes import VOLUME_SUFFIXES, read_volume, write_volume
@@ -24,7 +25,7 @@ def read_image(path: str | Path, nifti_geometry: NiftiGeometry = "itk") -> Image
     nifti_geometry: "sform" or "qform" to place a NIfTI file by that one instead of by ITK's rule.
     Raises FileError or GeometryError, with one sentence, when the file cannot be used.
     """
-    path = Path(path)
+    path = usable_name(path)
     if path.is_dir():
         with reading(path.name, "a DICOM series"):
             return read_dicom_series(path)
@@ -59,7 +60,7 @@ def write_image(path: str | Path, image: Image) -> None:
     integers and keeps no geometry; NIfTI stores the geometry as 32-bit numbers.
     Raises FileError when the image cannot be stored that way or the file cannot be written.
     """
-    path = Path(path)
+    path = usable_name(path)
     name = path.name.lower()
     if name.endswith(".png"):
         write_png(path, image)

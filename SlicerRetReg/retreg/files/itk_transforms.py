@@ -12,6 +12,7 @@ from retreg.field_lattice import composed_field
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.formats import recognised
 from retreg.files.limits import MAX_TRANSFORM_BYTES
+from retreg.files.names import usable_name
 from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_checked, to_itk
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
@@ -33,7 +34,7 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     """
     import SimpleITK as sitk
 
-    path = Path(path)
+    path = usable_name(path)
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
     if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
         stored = _itk_affine(transform)
@@ -62,7 +63,7 @@ def read_transform(path: str | Path) -> Transform:
     Linear kinds become an Affine, displacement fields a DisplacementField, composites a Chain in
     the order of application. Raises FileError for other kinds and for damaged files.
     """
-    path = existing_file(path, MAX_TRANSFORM_BYTES)
+    path = existing_file(usable_name(path), MAX_TRANSFORM_BYTES)
     with reading(path.name, "a transform"):
         with path.open("rb") as file:
             start = file.read(len(_TEXT_START))

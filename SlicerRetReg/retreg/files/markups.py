@@ -18,6 +18,7 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.limits import MAX_MARKUPS_BYTES
+from retreg.files.names import usable_name
 from retreg.messages import Keypoints
 
 _SCHEMA = (
@@ -39,7 +40,7 @@ def write_markups(path: str | Path, keypoints: Keypoints) -> None:
 
     Raises FileError when the file cannot be written.
     """
-    path = Path(path)
+    path = usable_name(path)
     points = zip(keypoints.points, keypoints.weights, keypoints.inliers, strict=True)
     markup = {
         "type": "Fiducial",
@@ -65,7 +66,7 @@ def read_markups(path: str | Path) -> Keypoints:
 
     Points that are not placed are left out. Raises FileError or InputError.
     """
-    path = existing_file(path, MAX_MARKUPS_BYTES)
+    path = existing_file(usable_name(path), MAX_MARKUPS_BYTES)
     with reading(path.name, "a point list of Slicer"):
         text = path.read_text(encoding="utf-8")
         found = _from_fcsv(text) if path.suffix.lower() == ".fcsv" else _from_json(text, path.name)

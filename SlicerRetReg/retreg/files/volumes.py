@@ -13,6 +13,7 @@ from retreg.errors import FileError, GeometryError
 from retreg.files.doors import replacing
 from retreg.files.formats import Format
 from retreg.files.headers import Promise, checked_header
+from retreg.files.names import usable_name
 from retreg.files.nifti import NiftiGeometry, chosen_form, read_nifti_header, readable
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
@@ -102,7 +103,7 @@ def read_itk(path: Path, found: Format) -> Any:
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(usable_name(path)))
     reader.SetImageIO(_DECODERS[found])
     with quiet_itk():
         try:

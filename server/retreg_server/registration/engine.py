@@ -20,6 +20,7 @@ from retreg_server.registration.base import (
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality import assess
 from retreg_server.registration.registry import get_model
+from retreg_server.registration.scales import refuse_other_scale
 
 
 def register(request: RegistrationRequest, report: Report = silent) -> RegistrationResult:
@@ -31,6 +32,7 @@ def register(request: RegistrationRequest, report: Report = silent) -> Registrat
     model = get_model(request.model)
     _check_images(model.info, request.fixed, request.moving)
     options = complete_options(model.info, request.options)
+    refuse_other_scale(options.get("transform"), request.fixed, request.moving)
     watch = Stopwatch(report)
     estimate = _both_ways(model, request, options, watch)
     return judged(model.info, request, options, estimate, watch)
@@ -54,6 +56,7 @@ def register_sweep(
         complete_options(model.info, {**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
+    refuse_other_scale(every[0].get("transform"), request.fixed, request.moving)
     watch = Stopwatch(report)
     estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, watch)
     return tuple(
