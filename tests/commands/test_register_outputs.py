@@ -68,7 +68,8 @@ def register(folder: Path, fixed: str, moving: str, *options: str) -> int:
 
 
 def lines_of_the_readme() -> list[str]:
-    return [line for line in README.read_text("utf-8").splitlines() if "SimpleITK.Resample(" in line]
+    lines = README.read_text("utf-8").splitlines()
+    return [line for line in lines if "SimpleITK.Resample(" in line]
 
 
 @pytest.mark.parametrize("dpi", [None, 72, 300])
@@ -87,7 +88,9 @@ def test_the_line_for_pictures_works_as_written(tmp_path, monkeypatch, registeri
     assert ours[:, 4:-4, 4:-6].std() > 10
 
 
-def test_the_line_for_pictures_keeps_the_spacing_of_a_photograph(tmp_path, monkeypatch, registering):
+def test_the_line_for_pictures_keeps_the_spacing_of_a_photograph(
+    tmp_path, monkeypatch, registering
+):
     save_picture(tmp_path / "a.jpg")
     photograph = retreg.read_image(tmp_path / "a.jpg").array
     grid = Grid((64, 48, 1), np.diag([0.0125, 0.0125, 1, 1]))
@@ -158,8 +161,8 @@ def test_a_fill_that_the_voxels_cannot_hold_is_refused_before_the_work(
 
 
 def contradicting(path: Path) -> None:
-    image = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 99, (12, 20, 20), "i2"))
-    SimpleITK.WriteImage(image, str(path))
+    voxels = np.random.default_rng(0).integers(0, 99, (12, 20, 20), np.int16)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
     content = bytearray(path.read_bytes())
     content[252:256] = b"\1\0\1\0"  # both forms hold
     content[268:272] = np.float32(40).tobytes()  # the qform lies 40 mm to the right

@@ -22,7 +22,8 @@ def refuse_other_scale(transform: object, fixed: Image, moving: Image) -> None:
     if ratio <= (LARGEST_RATIO_OF_UNITS if without[0] != without[1] else LARGEST_RATIO):
         return
     fixed_size, moving_size = (
-        f"{size:.3g} {'px' if bare else 'mm'}" for size, bare in zip(sizes, without, strict=True)
+        f"{size:.0f} px" if bare else f"{size:.3g} mm"
+        for size, bare in zip(sizes, without, strict=True)
     )
     raise InputError(
         f"The fixed image measures {fixed_size} from corner to corner and the moving one "
