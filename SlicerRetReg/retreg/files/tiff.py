@@ -21,17 +21,20 @@ from retreg.image import MAX_CHANNELS
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339
+_UNSIGNED, _SIGNED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNASSOCIATED_ALPHA = 2
 
 
 def is_deep_tiff(picture: Picture) -> bool:
-    """Whether Pillow would cut the samples down to 8 bits, or show dark as bright."""
+    """Whether Pillow would cut the samples down to 8 bits, or change their sign or order."""
     if picture.format != "TIFF":
         return False
     tags = picture.tag_v2  # type: ignore[attr-defined]
-    bits = tags.get(_BITS_PER_SAMPLE, (1,))
+    bits, kind = tags.get(_BITS_PER_SAMPLE, (1,)), tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    if kind == _SIGNED or (kind == _UNSIGNED and max(bits) > 16):
+        return True
     return max(bits) > 8 and (len(bits) > 1 or tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 

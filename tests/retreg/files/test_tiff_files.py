@@ -51,6 +51,19 @@ def test_grey_and_both_byte_orders_keep_their_values(tmp_path, dtype, byteorder)
         np.testing.assert_array_equal(read_back(tmp_path / "a.tif"), pixels)
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("dtype", ["i1", "u2", "i2", "u4", "i4", "f4", "f8"])
+def test_grey_keeps_type_and_values_to_its_limits(tmp_path, dtype, big):
+    low, high = (-1e30, 1e30)
+    if dtype[0] != "f":
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    pixels = np.linspace(low, high, 24 * 36).reshape(24, 36).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, bigtiff=big)
+    read = read_image(tmp_path / "a.tif").array
+    assert read.dtype == pixels.dtype
+    np.testing.assert_array_equal(read[0, 0], pixels)
+
+
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "zstd"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 def test_packed_and_tiled_colour_keeps_its_values(tmp_path, compression, tile):
