@@ -13,6 +13,7 @@ from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
+from retreg_server.registration.padding import scanned
 
 PANEL = 640  # pixels of the longer side of a picture
 SLICE = 400  # and of a slice through a volume
@@ -85,7 +86,7 @@ def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
     values = resample(_as_float(image), transform, view).array[:, 0]
     if image.array.dtype == np.uint8 and len(values) >= 3:
         return np.moveaxis(values[:3], 0, -1).astype(np.uint8)
-    low, high = np.percentile(image.grey()[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
+    low, high = np.percentile(scanned(image)[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     rgb = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)
     return np.moveaxis(rgb, 0, -1).astype(np.uint8)

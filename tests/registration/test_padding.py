@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from retreg.image import Image
+from retreg.transforms import Affine
 from retreg_server.phantoms.head import make_head_pair
+from retreg_server.pictures import shown, views
 from retreg_server.registration.foreground import find_foreground
 from retreg_server.registration.padding import without_padding
 from retreg_server.registration.spaces import canonical
@@ -106,3 +108,13 @@ def test_a_volume_without_any_number_is_left_as_it_is():
     assert without_padding(nothing, np.ones(nothing.shape, bool)) is nothing
 
 
+
+
+@pytest.mark.parametrize("value", [-32768.0, 65535.0])
+def test_a_padded_volume_is_shown_with_the_contrast_of_the_head(head, value):
+    where = outside_circle(head.array.shape[1:])
+    view = views(head.grid)[0]
+    plain = shown(head, Affine.identity(), view)
+    found = shown(padded(head, value, where), Affine.identity(), view)
+    middle = slice(view.size[1] // 3, 2 * view.size[1] // 3)
+    assert found[middle, middle].std() == pytest.approx(plain[middle, middle].std(), rel=0.2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.files.formats import Format
-from retreg.files.headers import checked_header
+from retreg.files.headers import checked_header, unpacked
 from retreg.geometry import Grid
 from retreg.image import Image
 
@@ -31,8 +31,9 @@ def read_mgh(path: Path) -> Image:
             f"{path.name} is a FreeSurfer volume, and nibabel, which reads it, is not installed; "
             "install it, or convert the volume with mri_convert to .nii.gz."
         ) from None
-    volume = MGHImage.from_filename(path)
-    voxels = np.asanyarray(volume.dataobj).reshape(promise.sizes[:3])
+    with unpacked(path) as file:
+        volume = MGHImage.from_stream(file)
+        voxels = np.asanyarray(volume.dataobj).reshape(promise.sizes[:3])
     voxels = voxels.astype(voxels.dtype.newbyteorder("="))
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
     i, j, k = promise.sizes[:3]

@@ -9,10 +9,17 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from retreg.image import Image
+
 COMMON = 1e-3  # a padding value is shared by more than this share of the voxels
 AIR = 0.15  # what is darker than this share of the range is air
 BELOW = 0.25  # where no air is beside it, padding becomes so much darker than what was scanned
 SAMPLES = 400_000  # voxels that are enough to measure levels
+
+
+def scanned(image: Image) -> np.ndarray:
+    """The grey volume (k, j, i) float32 with its padding set to the level of the air beside it."""
+    return without_padding(image.grey(), ~np.isfinite(image.array).all(axis=0))
 
 
 def without_padding(grey: np.ndarray, missing: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from retreg.geometry import apply_matrix
 from retreg.image import Image
-from retreg_server.registration.padding import without_padding
+from retreg_server.registration.padding import scanned
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,7 @@ def canonical(image: Image) -> NetInput:
     permutation = np.zeros((4, 4))
     permutation[axes, range(3)] = 1.0
     permutation[3, 3] = 1.0
-    scanned = without_padding(image.grey(), ~np.isfinite(image.array).all(axis=0))
-    array = scanned.transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    array = scanned(image).transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
     matrix = image.grid.world_from_index @ permutation
     for axis in range(3):
         if matrix[axis, axis] < 0:

@@ -25,9 +25,12 @@ def a_file(path, affine=CORONAL, dtype="u1", voxels=VOXELS):
 
 @pytest.mark.parametrize("affine", [CORONAL, OBLIQUE])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4"])
-@pytest.mark.parametrize("ending", ["mgz", "mgh"])
+@pytest.mark.parametrize("ending", ["mgz", "mgh", "mgh.gz"])
 def test_a_freesurfer_volume_is_read_where_nibabel_places_it(tmp_path, ending, dtype, affine):
-    read = read_image(a_file(tmp_path / f"a.{ending}", affine, dtype))
+    path = a_file(tmp_path / "stored.mgz", affine, dtype)
+    if ending == "mgh":
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+    read = read_image(path.rename(tmp_path / f"a.{ending}"))
     np.testing.assert_array_equal(read.array[0].T, VOXELS)
     assert read.array.dtype == np.dtype(dtype)
     np.testing.assert_allclose(
