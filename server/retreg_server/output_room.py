@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -41,12 +42,26 @@ def check_room(folder: Path, names: tuple[str, ...], count: int) -> None:
         )
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(probe.fileno(), 0, count)
-            elif shutil.disk_usage(folder).free < count:
-                raise OSError
+            if not _reserved(probe.fileno(), count) and shutil.disk_usage(folder).free < count:
+                raise OSError(errno.ENOSPC, "no room")
     except OSError:
         raise FileError(
             f"The results may take {count / 1e6:.0f} MB, for which the output folder {folder.name} "
             "has no room; free some space or choose another folder with -o."
         ) from None
+
+
+def _reserved(file: int, count: int) -> bool:
+    """Whether count bytes were reserved for the open file; False where that cannot be done.
+
+    Raises OSError when there is no room for them.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(file, 0, count)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+            return False
+        raise
+    return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from io import IOBase
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -32,7 +34,7 @@ def read_mgh(path: Path) -> Image:
             "install it, or convert the volume with mri_convert to .nii.gz."
         ) from None
     with unpacked(path) as file:
-        volume = MGHImage.from_stream(file)
+        volume = MGHImage.from_stream(cast(IOBase, file))
         voxels = np.asanyarray(volume.dataobj).reshape(promise.sizes[:3])
     voxels = voxels.astype(voxels.dtype.newbyteorder("="))
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
