@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from retreg.image import Image
 from retreg.transforms import Affine
@@ -98,7 +99,8 @@ def test_what_is_no_padding_is_left_alone(head):
 def test_a_bare_brain_of_narrow_contrast_stays_apart_from_its_surroundings(head):
     inside = ~outside_circle(head.array.shape[1:])
     brain = np.where(inside, 5000 + 0.4 * head.array[0], 0).astype(np.float32)
-    found = without_padding(brain, np.zeros(brain.shape, bool))
+    assert unchanged(brain)
+    found = without_padding(np.where(inside, brain, -32768), np.zeros(brain.shape, bool))
     np.testing.assert_array_equal(found[inside], brain[inside])
     assert found[~inside].max() < brain[inside].min() + 0.15 * np.ptp(brain[inside])
 
@@ -118,3 +120,13 @@ def test_a_padded_volume_is_shown_with_the_contrast_of_the_head(head, value):
     found = shown(padded(head, value, where), Affine.identity(), view)
     middle = slice(view.size[1] // 3, 2 * view.size[1] // 3)
     assert found[middle, middle].std() == pytest.approx(plain[middle, middle].std(), rel=0.2)
+
+
+@pytest.mark.parametrize("value", [-32768.0, -10000.0])
+def test_the_rim_of_interpolated_padding_is_padding_too(head, value):
+    image = padded(head, value, outside_circle(head.array.shape[1:]))
+    blurred = Image(ndimage.gaussian_filter(image.array, (0, 0.6, 0.6, 0.6)), head.grid)
+    plain = find_foreground(canonical(head), "moving")
+    found = find_foreground(canonical(blurred), "moving")
+    assert found.volume_mm3 == pytest.approx(plain.volume_mm3, rel=0.2)
+    assert found.bright == pytest.approx(plain.bright, rel=0.2)

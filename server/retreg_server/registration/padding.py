@@ -14,6 +14,8 @@ from retreg.image import Image
 COMMON = 1e-3  # a padding value is shared by more than this share of the voxels
 AIR = 0.15  # what is darker than this share of the range is air
 BELOW = 0.25  # where no air is beside it, padding becomes so much darker than what was scanned
+RIM = 2  # voxels beside interpolated padding that hold a little of it
+RIM_WIDTHS = 3
 SAMPLES = 400_000  # voxels that are enough to measure levels
 
 
@@ -27,8 +29,8 @@ def without_padding(grey: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
     missing: (k, j, i) bool, where there is no number. A lowest or highest value counts as padding
     when it is common and further from the rest than the rest is wide: the rest without its
-    outliers below, all of it above, where saturated tissue may be as common. Without padding the
-    same array is returned.
+    outliers below, all of it above, where saturated tissue may be as common. Below, only values
+    under 0 count. Without padding the same array is returned.
     """
     padding = missing
     for _ in range(3):  # a volume may be padded below, above, and twice
@@ -54,17 +56,33 @@ def _extreme(grey: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
         if not COMMON * values.size <= count <= (1 - COMMON) * values.size:
             continue
         rest = values[values != extreme]
-        low, high = _range(rest)
-        if high > low and extreme < low - (high - low):
-            return grey <= low - (high - low)
-        if high > low and extreme > rest.max() + max(rest.max() - low, high - low):
+        (low, high), top = _range(rest), rest.max()
+        if high > low and extreme > top + (top - low):
             return grey == extreme
+        below = _below(rest)
+        if extreme < min(below, 0):  # 0 is what stands around a stripped brain
+            found = grey <= below
+            interpolated = np.count_nonzero(found) > count + COMMON * found.size
+            return ndimage.binary_dilation(found, iterations=RIM) if interpolated else found
     return None
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
+def _below(rest: np.ndarray) -> float:
+    """Nothing that was scanned is below this level: by the width of the rest below its low end.
+
+    Where padding was interpolated, its rim may be the low end, and then a higher one counts, with a
+    wider berth.
+    """
+    low, high = _range(rest)
+    quarter, _ = _range(rest, 25)
+    if not high > quarter:
+        return -np.inf
+    return max(low - (high - low), quarter - RIM_WIDTHS * (high - quarter))
+
+
+def _range(values: np.ndarray, lower: float = 5) -> tuple[float, float]:
     step = max(1, values.size // SAMPLES)
-    low, high = np.percentile(values[::step], (5, 95))
+    low, high = np.percentile(values[::step], (lower, 95))
     return float(low), float(high)
 
 
