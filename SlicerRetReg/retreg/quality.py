@@ -113,7 +113,13 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
     missing or NaN counts as bad, except the correlation and agreement_undeformed. unit names the
     unit of the world.
     """
-    if numbers.get("folding", np.nan) != 0:
+    folding = numbers.get("folding", np.nan)  # not known where no point lands in the moving image
+    if not numbers.get("overlap", 1.0) > 0 or np.isnan(folding):
+        return "fail", (
+            "The transform puts the moving image where it does not overlap the fixed one at all, "
+            "so it cannot be right."
+        )
+    if folding != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
     wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, ACCEPT)
     if wrong:

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 
+from retreg.background import fill_values
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.splines.on_grid import PLANES
@@ -17,33 +18,47 @@ BLOCK_VOXELS = 1 << 19  # so many voxels are mapped at a time
 SLAB_VOXELS = 1 << 15  # and so many interpolated: the temporaries stay in the cache
 
 
-def resample(moving: Image, transform: Transform, grid: Grid, nearest: bool = False) -> Image:
+def resample(
+    moving: Image,
+    transform: Transform,
+    grid: Grid,
+    nearest: bool = False,
+    fill: float | None = None,
+) -> Image:
     """The moving image on grid: its value at transform(x) for every voxel centre x of grid.
 
     transform maps the world of grid to the world of moving (LPS mm). Linear interpolation, or
-    nearest neighbour for labels; outside the outer voxel edges of moving the value is 0. Type and
-    channels are kept. transform is first sampled on a coarse lattice (see voxel_map), which changes
-    affine transforms by rounding only and curved ones by about 0.02 mm.
+    nearest neighbour for labels; outside the outer voxel edges of moving the value is fill, or when
+    that is None the background of moving (retreg.background; 0 for labels). Type and channels are
+    kept. transform is first sampled on a coarse lattice (see voxel_map), which changes affine
+    transforms by rounding only and curved ones by about 0.02 mm. Raises OptionError for a fill that
+    the type cannot hold.
     """
+    outside = fill_values(moving, 0.0 if nearest and fill is None else fill)[:, None, None]
     positions = voxel_map(transform, grid, moving.grid.index_from_world)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
     rows = max(1, BLOCK_VOXELS // (PLANES * grid.size[0]))
     part = max(1, SLAB_VOXELS // grid.size[0])
 
-    def fill(corner: tuple[int, int]) -> None:
+    def resample_block(corner: tuple[int, int]) -> None:
         start, top = corner
         index = positions.block(slice(start, start + PLANES), slice(top, top + rows))
         for k, plane in enumerate(index.swapaxes(0, 1), start):
             for row in range(0, plane.shape[1], part):
                 slab = plane[:, row : row + part].astype(np.float32)
                 first = top + row
-                out[:, k, first : first + slab.shape[1]] = _values(moving.array, slab, nearest)
+                out[:, k, first : first + slab.shape[1]] = _values(
+                    moving.array, slab, nearest, outside
+                )
 
-    in_threads(fill, product(range(0, grid.size[2], PLANES), range(0, grid.size[1], rows)))
+    corners = product(range(0, grid.size[2], PLANES), range(0, grid.size[1], rows))
+    in_threads(resample_block, corners)
     return Image(out, grid)
 
 
-def _values(array: np.ndarray, index: np.ndarray, nearest: bool) -> np.ndarray:
+def _values(
+    array: np.ndarray, index: np.ndarray, nearest: bool, outside: np.ndarray
+) -> np.ndarray:
     """Values (channels, rows, columns) of array at fractional indices (3, rows, columns)."""
     sizes = array.shape[:0:-1]
     inside = np.ones(index.shape[1:], dtype=bool)
@@ -55,9 +70,9 @@ def _values(array: np.ndarray, index: np.ndarray, nearest: bool) -> np.ndarray:
         offset = np.zeros(inside.shape, np.int64)
         for axis, size in enumerate(sizes):
             offset += strides[axis] * np.clip(np.rint(index[axis]), 0, size - 1).astype(np.int64)
-        return np.where(inside, flat[:, offset], 0).astype(array.dtype)
+        return np.where(inside, flat[:, offset], outside.astype(array.dtype))
     total = _linear(flat, sizes, strides, index)
-    return _as_type(np.where(inside, total, 0), array.dtype)
+    return _as_type(np.where(inside, total, outside), array.dtype)
 
 
 def _linear(

@@ -27,6 +27,7 @@ FILES = {
     "transform.h5",
     "fixed_keypoints.mrk.json",
     "moving_keypoints.mrk.json",
+    "fixed.nrrd",
     "warped.nrrd",
     "overlay.png",
     "result.json",

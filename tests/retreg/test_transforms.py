@@ -111,7 +111,7 @@ def test_resampling_a_volume_agrees_with_simpleitk(nearest):
     moving_grid, grid = an_oblique_grid(), Grid((30, 31, 29), np.diag([1.1, 0.9, 1.3, 1.0]))
     array = RANDOM.uniform(-100, 100, moving_grid.shape)
     transform = Affine(a_matrix((7.77, -3.33, 1.23)))
-    result = resample(Image(array[None], moving_grid), transform, grid, nearest).array[0]
+    result = resample(Image(array[None], moving_grid), transform, grid, nearest, fill=0).array[0]
     expected = sitk.GetArrayFromImage(
         sitk.Resample(
             sitk_image(array, moving_grid),

@@ -107,7 +107,8 @@ def _checked(node: Node | None) -> Node:
 def warped_image(fixed: Node, moving: Node, transform: Transform, below: Node | None) -> Image:
     """The moving volume, as placed below the transform node, on the voxels of the fixed one.
 
-    The grid is that of the fixed node itself, without its parents. Labels stay labels.
+    The grid is that of the fixed node itself, without its parents. Labels stay labels. Beyond the
+    moving volume lies its background, 0 for labels.
     """
     image = voxels_of_volume(moving, below)
     values = resample(image, transform, grid_of_volume(fixed), nearest=is_label(moving)).array

@@ -1,7 +1,7 @@
 """Image, transform and point-list files: every door through which files come in and go out.
 
-Importing this package needs NumPy only; Pillow, SimpleITK and pydicom are imported when a file
-of their kind is read or written.
+Importing this package needs NumPy only; Pillow, SimpleITK, pydicom, nibabel and tifffile are
+imported when a file of their kind is read or written.
 """
 
 from __future__ import annotations

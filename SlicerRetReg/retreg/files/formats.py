@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from enum import Enum
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from retreg.errors import FileError
 DICOM_MAGIC = b"DICM"
 _SNIFFED_BYTES = 4096
 _NIFTI_SIZES = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
+_MGH_START = struct.Struct(">6i")
+_LARGEST_MGH_TYPE = 12
 
 
 class Format(Enum):
@@ -20,6 +23,7 @@ class Format(Enum):
     NIFTI = "NIfTI"
     NRRD = "NRRD"
     META = "MetaImage"
+    MGH = "a FreeSurfer volume"
     DICOM = "DICOM"
 
 
@@ -31,8 +35,10 @@ def recognised(path: Path) -> Format:
         start = _inflated_start(path)
         if start[:4] in _NIFTI_SIZES:
             return Format.NIFTI
+        if _is_mgh(start):
+            return Format.MGH
         raise FileError(
-            f"{path.name} is compressed, but there is no NIfTI image in it; unpack it first."
+            f"{path.name} is compressed, but there is no NIfTI or MGH image in it; unpack it first."
         )
     if start[128:132] == DICOM_MAGIC:
         return Format.DICOM
@@ -44,13 +50,15 @@ def recognised(path: Path) -> Format:
         return Format.NRRD
     if start[:4] in _NIFTI_SIZES:
         return Format.NIFTI
+    if _is_mgh(start):
+        return Format.MGH
     if b"NDims" in start and b"=" in start:
         return Format.META
     if _is_bare_dicom(start):
         return Format.DICOM
     raise FileError(
-        f"{path.name} is of an unknown format; PNG, JPEG, TIFF, BMP, NRRD, NIfTI, MHA or DICOM "
-        "was expected."
+        f"{path.name} is of an unknown format; PNG, JPEG, TIFF, BMP, NRRD, NIfTI, MHA, MGZ or "
+        "DICOM was expected."
     )
 
 
@@ -63,6 +71,14 @@ def _is_bare_dicom(start: bytes) -> bool:
         return False
     is_explicit = start[4:6] in (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"LO", b"SH", b"DT")
     return is_explicit or int.from_bytes(start[4:8], "little") <= 256
+
+
+def _is_mgh(start: bytes) -> bool:
+    """Version 1, four sizes of at least 1, and a type of voxels, all as big-endian integers."""
+    if len(start) < _MGH_START.size:
+        return False
+    version, *sizes, kind = _MGH_START.unpack_from(start)
+    return version == 1 and min(sizes) >= 1 and 0 <= kind <= _LARGEST_MGH_TYPE
 
 
 def _inflated_start(path: Path) -> bytes:

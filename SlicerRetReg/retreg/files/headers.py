@@ -19,10 +19,10 @@ from typing import BinaryIO, cast
 from retreg.errors import FileError
 from retreg.files.formats import Format
 from retreg.files.limits import MAX_TEXT_HEADER_BYTES, refuse_large_volume
+from retreg.files.nifti_header import NIFTI_2_BYTES, NiftiHeader
 
 _CHUNK = 1 << 20
 MAX_DIMENSIONS = 7
-NIFTI_1_BYTES, NIFTI_2_BYTES = 348, 540
 _NIFTI_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8,
                 2304: 4}  # fmt: skip
 _NRRD_BYTES = {
@@ -37,6 +37,10 @@ _NRRD_BYTES = {
 }  # fmt: skip
 _META_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "FLOAT": 4,
                "LONG_LONG": 8, "ULONG_LONG": 8, "DOUBLE": 8}  # fmt: skip
+
+
+_MGH_BYTES = {0: 1, 1: 4, 3: 4, 4: 2, 10: 2}
+MGH_HEADER_BYTES = 284
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def checked_header(path: Path, found: Format) -> Promise:
 
     Raises FileError for anything else, and for types of voxels that are not supported.
     """
-    parse = {Format.NIFTI: _nifti, Format.NRRD: _nrrd, Format.META: _meta}.get(found)
+    parse = _PARSERS.get(found)
     if parse is None:
         raise FileError(f"{path.name} is {found.value}; a NRRD, NIfTI or MHA file was expected.")
     with unpacked(path) as file:
@@ -111,38 +115,30 @@ def _inflated(file: BinaryIO) -> Iterator[bytes]:
     yield inflater.flush()
 
 
-def nifti_byte_order(header: bytes) -> str:
-    """The prefix for struct; the header starts with its own length."""
-    lengths = {n.to_bytes(4, "little") for n in (NIFTI_1_BYTES, NIFTI_2_BYTES)}
-    return "<" if header[:4] in lengths else ">"
-
-
-def is_nifti_2(header: bytes) -> bool:
-    """Whether the header is of the second version, with 64-bit sizes."""
-    return NIFTI_2_BYTES.to_bytes(4, "little") in (header[:4], header[3::-1])
-
-
 def _nifti(file: BinaryIO, name: str) -> Promise:
-    header = file.read(NIFTI_2_BYTES)
-    order = nifti_byte_order(header)
-    if is_nifti_2(header):
-        magic, layout, layout_bytes = header[4:8], {"8q": 16, "h": 12, "q": 168}, NIFTI_2_BYTES
-    else:
-        magic, layout, layout_bytes = header[344:348], {"8h": 40, "h": 70, "f": 108}, NIFTI_1_BYTES
-    dims, (code,), (offset,) = (
-        struct.unpack_from(order + kind, header, at) for kind, at in layout.items()
-    )
-    if magic[:3] not in (b"n+1", b"n+2"):
+    header = NiftiHeader(file.read(NIFTI_2_BYTES))
+    if header.magic not in (b"n+1", b"n+2"):
         raise FileError(
             f"{name} is only the header of an image whose voxels are in another file; save it as "
             "one .nii or .nii.gz file."
         )
-    if code not in _NIFTI_BYTES:
+    if header.voxel_type not in _NIFTI_BYTES:
         raise FileError(f"{name} has voxels of an unsupported type; save it as real numbers.")
-    sizes = _sizes(name, dims[1 : 1 + dims[0]] if 1 <= dims[0] <= 7 else ())
-    if not 0 <= offset <= MAX_TEXT_HEADER_BYTES:
-        raise FileError(f"{name} says that its voxels start at byte {offset:g}; save it again.")
-    return Promise(sizes, _NIFTI_BYTES[code], max(int(offset), layout_bytes))
+    count, *axes = header.dims
+    sizes = _sizes(name, tuple(axes[:count]) if 1 <= count <= MAX_DIMENSIONS else ())
+    if not 0 <= header.offset <= MAX_TEXT_HEADER_BYTES:
+        raise FileError(
+            f"{name} says that its voxels start at byte {header.offset:g}; save it again."
+        )
+    return Promise(sizes, _NIFTI_BYTES[header.voxel_type], max(int(header.offset), header.length))
+
+
+def _mgh(file: BinaryIO, name: str) -> Promise:
+    """Seven big-endian integers: version, four sizes, type, degrees of freedom."""
+    _, *axes, kind, _ = struct.unpack(">7i", file.read(28))
+    if kind not in _MGH_BYTES:
+        raise FileError(f"{name} has voxels of an unsupported type; save it as real numbers.")
+    return Promise(_sizes(name, tuple(axes)), _MGH_BYTES[kind], MGH_HEADER_BYTES)
 
 
 def _nrrd(file: BinaryIO, name: str) -> Promise:
@@ -213,3 +209,6 @@ def _sizes(name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
     if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1:
         raise FileError(f"{name} declares a size that no image can have; copy or export it again.")
     return sizes
+
+
+_PARSERS = {Format.NIFTI: _nifti, Format.NRRD: _nrrd, Format.META: _meta, Format.MGH: _mgh}

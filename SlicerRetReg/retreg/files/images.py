@@ -8,21 +8,27 @@ from retreg.errors import FileError
 from retreg.files.dicom import read_dicom_file, read_dicom_series
 from retreg.files.doors import existing_file, reading
 from retreg.files.formats import Format, recognised
+from retreg.files.freesurfer import read_mgh
+from retreg.files.names import usable_name
+from retreg.files.nifti import NiftiGeometry, contradiction, read_nifti_header
 from retreg.files.pictures import read_picture, write_png
 from retreg.files.volumes import VOLUME_SUFFIXES, read_volume, write_volume
 from retreg.image import Image
 
 
-def read_image(path: str | Path, frame: int | None = None) -> Image:
+def read_image(
+    path: str | Path, frame: int | None = None, nifti_geometry: NiftiGeometry = "itk"
+) -> Image:
     """Read a picture, a volume, a DICOM file, or a folder that holds one DICOM series.
 
     Pictures (PNG, JPEG, TIFF, BMP): EXIF orientation applied, resolution ignored, transparency
-    over black; pixel (x, y) is the point (x, y, 0). Volumes (NRRD, NIfTI, MHA, DICOM) keep
-    their own world, LPS mm as ITK defines it; voxel values are rescaled as the header says.
+    over black; pixel (x, y) is the point (x, y, 0). Volumes (NRRD, NIfTI, MHA, MGZ, DICOM)
+    keep their own world, LPS mm as ITK defines it; voxel values are rescaled as the header says.
     frame: the number, from 1, of the picture to take from a DICOM file that holds several.
+    nifti_geometry: "sform" or "qform" to place a NIfTI file by that one instead of by ITK's rule.
     Raises FileError or GeometryError, with one sentence, when the file cannot be used.
     """
-    path = Path(path)
+    path = usable_name(path)
     if path.is_dir():
         with reading(path.name, "a DICOM series"):
             return read_dicom_series(path, frame)
@@ -39,7 +45,20 @@ def read_image(path: str | Path, frame: int | None = None) -> Image:
             return read_picture(path)
         if found is Format.DICOM:
             return read_dicom_file(path, frame)
-        return read_volume(path, found)
+        if found is Format.MGH:
+            return read_mgh(path)
+        return read_volume(path, found, nifti_geometry)
+
+
+def reading_note(path: str | Path, image: Image) -> str:
+    """What should be known of how image was read from path: one sentence, or nothing.
+
+    A NIfTI file may hold geometries that contradict each other (retreg.files.nifti).
+    """
+    path = Path(path)
+    if not path.is_file() or recognised(path) is not Format.NIFTI:
+        return ""
+    return contradiction(path.name, read_nifti_header(path), image.grid)
 
 
 def write_image(path: str | Path, image: Image) -> None:
@@ -49,7 +68,7 @@ def write_image(path: str | Path, image: Image) -> None:
     integers and keeps no geometry; NIfTI stores the geometry as 32-bit numbers.
     Raises FileError when the image cannot be stored that way or the file cannot be written.
     """
-    path = Path(path)
+    path = usable_name(path)
     name = path.name.lower()
     if name.endswith(".png"):
         write_png(path, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ import numpy as np
 from retreg.composed_field import composed_field
 from retreg.errors import FileError
 from retreg.files.doors import existing_file, reading, replacing
-from retreg.files.formats import recognised
+from retreg.files.foreign_fields import displacements_of_mapping, is_mapping
+from retreg.files.formats import Format, recognised
 from retreg.files.limits import MAX_TRANSFORM_BYTES
+from retreg.files.names import usable_name
+from retreg.files.nifti import read_nifti_header
 from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_checked, to_itk
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 
 _TEXT_START = b"#Insight Transform File"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
+_MATLAB_START = re.compile(rb".{20}[A-Z]\w*Transform\w*_(double|float)_[23]_[23]\0", re.DOTALL)
+_START_BYTES = 96
 _SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
 
 
@@ -28,12 +34,13 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     displacement field that equals it on fixed_grid within 0.01 mm (retreg.transforms.as_field).
     ITK moves no point beyond the field, while Slicer and retreg continue the displacement of its
     edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
-    reads it right, with a warning.
+    reads it right, with a warning. An .h5 file holds a composite, since nitransforms reads nothing
+    else.
     Raises FileError when the ending is unknown or the file cannot be written.
     """
     import SimpleITK as sitk
 
-    path = Path(path)
+    path = usable_name(path)
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
     if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
         stored = _itk_affine(transform)
@@ -50,6 +57,8 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     with replacing(path, suffix) as temporary, quiet_itk():
         if isinstance(stored, sitk.Image) and suffix == ".h5":
             stored = sitk.DisplacementFieldTransform(stored)
+        if suffix == ".h5":
+            stored = sitk.CompositeTransform([stored])
         if isinstance(stored, sitk.Image):
             sitk.WriteImage(stored, str(temporary), useCompression=True)
         else:
@@ -57,23 +66,29 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
 
 
 def read_transform(path: str | Path) -> Transform:
-    """Read an ITK transform (.h5, .tfm, .txt) or a displacement field image, also in 2-D.
+    """Read an ITK transform (.h5, .tfm, .txt, .mat) or a displacement field image, also in 2-D.
 
-    Linear kinds become an Affine, displacement fields a DisplacementField, composites a Chain in
-    the order of application. Raises FileError for other kinds and for damaged files.
+    Linear kinds and composites of them become an Affine, displacement fields and SPM's deformations
+    a DisplacementField, other composites a Chain in the order of application, or their only part.
+    Raises FileError for other kinds and for damaged files.
     """
-    path = existing_file(path, MAX_TRANSFORM_BYTES)
+    path = existing_file(usable_name(path), MAX_TRANSFORM_BYTES)
     with reading(path.name, "a transform"):
         with path.open("rb") as file:
-            start = file.read(len(_TEXT_START))
-        if start.startswith((_TEXT_START, _HDF5_START)):
+            start = file.read(_START_BYTES)
+        if start.startswith((_TEXT_START, _HDF5_START)) or _MATLAB_START.match(start):
             import SimpleITK as sitk
 
-            if start == _TEXT_START:
+            if start.startswith(_TEXT_START):
                 _refuse_cut_text(path)
+            elif not start.startswith(_HDF5_START):
+                _refuse_other_matlab(path)
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
-        return _from_field(read_checked(path, recognised(path)), path.name)
+        found = recognised(path)
+        absolute = found is Format.NIFTI and is_mapping(path.name, read_nifti_header(path))
+        field = _from_field(read_checked(path, found), path.name)
+        return displacements_of_mapping(field) if absolute else field
 
 
 def _stored_field(transform: Transform, fixed_grid: Grid) -> DisplacementField:
@@ -103,6 +118,15 @@ def _refuse_cut_text(path: Path) -> None:
         raise FileError(f"{path.name} is cut off within a transform; copy or export it again.")
 
 
+def _refuse_other_matlab(path: Path) -> None:
+    """ITK goes by the ending; scipy notices files that are cut off, by raising ValueError."""
+    from scipy.io import loadmat
+
+    if not path.name.lower().endswith(".mat"):
+        raise FileError(f"{path.name} is a transform of ANTs by its content; rename it to .mat.")
+    loadmat(path)
+
+
 def _itk_affine(transform: Affine) -> Any:
     import SimpleITK as sitk
 
@@ -115,14 +139,15 @@ def _itk_affine(transform: Affine) -> Any:
 def _from_itk(transform: Any, name: str) -> Transform:
     import SimpleITK as sitk
 
+    if transform.IsLinear():  # also what ANTs writes, which ITK wraps in a composite
+        return _from_linear(transform)
     if transform.GetTransformEnum() == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
         parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
-        return Chain(tuple(_from_itk(part, name) for part in reversed(parts)))  # last one first
+        chain = tuple(_from_itk(part, name) for part in reversed(parts))  # last one first
+        return chain[0] if len(chain) == 1 else Chain(chain)
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
         return _from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
-    if transform.IsLinear():
-        return _from_linear(transform)
     raise FileError(
         f"{name} holds a {transform.GetName()}; linear transforms, displacement fields and "
         "composites of them are supported, so convert it to a displacement field."
@@ -143,7 +168,8 @@ def _from_linear(transform: Any) -> Affine:
 def _from_field(field: Any, name: str) -> DisplacementField:
     dimension = field.GetDimension()
     vectors = channels_first(field)
-    if len(vectors) not in (dimension, 3):
+    in_plane = len(vectors) == 2 and vectors.shape[1] == 1
+    if len(vectors) not in (dimension, 3) and not in_plane:
         raise FileError(f"{name} is an image, not a displacement field; 3 values per voxel needed.")
     padded = np.zeros((3, *vectors.shape[1:]))
     padded[: len(vectors)] = vectors

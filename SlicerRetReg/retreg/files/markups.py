@@ -18,6 +18,7 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.limits import MAX_MARKUPS_BYTES
+from retreg.files.names import usable_name
 from retreg.messages import Keypoints
 
 _SCHEMA = (
@@ -26,6 +27,7 @@ _SCHEMA = (
 )
 _WEIGHT = re.compile(r"\bweight=([0-9.eE+-]+)")
 _LPS_FROM = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "1": (1, 1, 1), "0": (-1, -1, 1)}
+_IJK = ("IJK", "2")
 
 
 class _Point(NamedTuple):
@@ -39,7 +41,7 @@ def write_markups(path: str | Path, keypoints: Keypoints) -> None:
 
     Raises FileError when the file cannot be written.
     """
-    path = Path(path)
+    path = usable_name(path)
     points = zip(keypoints.points, keypoints.weights, keypoints.inliers, strict=True)
     markup = {
         "type": "Fiducial",
@@ -65,11 +67,11 @@ def read_markups(path: str | Path) -> Keypoints:
 
     Points that are not placed are left out. Raises FileError or InputError.
     """
-    path = existing_file(path, MAX_MARKUPS_BYTES)
+    path = existing_file(usable_name(path), MAX_MARKUPS_BYTES)
     with reading(path.name, "a point list of Slicer"):
         text = path.read_text(encoding="utf-8")
-        found = _from_fcsv(text) if path.suffix.lower() == ".fcsv" else _from_json(text, path.name)
-        points = list(found)
+        parse = _from_fcsv if path.suffix.lower() == ".fcsv" else _from_json
+        points = list(parse(text, path.name))
         return Keypoints(
             np.array([p.position for p in points], dtype=np.float64).reshape(-1, 3),
             np.array([p.weight for p in points]),
@@ -98,19 +100,19 @@ def _from_json(text: str, name: str) -> Iterable[_Point]:
     markups = json.loads(text)["markups"]
     if len(markups) != 1:
         raise FileError(f"{name} holds {len(markups)} point lists; save one list per file.")
-    signs = _LPS_FROM[markups[0].get("coordinateSystem", "LPS")]
+    signs = _signs(markups[0].get("coordinateSystem", "LPS"), name)
     for point in markups[0]["controlPoints"]:
         if point.get("positionStatus", "defined") == "defined":
             yield _point(signs, point["position"], point)
 
 
-def _from_fcsv(text: str) -> Iterable[_Point]:
-    signs = _LPS_FROM["RAS"]
+def _from_fcsv(text: str, name: str) -> Iterable[_Point]:
+    signs = _signs("RAS", name)
     columns: list[str] = []
     for row in csv.reader(text.splitlines()):
         line = ",".join(row)
         if line.startswith("# CoordinateSystem"):
-            signs = _LPS_FROM[line.partition("=")[2].strip()]
+            signs = _signs(line.partition("=")[2].strip(" ,"), name)
         elif line.startswith("# columns"):
             columns = line.partition("=")[2].strip().split(",")
         elif row and not line.startswith("#"):
@@ -118,6 +120,19 @@ def _from_fcsv(text: str) -> Iterable[_Point]:
             position = [float(point[axis]) for axis in "xyz"]
             selected = {"selected": point.get("sel", "1") != "0"}
             yield _point(signs, position, {"description": point.get("desc", ""), **selected})
+
+
+def _signs(system: object, name: str) -> tuple[int, ...]:
+    """What turns a coordinate system, by its name or its number in .fcsv, into LPS."""
+    if system in _LPS_FROM:
+        return _LPS_FROM[str(system)]
+    kind = "IJK, the voxels of an image that the file does not name" if system in _IJK else (
+        "an unknown coordinate system"
+    )
+    raise FileError(
+        f"{name} gives its points in {kind}; LPS or RAS was expected, so save the list again from "
+        "Slicer, which writes LPS."
+    )
 
 
 def _point(signs: tuple[int, ...], position: Any, entry: Mapping[str, Any]) -> _Point:

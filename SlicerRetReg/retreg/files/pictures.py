@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +10,8 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.doors import replacing
 from retreg.files.limits import MAX_PICTURE_PIXELS, refuse_large_picture
+from retreg.files.picture_pixels import over_black, upright
+from retreg.files.tiff import is_deep_tiff, read_deep_tiff
 from retreg.geometry import Grid
 from retreg.image import Image
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION = 274  # the EXIF and TIFF tag
-_BITS_PER_SAMPLE = 258
 
 
 def read_picture(path: Path) -> Image:
@@ -40,12 +39,24 @@ def read_picture(path: Path) -> Image:
                 f"{path.name} declares far more than the {MAX_PICTURE_PIXELS // 1_000_000} million "
                 "pixels that are accepted; make it smaller."
             ) from None
-        refuse_large_picture(path.name, *picture.size)
-        _refuse_stack(path.name, picture)
-        deep = _is_deep_colour(path, picture)
-        pixels = _deep_colour(path, picture) if deep else _decoded(picture)
+        except PIL.UnidentifiedImageError:
+            file.seek(0)
+            if file.read(2) not in (b"II", b"MM"):
+                raise
+            pixels = read_deep_tiff(path)
+        else:
+            pixels = _pixels(path, picture)
     channels = np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), 2, 0))[:, None]
     return Image(channels, Grid.of_picture(channels.shape[3], channels.shape[2]))
+
+
+def _pixels(path: Path, picture: Picture) -> np.ndarray:
+    """(height, width) or (height, width, 1 or 3), by the decoder that keeps the type."""
+    refuse_large_picture(path.name, *picture.size)
+    _refuse_stack(path.name, picture)
+    if is_deep_tiff(picture):
+        return read_deep_tiff(path)
+    return _deep_colour(path, picture) if _is_deep_png(path, picture) else _decoded(picture)
 
 
 def write_png(path: Path, image: Image) -> None:
@@ -84,16 +95,13 @@ def _refuse_stack(name: str, picture: Picture) -> None:
     picture.seek(0)
 
 
-def _is_deep_colour(path: Path, picture: Picture) -> bool:
+def _is_deep_png(path: Path, picture: Picture) -> bool:
     """Whether the file has 16-bit colour, which Pillow would cut down to 8 bit."""
-    if picture.format == "PNG":
-        with path.open("rb") as file:
-            depth, colour = file.read(26)[24:]
-        return depth == 16 and colour != 0
-    if picture.format == "TIFF":
-        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
-        return len(bits) > 1 and max(bits) > 8
-    return False
+    if picture.format != "PNG":
+        return False
+    with path.open("rb") as file:
+        depth, colour = file.read(26)[24:]
+    return depth == 16 and colour != 0
 
 
 def _decoded(picture: Picture) -> np.ndarray:
@@ -109,57 +117,18 @@ def _decoded(picture: Picture) -> np.ndarray:
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    return _over_black(pixels, 255) if picture.mode in ("LA", "RGBA") else pixels
+    return over_black(pixels, 255) if picture.mode in ("LA", "RGBA") else pixels
 
 
 def _deep_colour(path: Path, picture: Picture) -> np.ndarray:
-    """(height, width, 1 or 3) of 16-bit colour, decoded by ITK."""
+    """(height, width, 1 or 3) of 16-bit colour in a PNG file, decoded by ITK."""
     import SimpleITK as sitk
 
     orientation = picture.getexif().get(_ORIENTATION, 1)
     picture.load()  # ITK does not notice when such a file is cut off; Pillow does
-    if picture.format == "PNG":
-        decoded = sitk.ReadImage(str(path), imageIO="PNGImageIO")
-    else:
-        with TemporaryDirectory() as folder:
-            unturned = Path(folder, "unturned.tif")
-            unturned.write_bytes(_unturned_tiff(path.read_bytes()))
-            decoded = sitk.ReadImage(str(unturned), imageIO="TIFFImageIO")
-    pixels = sitk.GetArrayFromImage(decoded)
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="PNGImageIO"))
     if pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise FileError(f"{path.name} has an unusual layout of colours; save it as 16-bit PNG.")
     if pixels.shape[2] in (2, 4):
-        pixels = _over_black(pixels, 65535)
+        pixels = over_black(pixels, 65535)
     return upright(pixels, orientation)
-
-
-def _unturned_tiff(content: bytes) -> bytes:
-    """The file with orientation 1: ITK cuts turned pictures down to 8 bit (TIFF 6.0, p. 13-16)."""
-    order = "<" if content[:2] == b"II" else ">"
-    changed = bytearray(content)
-    (start,) = struct.unpack_from(order + "I", content, 4)
-    (count,) = struct.unpack_from(order + "H", content, start)
-    for entry in range(start + 2, start + 2 + 12 * count, 12):
-        if struct.unpack_from(order + "H", content, entry)[0] == _ORIENTATION:
-            struct.pack_into(order + "H", changed, entry + 8, 1)
-    return bytes(changed)
-
-
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn (height, width, channels) the way EXIF's orientation 1 to 8 says."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels
-
-
-def _over_black(pixels: np.ndarray, opaque: int) -> np.ndarray:
-    """Colour times opacity, rounded; the last channel is the opacity and is dropped."""
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]
-    if (alpha == opaque).all():
-        return colour
-    product = colour.astype(np.uint32) * alpha
-    return ((product + opaque // 2) // opaque).astype(pixels.dtype)

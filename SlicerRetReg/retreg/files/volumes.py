@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 from retreg.errors import FileError, GeometryError
 from retreg.files.doors import replacing
 from retreg.files.formats import Format
-from retreg.files.headers import checked_header
-from retreg.files.nifti import doubled_slice, without_namesake
+from retreg.files.headers import Promise, checked_header
+from retreg.files.names import usable_name
+from retreg.files.nifti import NiftiGeometry, chosen_form, read_nifti_header, readable
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
 
@@ -28,13 +28,16 @@ _DECODERS = {
 }
 
 
-def read_volume(path: Path, found: Format) -> Image:
-    """The volume with the geometry that ITK reads. Raises FileError or GeometryError."""
-    image = read_checked(path, found)
+def read_volume(path: Path, found: Format, geometry: NiftiGeometry = "itk") -> Image:
+    """The volume with the geometry that ITK reads, or with the form of a NIfTI file that is chosen.
+
+    Raises FileError or GeometryError.
+    """
+    image = read_checked(path, found, geometry)
     return Image(channels_first(image), grid_of(image))
 
 
-def read_checked(path: Path, found: Format) -> Any:
+def read_checked(path: Path, found: Format, geometry: NiftiGeometry = "itk") -> Any:
     """The SimpleITK image of a file whose header keeps its promises. Raises FileError."""
     promise = checked_header(path, found)
     if not path.name.lower().endswith(_ENDINGS[found]):
@@ -42,13 +45,26 @@ def read_checked(path: Path, found: Format) -> Any:
             f"{path.name} is {found.value} by its content; rename it to end in "
             f"{' or '.join(_ENDINGS[found])}."
         )
-    if found is not Format.NIFTI:
-        return read_itk(path, found)
-    if prod(promise.sizes[2:3]) == 1:
-        with doubled_slice(path, promise) as doubled:
-            return read_itk(doubled, found)[:, :, :1]
-    with without_namesake(path) as alone:
-        return read_itk(alone, found)
+    if found is Format.NIFTI:
+        return _read_nifti(path, promise, geometry)
+    return read_itk(path, found)
+
+
+def _read_nifti(path: Path, promise: Promise, geometry: NiftiGeometry) -> Any:
+    header = read_nifti_header(path)
+    form = chosen_form(path.name, header, geometry)
+    try:
+        with readable(path, header, promise, with_forms=form is None) as file:
+            image = read_itk(file, Format.NIFTI)
+    except GeometryError:  # neither form has its axes at right angles
+        form = header.sform
+        with readable(path, header, promise, with_forms=False) as file:
+            image = read_itk(file, Format.NIFTI)
+    if len(promise.sizes) < 3 or promise.sizes[2] == 1:
+        image = image[:, :, :1]
+    if form is not None:
+        _place(image, Grid(image.GetSize(), form))
+    return image
 
 
 def write_volume(path: Path, image: Image) -> None:
@@ -87,7 +103,7 @@ def read_itk(path: Path, found: Format) -> Any:
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(usable_name(path)))
     reader.SetImageIO(_DECODERS[found])
     with quiet_itk():
         try:
@@ -155,7 +171,11 @@ def to_itk(array: np.ndarray, grid: Grid) -> Any:
         image = sitk.GetImageFromArray(
             np.ascontiguousarray(np.moveaxis(array, 0, -1)), isVector=True
         )
+    _place(image, grid)
+    return image
+
+
+def _place(image: Any, grid: Grid) -> None:
     image.SetOrigin(grid.world_from_index[:3, 3].tolist())
     image.SetSpacing(grid.spacing.tolist())
     image.SetDirection(grid.direction.ravel().tolist())
-    return image

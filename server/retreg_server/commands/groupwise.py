@@ -55,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
         "transform": args.transform, "smoothing": args.smoothing, "device": args.device,
     }  # fmt: skip
     options |= options_given(model.info, args.option)
+    names = folder_names(args.images)
+    _check_outputs(args, names, images)
     with ProgressBar() as bar:
         group = register_group(model, images, options, bar)
         bar("writing", 0.95)
-        names = folder_names(args.images)
         for name, image, result in zip(names, images, group.results, strict=True):
             check_writable(args.out / name)
             write_outputs(args.out / name, group.template, image, result)
@@ -72,6 +73,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"The mean is {args.out / 'template.nrrd'}; each image has a folder beside it.")
     failed = any(result.quality.verdict == "fail" for result in group.results)
     return EXIT_FAILED if failed else 0
+
+
+def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Image]) -> None:
+    """Raise FileError for what would fail when the results are written."""
+    from retreg_server.output_room import check_room, needed_bytes
+    from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
+
+    curved = args.transform == "tps"
+    count = sum(needed_bytes(images[0], image, curved, maps=False) for image in images)
+    for name in names:
+        check_writable(args.out / name)
+        check_room(args.out / name, RESULT_FILES, count)
+    check_room(args.out, ("template.nrrd", "template.png", "groupwise.json"), count)
 
 
 def _verdicts(

@@ -19,7 +19,7 @@ FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    images = "PNG, JPEG, TIFF, NRRD, NIfTI, MHA, a DICOM file or a DICOM series folder"
+    images = "PNG, JPEG, TIFF, NRRD, NIfTI, MHA, MGZ, a DICOM file or a DICOM series folder"
     parser.add_argument("fixed", type=Path, metavar="FIXED", help=f"the image to keep: {images}")
     parser.add_argument("moving", type=Path, metavar="MOVING", help="the image to bring onto it")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
@@ -44,6 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write maps: distance after going there and back, length of the displacement, "
         "Jacobian determinant and, for pictures, change of angles",
     )
+    parser.add_argument(
+        "--fill",
+        type=float,
+        metavar="VALUE",
+        help="what stands in warped.nrrd beyond the moving image; its background by default",
+    )
+    parser.add_argument(
+        "--nifti-geometry",
+        choices=("sform", "qform"),
+        default="itk",
+        help="place NIfTI files by this one; by default as ITK, and so SimpleITK and Slicer, do",
+    )
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -52,20 +64,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
+    from retreg.files.images import reading_note
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
     fixed, moving = (
-        read_image(path, args.frame if frame is None else frame)
+        read_image(path, args.frame if frame is None else frame, args.nifti_geometry)
         for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
     )
+    read = ((args.fixed, fixed), (args.moving, moving))
+    notes = [note for path, image in read if (note := reading_note(path, image))]
+    _check_outputs(args, fixed, moving)
     failed = False
     with ProgressBar() as bar:
         results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps)
+            write_outputs(folder, fixed, moving, result, args.maps, args.fill, notes)
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
         for note in result.notes:
@@ -74,7 +90,24 @@ def run(args: argparse.Namespace) -> int:
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
         failed |= result.quality.verdict == "fail"
+    for note in notes:
+        print(f"Note: {note}")
     return EXIT_FAILED if failed else 0
+
+
+def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
+    """Raise FileError or OptionError for what would fail when the results are written."""
+    from retreg.background import fill_values
+    from retreg_server.output_room import check_room, needed_bytes
+    from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
+
+    fill_values(moving, args.fill)
+    curved = args.transform not in ("rigid", "similarity", "affine")
+    folders = _folders(args)
+    count = len(folders) * needed_bytes(fixed, moving, curved, args.maps)
+    for folder in folders:
+        check_writable(folder)
+        check_room(folder, RESULT_FILES, count)
 
 
 def _folders(args: argparse.Namespace) -> list[Path]:

@@ -15,7 +15,7 @@ from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
-from retreg_server.registration.subject import SUBJECTS, check_kind
+from retreg_server.registration.subject import SUBJECTS, check_kind, refuse_other_scale
 
 QUALITY_SHARE = 0.1  # of the work
 
@@ -29,6 +29,7 @@ def register(request: RegistrationRequest, progress: Progress = no_progress) -> 
     model = get_model(request.model)
     _check_images(model.info, request.fixed, request.moving)
     options = complete_options(model.info, request.options)
+    refuse_other_scale(options.get("transform"), request.fixed, request.moving)
     stages = Stages(progress)
     estimate = _both_ways(model, request, options, stages)
     return judged(model.info, request, options, estimate, stages)
@@ -52,6 +53,7 @@ def register_sweep(
         complete_options(model.info, {**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
+    refuse_other_scale(every[0].get("transform"), request.fixed, request.moving)
     stages = Stages(progress)
     with stages.part(1 - QUALITY_SHARE):
         estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, stages)

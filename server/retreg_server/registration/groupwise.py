@@ -171,7 +171,8 @@ def mean_image(
         values = image.array if colours else image.grey()[None]
         low, high = np.percentile(values, (1, 99))
         scaled = ((values - low) / max(high - low, 1e-12)).astype(np.float32)
-        total += np.float32(share) * resample(Image(scaled, image.grid), transform, grid).array
+        warped = resample(Image(scaled, image.grid), transform, grid, fill=0)
+        total += np.float32(share) * warped.array
         ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
         seen += np.float32(share) * resample(ones, transform, grid, nearest=True).array[0]
     return Image(total / np.where(seen > 0, seen, 1), grid)

@@ -36,7 +36,7 @@ def map_picture(name: str, values: Image, unit: str) -> np.ndarray:
     low, high = _range(name, values.array)
     panels = []
     for view in views(values.grid):
-        cut = resample(values, Affine.identity(), view).array[0, 0]
+        cut = resample(values, Affine.identity(), view, fill=0).array[0, 0]
         panels.append(_coloured(name, cut, low, high))
     height, width = max(p.shape[0] for p in panels), sum(p.shape[1] + GAP for p in panels)
     canvas = np.full((height + TITLE + GAP, max(width + GAP + BAR + LABELS, 480), 3), 255, np.uint8)

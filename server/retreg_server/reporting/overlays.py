@@ -86,10 +86,19 @@ def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
     values = resample(_as_float(image), transform, view).array[:, 0]
     if image.array.dtype == np.uint8 and len(values) >= 3:
         return np.moveaxis(values[:3], 0, -1).astype(np.uint8)
-    low, high = np.percentile(image.grey()[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
+    low, high = np.percentile(_scanned(image)[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     rgb = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)
     return np.moveaxis(rgb, 0, -1).astype(np.uint8)
+
+
+def _scanned(image: Image) -> np.ndarray:
+    """The grey values (k, j, i), without the padding that scanners add to volumes."""
+    if image.is_picture:
+        return np.nan_to_num(image.grey())
+    from retreg_server.registration.numerics.padding import scanned  # needs SciPy
+
+    return scanned(image)
 
 
 def draw_keypoints(panel: np.ndarray, view: Grid, keypoints: Keypoints) -> None:

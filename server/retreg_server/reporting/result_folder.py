@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.files import write_image, write_markups, write_transform
+from retreg.files.names import usable_name
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.maps import KINDS, map_names, registration_map
@@ -21,9 +23,21 @@ from retreg.wire import dumps
 from retreg_server.reporting.map_figures import map_picture, world_unit
 from retreg_server.reporting.overlays import overlay, write_png
 
+RESULT_FILES = (
+    "transform.h5",
+    "fixed_keypoints.mrk.json",
+    "moving_keypoints.mrk.json",
+    "fixed.nrrd",
+    "warped.nrrd",
+    "warped.png",
+    "overlay.png",
+    "result.json",
+)
+
 
 def check_writable(folder: Path) -> None:
     """Create the folder. Raises FileError when that, or a file in it, is not possible."""
+    usable_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -35,18 +49,27 @@ def check_writable(folder: Path) -> None:
 
 
 def write_outputs(
-    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, maps: bool = False
+    folder: Path,
+    fixed: Image,
+    moving: Image,
+    result: RegistrationResult,
+    maps: bool = False,
+    fill: float | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
-    transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, warped.nrrd (and warped.png
-    for pictures), overlay.png, result.json; with maps also map_NAME.nrrd and map_NAME.png for each
-    map of retreg.maps. Raises FileError when the disk does not take them.
+    transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, fixed.nrrd (the fixed image
+    as it was placed), warped.nrrd (and warped.png for pictures), overlay.png, result.json; with
+    maps also map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond
+    the moving image, its background for None. notes: sentences for result.json.
+    Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
-            _write_all(staging, fixed, moving, result, maps)
+            _write_images(staging, fixed, moving, result, fill)
+            _write_result(staging, fixed, moving, result, maps, notes)
             for path in staging.iterdir():
                 path.replace(folder / path.name)
         finally:
@@ -58,23 +81,46 @@ def write_outputs(
         ) from error
 
 
-def _write_all(
-    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, maps: bool
+def _write_images(
+    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, fill: float | None
 ) -> None:
-    write_transform(folder / "transform.h5", result.transform, fixed.grid)
-    write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
-    write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
-    warped = resample(moving, result.transform, fixed.grid)
+    warped = resample(moving, result.transform, fixed.grid, fill=fill)
+    write_image(folder / "fixed.nrrd", fixed)
     write_image(folder / "warped.nrrd", warped)
     if fixed.is_picture:
         write_image(folder / "warped.png", warped)
     write_png(folder / "overlay.png", overlay(fixed, moving, result))
+
+
+def _write_result(
+    folder: Path,
+    fixed: Image,
+    moving: Image,
+    result: RegistrationResult,
+    maps: bool,
+    notes: Sequence[str],
+) -> None:
+    write_transform(folder / "transform.h5", result.transform, fixed.grid)
+    write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
+    write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
     message = summary(result)
+    message["fixed"], message["moving"] = _placed(fixed.grid), _placed(moving.grid)
+    message["notes"] = list(notes)
     if maps:
         message["maps"] = _write_maps(folder, fixed.grid, result)
     strict = json.loads(dumps(message))  # infinite numbers are spelled out
     text = json.dumps(strict, indent=2, allow_nan=False)
     (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _placed(grid: Grid) -> dict[str, Any]:
+    """What result.json says of where an image was taken to lie."""
+    return {
+        "size": list(grid.size),
+        "spacing": grid.spacing.tolist(),
+        "unit": world_unit(grid),
+        "world_from_index": grid.world_from_index.tolist(),
+    }
 
 
 def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def as_the_eye_sees(stored, orientation):
 
 def test_importing_the_package_needs_numpy_only():
     code = (
-        "import sys, retreg.files; "
-        "print([m for m in ('PIL', 'SimpleITK', 'pydicom', 'torch') if m in sys.modules])"
+        "import sys, retreg.files; late = 'PIL', 'SimpleITK', 'pydicom', 'nibabel', 'tifffile', "
+        "'scipy', 'torch'; print([m for m in late if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

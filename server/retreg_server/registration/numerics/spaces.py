@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from retreg.geometry import apply_matrix
 from retreg.image import Image
+from retreg_server.registration.numerics.padding import scanned
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def index_from_norm(size: tuple[int, int, int]) -> np.ndarray:
 
 
 def canonical(image: Image) -> TensorVolume:
-    """The grey image with its axes permuted and flipped to lie closest to L, P and S.
+    """The grey image, its axes permuted and flipped to lie closest to L, P and S, padding as air.
 
     Images that differ only in the order in which their voxels are stored give the same tensor.
     """
@@ -74,7 +75,7 @@ def canonical(image: Image) -> TensorVolume:
     permutation = np.zeros((4, 4))
     permutation[axes, range(3)] = 1.0
     permutation[3, 3] = 1.0
-    array = image.grey().transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    array = scanned(image).transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
     matrix = image.grid.world_from_index @ permutation
     for axis in range(3):
         if matrix[axis, axis] < 0:

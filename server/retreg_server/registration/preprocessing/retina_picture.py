@@ -18,6 +18,8 @@ from retreg_server.registration.preprocessing.field_of_view import field_of_view
 
 THUMBNAIL = 256
 GREEN = 1
+FLAT_CHANNEL = 0.15  # a channel with less than this share of the widest contrast is unused
+EMPTY_CHANNEL = 1e-3
 Box = tuple[int, int, int, int]
 
 
@@ -99,7 +101,7 @@ def _from_the_front(image: Image) -> Image:
 def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:
     """The box (x0, y0, x1, y1) of the picture, rescaled to about width and height."""
     x0, y0, x1, y1 = box
-    grey = _rescaled(_single_channel(image.array)[y0:y1, x0:x1], (round(height), round(width)))
+    grey = _rescaled(_used_channels(image.array)[0][y0:y1, x0:x1], (round(height), round(width)))
     scale_x, scale_y = (x1 - x0) / grey.shape[1], (y1 - y0) / grey.shape[0]
     index_from_pixel = np.diag([scale_x, scale_y, 1.0, 1.0])
     index_from_pixel[:2, 3] = x0 + (scale_x - 1) / 2, y0 + (scale_y - 1) / 2
@@ -109,25 +111,38 @@ def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Pict
     return Picture(_normalised(grey, role), np.ones(grey.shape, bool), matrix)
 
 
-def _single_channel(array: np.ndarray) -> np.ndarray:
-    """Green of a colour picture, where vessels show best, or the only channel: (h, w)."""
-    channel: np.ndarray = array[GREEN if array.shape[0] >= 3 else 0, 0]
-    return channel
+def _used_channels(array: np.ndarray) -> list[np.ndarray]:
+    """The channels (h, w) that show something, first the one in which vessels show best.
+
+    That is green, unless it is empty: infrared and red-free pictures are often stored as colour
+    with one or two used channels. Of two channels the second may be the opacity, so that it counts
+    only where the first is empty.
+    """
+    colours = array[:3, 0]  # a fourth would be the opacity
+    step = max(1, max(colours.shape[1:]) // THUMBNAIL)
+    low, high = np.percentile(_finite(colours[:, ::step, ::step]), (2, 98), axis=(1, 2))
+    spread = high - low
+    if len(colours) < 3:
+        first_is_used = spread[0] >= EMPTY_CHANNEL * spread.max()
+        return [colours[0 if first_is_used else 1]]
+    used = [n for n in range(3) if spread[n] >= FLAT_CHANNEL * spread.max()]
+    best = GREEN if GREEN in used else int(np.argmax(spread))
+    return [colours[n] for n in sorted(used, key=lambda n: n != best)]
 
 
 def _thumbnail(image: Image, role: str) -> np.ndarray:
-    """The brightest channel at THUMBNAIL pixels on the longer side, from 0 to 1."""
+    """The brightest used channel at THUMBNAIL pixels on the longer side, from 0 to 1."""
     width, height = image.grid.size[:2]
     shrink = min(1.0, THUMBNAIL / max(width, height))
     shape = max(8, round(shrink * height)), max(8, round(shrink * width))
-    colours = image.array[:3, 0] if image.array.shape[0] >= 3 else image.array[:1, 0]
-    return _normalised(np.max([_rescaled(colour, shape) for colour in colours], axis=0), role)
+    colours = [_rescaled(colour, shape) for colour in _used_channels(image.array)]
+    return _normalised(np.max(colours, axis=0), role)
 
 
 def _rescaled(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array as float32 at shape (h, w), averaged where it shrinks."""
     if grey.dtype not in (np.uint8, np.uint16):
-        grey = np.nan_to_num(grey.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        grey = _finite(grey)
     if min(grey.shape) < 8:
         raise RegistrationError(
             f"A picture of {grey.shape[1]} by {grey.shape[0]} pixels shows too little; give a "
@@ -137,6 +152,11 @@ def _rescaled(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     rescaled: np.ndarray = cv2.resize(grey, (shape[1], shape[0]), interpolation=method)
     return rescaled.astype(np.float32)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """The values as float32, with 0 for what is no number."""
+    return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:

@@ -42,8 +42,8 @@ class VolumeQuality:
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, agreement (share of blocks), mind distance and nmi under transform."""
-        warped = resample(self._moving, transform, self.grid)
-        depth = resample(self._moving_depth, transform, self.grid).array[0]
+        warped = resample(self._moving, transform, self.grid, fill=0)
+        depth = resample(self._moving_depth, transform, self.grid, fill=0).array[0]
         depths = np.minimum(depth, self._fixed_depth.array[0])
         both = depths > 0
         smaller = min((depth > 0).sum(), (self._fixed_depth.array[0] > 0).sum())

@@ -44,7 +44,7 @@ class PictureQuality:
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi."""
         fixed = self._fixed.array[:, 0]
-        warped = resample(self._moving, transform, self.grid).array[:, 0]
+        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
         both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
         agreement, tiles, correlation = max(
             (*_agreement(fixed[a], warped[b], both), _correlation(fixed[a][both], warped[b][both]))

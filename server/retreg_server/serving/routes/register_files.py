@@ -20,7 +20,7 @@ from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 router = APIRouter(prefix="/v1/register", tags=["registrations"])
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", ".nii.gz", ".mha",
-            ".dcm")  # fmt: skip
+            ".mgz", ".mgh", ".dcm")  # fmt: skip
 LOOK_FOR_CLIENT_S = 0.25
 MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
