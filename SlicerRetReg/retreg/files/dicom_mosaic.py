@@ -77,19 +77,25 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
             f"picture, but its header does not tell {', '.join(missing)}; give the original file "
             "with its private attributes, or convert that one with dcm2niix."
         )
-    across = np.cross(frame.axes[:, 0], frame.axes[:, 1])
+    size = (columns // per_side, rows // per_side, count)
+    matrix = np.eye(4)
+    matrix[:3, :2] = frame.axes
+    matrix[:3, 2] = step * _direction(path, frame.axes, np.array(normal))
+    matrix[:3, 3] = frame.position + frame.axes @ (np.array([columns, rows]) - size[:2]) / 2
+    return Mosaic(count, per_side, Grid(size, matrix))
+
+
+def _direction(path: Path, axes: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """The unit vector along which slices with the axes (3, 2) follow each other."""
+    across = np.cross(axes[:, 0], axes[:, 1])
     across /= np.linalg.norm(across)
     if abs(float(across @ normal)) < 0.9:
         raise FileError(
             f"{path.name} is a Siemens mosaic whose header contradicts itself on the direction of "
             "the slices; convert the original file with dcm2niix."
         )
-    size = (columns // per_side, rows // per_side, count)
-    matrix = np.eye(4)
-    matrix[:3, :2] = frame.axes
-    matrix[:3, 2] = across * np.sign(across @ normal) * step
-    matrix[:3, 3] = frame.position + frame.axes @ (np.array([columns, rows]) - size[:2]) / 2
-    return Mosaic(count, per_side, Grid(size, matrix))
+    direction: np.ndarray = across * np.sign(across @ normal)
+    return direction
 
 
 def csa_of(header: Any) -> dict[str, list[float]]:

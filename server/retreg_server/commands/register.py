@@ -23,10 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("fixed", type=Path, metavar="FIXED", help=f"the image to keep: {images}")
     parser.add_argument("moving", type=Path, metavar="MOVING", help="the image to bring onto it")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
-    frames = {"--frame": "both files", "--fixed-frame": "FIXED", "--moving-frame": "MOVING"}
-    for name, which in frames.items():
-        text = f"take picture N of {which} where one DICOM file holds several; the first is 1"
-        parser.add_argument(name, type=int, metavar="N", help=text)
+    _add_reading_arguments(parser)
     parser.add_argument("--model", help="see `retreg models`; chosen from the images by default")
     parser.add_argument("--transform", choices=FAMILIES, help="the model's default if not given")
     parser.add_argument(
@@ -50,15 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="what stands in warped.nrrd beyond the moving image; its background by default",
     )
+    parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
+    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """How files are read that may be understood in several ways."""
+    frames = {"--frame": "both files", "--fixed-frame": "FIXED", "--moving-frame": "MOVING"}
+    for name, which in frames.items():
+        text = f"take picture N of {which} where one DICOM file holds several; the first is 1"
+        parser.add_argument(name, type=int, metavar="N", help=text)
     parser.add_argument(
         "--nifti-geometry",
         choices=("sform", "qform"),
         default="itk",
         help="place NIfTI files by this one; by default as ITK, and so SimpleITK and Slicer, do",
     )
-    parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
-    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def run(args: argparse.Namespace) -> int:

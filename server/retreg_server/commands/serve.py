@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retreg.errors import InputError
 from retreg_server.serving import setting_sources
@@ -55,17 +55,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"RetReg server ready at {address}\n")
         sys.stdout.flush()
 
-    config = uvicorn.Config(
-        create_app(settings, on_ready=announce),
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=round(settings.stop_grace_s),
-    )
+    config = _config(settings, create_app(settings, on_ready=announce))
     _check_certificate(config)
     # uvicorn stops in order on both signals, and then raises them once more.
     signal.signal(signal.SIGTERM, lambda *_: None)
@@ -75,6 +65,22 @@ def run(args: argparse.Namespace) -> int:
     with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
         server.run(sockets=[listener])
     return 0
+
+
+def _config(settings: Settings, app: Any) -> uvicorn.Config:
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_graceful_shutdown=round(settings.stop_grace_s),
+    )
 
 
 def state_folder(port: int) -> Path:

@@ -6,20 +6,20 @@ import argparse
 import json
 import math
 import signal
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
+from retreg_server.registration.registry import MODELS
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from retreg_server.training.export import Bundle
-    from retreg_server.training.loop import Task
+    from retreg_server.training.recipe import TrainingOrder
 
 HELP = "train the network of a model on made-up images; continues where it stopped"
-FIELD_RECIPES = ("smoothproper-fundus", "smoothproper-brain", "voxelmorph-brain")
-RECIPES = ("keymorph-brain", "keymorph-fundus", *FIELD_RECIPES)
+RECIPES = tuple(name for name, entry in MODELS.items() if entry.recipe)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start-from", type=Path, metavar="FILE", help="weights (.safetensors) to go on from"
     )
-    parser.add_argument("--keypoints", type=_positive, default=128, help="16 to 512; default: 128")
     parser.add_argument("--seed", type=_not_negative, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--mixed-precision", action="store_true", help="bfloat16 where it is safe")
     parser.add_argument(
         "--check-minutes", type=_above_zero, default=4.0, help="between validations; default: 4"
     )
+    _add_recipe_arguments(parser)
+    parser.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="do not train: write the best weights of the run below DIR, ready to be shipped",
+    )
+
+
+def _add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """What only some recipes read."""
+    parser.add_argument("--keypoints", type=_positive, default=128, help="16 to 512; default: 128")
     parser.add_argument(
         "--layer-steps",
         type=_not_negative,
@@ -68,12 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="real images whose errors are logged too; training never depends on them",
     )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="DIR",
-        help="do not train: write the best weights of the run below DIR, ready to be shipped",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,19 +87,21 @@ def run(args: argparse.Namespace) -> int:
     Interrupt and termination signals end the training with a checkpoint.
     """
     from retreg_server.registration.networks.devices import chosen_device
-    from retreg_server.training.export import export_bundle
+    from retreg_server.training.export import export_bundle, hardware
     from retreg_server.training.loop import Plan, train
+    from retreg_server.training.recipe import recipe_of
 
     args.device = str(chosen_device(args.device))
+    recipe = recipe_of(args.recipe)
     if args.export is not None:
         _recall(args)
-        home = export_bundle(args.out, args.export, _bundle(args))
+        bundle = recipe.bundle(_order(args), _options(args), hardware(args.device))
+        home = export_bundle(args.out, args.export, bundle)
         print(f"The weights are in {home}")
         return 0
-    if args.data is None:
-        raise InputError("Training needs --data DIR, the folder with label maps or vessel masks.")
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
+    task = recipe.task(_order(args))
     plan = Plan(
         folder=args.out,
         steps=args.steps,
@@ -105,56 +112,21 @@ def run(args: argparse.Namespace) -> int:
         mixed_precision=args.mixed_precision,
         minutes_between_checks=args.check_minutes,
         weights=args.start_from,
-        recipe=_recipe(args),
+        recipe=_options(args),
     )
-    finished = train(_task(args), plan)
+    finished = train(task, plan)
     print(f"{finished.step} steps; best validation error {finished.best:.3f}, in {args.out}")
     return 0
 
 
-def _task(args: argparse.Namespace) -> Task[Any]:
-    if args.recipe in FIELD_RECIPES:
-        return _field_task(args)
-    if args.recipe == "keymorph-fundus":
-        from retreg_server.training.keymorph_fundus import fundus_task
+def _order(args: argparse.Namespace) -> TrainingOrder:
+    from retreg_server.training.recipe import TrainingOrder
 
-        return fundus_task(
-            args.data, args.out, args.keypoints, args.seed, args.look_at, args.device
-        )
-    from retreg_server.training.keymorph_brain import brain_task
-
-    return brain_task(
-        args.data, args.out, args.keypoints, args.seed, args.look_at, args.device, args.objective
-    )
+    names = (field.name for field in fields(TrainingOrder))
+    return TrainingOrder(**{name: getattr(args, name) for name in names})
 
 
-def _field_task(args: argparse.Namespace) -> Task[Any]:
-    from retreg_server.training.field_recipes import brain_field_task, fundus_field_task
-
-    if args.recipe == "smoothproper-fundus":
-        return fundus_field_task(args.data, args.out, args.seed, args.device, args.layer_steps)
-    return brain_field_task(args.recipe, args.data, args.device)
-
-
-def _bundle(args: argparse.Namespace) -> Bundle:
-    from retreg_server.training.export import hardware
-
-    recipe = _recipe(args)
-    if args.recipe in FIELD_RECIPES:
-        from retreg_server.training.field_recipes import field_bundle
-
-        del recipe["keypoints"]
-        return field_bundle(args.recipe, recipe, hardware(args.device))
-    if args.recipe == "keymorph-fundus":
-        from retreg_server.training.keymorph_fundus import fundus_bundle
-
-        return fundus_bundle(args.keypoints, recipe, hardware(args.device))
-    from retreg_server.training.keymorph_brain import brain_bundle
-
-    return brain_bundle(args.out, args.keypoints, recipe, hardware(args.device))
-
-
-def _recipe(args: argparse.Namespace) -> dict[str, Any]:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
     """What the card of a model tells of its training."""
     names = ("recipe", "steps", "batch", "rate", "keypoints", "seed", "mixed_precision")
     return {name: getattr(args, name) for name in names}
@@ -176,7 +148,7 @@ def _recall(args: argparse.Namespace) -> None:
             f"The run in {args.out.name} is of {known['recipe']}, not of {args.recipe}; name the "
             "recipe that it was trained with."
         )
-    for name in _recipe(args):
+    for name in _options(args):
         setattr(args, name, known[name])
 
 

@@ -27,13 +27,12 @@ def line_plot(
 ) -> None:
     """Draw one line per series over the named places, from zero upwards; gaps where there is none.
 
-    label names the vertical axis and its unit.
+    label: of the vertical axis, with its unit.
     """
     picture = Picture.new("RGB", SIZE, "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    values = [v for line in series.values() for v in line.values() if math.isfinite(v)]
-    step = _tick_step(max(values, default=1.0))
-    top = step * max(1, math.ceil(max(values, default=1.0) / step))
+    step = _tick_step(highest := _highest(series))
+    top = step * max(1, math.ceil(highest / step))
     width, height = SIZE[0] - LEFT - RIGHT, SIZE[1] - TOP - BOTTOM
 
     def x_of(number: int) -> float:
@@ -55,11 +54,24 @@ def line_plot(
             for n, place in enumerate(places)
             if math.isfinite(line.get(place, math.nan))
         ]
-        colour, left, y = COLOURS[order % len(COLOURS)], LEFT + width + 14, TOP + 18 * order
+        colour = COLOURS[order % len(COLOURS)]
         _draw_line(draw, points, colour)
-        draw.line([(left, y), (left + 14, y)], fill=colour, width=3)
-        draw.text((left + 20, y), name[:28], fill="black", font=font, anchor="lm")
+        _draw_name(draw, name, colour, (LEFT + width + 14, TOP + 18 * order))
     picture.save(path)
+
+
+def _highest(series: Mapping[str, Mapping[str, float]]) -> float:
+    values = [v for line in series.values() for v in line.values() if math.isfinite(v)]
+    return max(values, default=1.0)
+
+
+def _draw_name(
+    draw: ImageDraw.ImageDraw, name: str, colour: str, place: tuple[float, float]
+) -> None:
+    """An entry of the legend at place."""
+    left, y = place
+    draw.line([(left, y), (left + 14, y)], fill=colour, width=3)
+    draw.text((left + 20, y), name[:28], fill="black", font=ImageFont.load_default(13), anchor="lm")
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: str) -> None:

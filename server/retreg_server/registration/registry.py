@@ -21,27 +21,35 @@ WEIGHTS = Path(__file__).with_name("weights")
 
 
 class Entry(NamedTuple):
-    """Where a model is made ("module:callable", below this folder), and whether it learns."""
+    """Where a model is made ("module:callable", below this folder), and how its weights are.
+
+    recipe: "module:name" below training/, for a model that learns; it is offered where its weights
+    are installed, in the folder of its name below WEIGHTS.
+    """
 
     factory: str
-    needs_weights: bool = False
+    recipe: str = ""
 
 
 MODELS: dict[str, Entry] = {
     "auto-fundus": Entry("fundus.auto:AutoFundus"),
     "auto-brain": Entry("brain.auto:AutoBrain"),
     "fundus-sift": Entry("fundus.sift:FundusSift"),
-    "keymorph-fundus": Entry("keymorph.model:keymorph_fundus", needs_weights=True),
-    "keymorph-brain": Entry("keymorph.model:keymorph_brain", needs_weights=True),
-    "smoothproper-fundus": Entry("fundus.smoothproper:smoothproper_fundus", needs_weights=True),
-    "smoothproper-brain": Entry("brain.learned:smoothproper_brain", needs_weights=True),
-    "voxelmorph-brain": Entry("brain.learned:voxelmorph_brain", needs_weights=True),
+    "keymorph-fundus": Entry("keymorph.model:keymorph_fundus", "keymorph_fundus:RECIPE"),
+    "keymorph-brain": Entry("keymorph.model:keymorph_brain", "keymorph_brain:RECIPE"),
+    "smoothproper-fundus": Entry(
+        "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
+    ),
+    "smoothproper-brain": Entry(
+        "brain.learned:smoothproper_brain", "field_recipes:SMOOTHPROPER_BRAIN"
+    ),
+    "voxelmorph-brain": Entry("brain.learned:voxelmorph_brain", "field_recipes:VOXELMORPH_BRAIN"),
 }
 
 
 def offered_models() -> tuple[str, ...]:
     """The names of the models that can be used here: what learns needs its weights."""
-    return tuple(name for name, entry in MODELS.items() if not entry.needs_weights or _has(name))
+    return tuple(name for name, entry in MODELS.items() if not entry.recipe or _has(name))
 
 
 def _has(name: str) -> bool:

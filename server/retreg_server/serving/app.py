@@ -64,7 +64,13 @@ def create_app(
     for part in (server_info, images, registrations, register_files, monailabel):
         app.include_router(part.router)
     add_error_handlers(app)
-    # The one added last is the outermost.
+    _add_middleware(app, service)
+    return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """What every request passes; the one added last is the outermost."""
+    settings = service.settings
     app.add_middleware(AccessControl, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
@@ -77,7 +83,6 @@ def create_app(
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(LastResort)
     app.add_middleware(Tracing, metrics=service.metrics)
-    return app
 
 
 async def _live(service: Service, on_ready: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ maps, are bent by fields that are known. Weights are chosen by the endpoint erro
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from retreg_server.training.field_task import Draw, FieldTask
 from retreg_server.training.head_pairs import SPACING_MM, VOXELS, head_pair
 from retreg_server.training.known_pairs import KnownPairs, joined
 from retreg_server.training.label_maps import LabelMap, read_label_maps
+from retreg_server.training.recipe import Recipe, TrainingOrder
 from retreg_server.training.vessel_pairs import vessel_pair
 
 FUNDUS_SQUARE = 384  # pixels across the field of view when the network is used
@@ -42,40 +42,33 @@ ARCHITECTURES = {
 }
 
 
-def fundus_field_task(
-    vessels: Path, work: Path, seed: int, device: str, steps: int | None = None
-) -> FieldTask:
-    """The task from a folder of vessel masks and PHANTOMS made-up eyes, kept in the work folder.
+def fundus_field_task(order: TrainingOrder) -> FieldTask:
+    """The task from a folder of vessel masks and PHANTOMS made-up eyes, kept there.
 
-    steps: of the SmoothProper layer where it is not the usual number; 0 leaves it out.
+    layer_steps: of the SmoothProper layer where it is not the usual number; 0 leaves it out.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    made = phantom_retinas(work / "retinas.npz", 1000 * seed, PHANTOMS + UNSEEN_PHANTOMS)
-    real = real_retinas(vessels)
+    order.out.mkdir(parents=True, exist_ok=True)
+    stored, seed, device = order.out / "retinas.npz", 1000 * order.seed, order.device
+    made = phantom_retinas(stored, seed, PHANTOMS + UNSEEN_PHANTOMS)
+    real = real_retinas(order.folder)
     textures = [each.to(device) for each in clutter_textures(real)]
     groups = [[each.on(device) for each in group] for group in (made[:PHANTOMS], real)]
     architecture = ARCHITECTURES["smoothproper-fundus"]
-    if steps is not None:
-        architecture = FieldArchitecture(**{**architecture.as_dict(), "steps": steps})
+    if order.layer_steps is not None:
+        changed = {**architecture.as_dict(), "steps": order.layer_steps}
+        architecture = FieldArchitecture(**changed)
     unseen = _validation(partial(_vessels, [made[PHANTOMS:]], []))
     return FieldTask(architecture, partial(_vessels, groups, textures), unseen, 1.0, device)
 
 
-def brain_field_task(name: str, label_maps: Path, device: str) -> FieldTask:
+def brain_field_task(name: str, order: TrainingOrder) -> FieldTask:
     """The task of a brain recipe from a folder of label maps of heads."""
-    heads = read_label_maps(label_maps)
+    heads = read_label_maps(order.folder)
     seen = [one for head in heads[:-UNSEEN_HEADS] for one in (head, head.mirrored())]
-    training = [LabelMap(head.name, head.labels.to(device)) for head in seen]
+    training = [LabelMap(head.name, head.labels.to(order.device)) for head in seen]
     unseen = _validation(partial(_heads, heads[-UNSEEN_HEADS:]), batch=1)
     draw = partial(_heads, training)
-    return FieldTask(ARCHITECTURES[name], draw, unseen, SPACING_MM, device)
-
-
-def field_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
-    """What the card of a model says."""
-    return (_fundus_bundle if name == "smoothproper-fundus" else _brain_bundle)(
-        name, recipe, hardware
-    )
+    return FieldTask(ARCHITECTURES[name], draw, unseen, SPACING_MM, order.device)
 
 
 def _vessels(
@@ -106,7 +99,8 @@ def _validation(draw: Draw, batch: int = VALIDATION_BATCH) -> tuple[KnownPairs, 
     )
 
 
-def _fundus_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
+def _fundus_bundle(_order: TrainingOrder, recipe: dict[str, Any], hardware: str) -> Bundle:
+    name = "smoothproper-fundus"
     return Bundle(
         name=name,
         title="Local displacement between two vessel maps of a retina that are aligned globally",
@@ -117,7 +111,7 @@ def _fundus_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
         "pixels, halved; the 1st to 99.5th percentile of every fifth pixel becomes 0 to 1, cut "
         "off there; the moving picture in the frame of the fixed one",
         error_unit="pixels, 384 of which are the field of view",
-        recipe=recipe,
+        recipe=_without_keypoints(recipe),
         trained_on=(
             f"{PHANTOMS} made-up eyes in colour, red-free light and angiography; "
             f"{UNSEEN_PHANTOMS} more were kept back for validation",
@@ -128,7 +122,9 @@ def _fundus_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
     )
 
 
-def _brain_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
+def _brain_bundle(
+    name: str, _order: TrainingOrder, recipe: dict[str, Any], hardware: str
+) -> Bundle:
     return Bundle(
         name=name,
         title="Local displacement between two brain MRI of any contrast, aligned globally",
@@ -139,7 +135,7 @@ def _brain_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
         "its axes, the moving volume in the same frame; the 1st to 99.5th percentile of every "
         "fifth voxel becomes 0 to 1, cut off there",
         error_unit="mm",
-        recipe=recipe,
+        recipe=_without_keypoints(recipe),
         trained_on=(
             "18 label maps of whole heads and their mirror images, painted at random (SynthSeg's "
             "training label maps, Billot et al. 2023, Apache-2.0); "
@@ -148,3 +144,17 @@ def _brain_bundle(name: str, recipe: dict[str, Any], hardware: str) -> Bundle:
         ),
         hardware=hardware,
     )
+
+
+def _without_keypoints(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The options of the training, of which the number of keypoints says nothing here."""
+    return {name: value for name, value in recipe.items() if name != "keypoints"}
+
+
+def _brain_recipe(name: str) -> Recipe:
+    return Recipe(partial(brain_field_task, name), partial(_brain_bundle, name))
+
+
+SMOOTHPROPER_FUNDUS = Recipe(fundus_field_task, _fundus_bundle)
+SMOOTHPROPER_BRAIN = _brain_recipe("smoothproper-brain")
+VOXELMORPH_BRAIN = _brain_recipe("voxelmorph-brain")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -34,6 +34,7 @@ from retreg_server.training.export import Bundle
 from retreg_server.training.label_maps import read_label_maps
 from retreg_server.training.losses import keypoint_loss, weighted_affine_error
 from retreg_server.training.real_volumes import RealVolume, rotation_errors
+from retreg_server.training.recipe import Recipe, TrainingOrder
 from retreg_server.training.warps import WarpRanges
 
 ANGLE = 65.0
@@ -118,37 +119,30 @@ class BrainTask:
         ]
 
 
-def brain_task(
-    label_maps: Path,
-    work: Path,
-    keypoints: int,
-    seed: int,
-    real: Path | None,
-    device: str,
-    objective: Objective = "keypoints",
-) -> BrainTask:
-    """The task from a folder of label maps; correspondences are kept in the work folder.
+def brain_task(order: TrainingOrder) -> BrainTask:
+    """The task from a folder of label maps; correspondences are kept in the folder of the run.
 
-    real: folder of head images that are looked at in validation, never trained on or chosen by.
-    Raises FileError for folders without what is needed and when the work folder belongs to another
-    number of keypoints, OptionError for a number that no network has.
+    Real images to look at are head volumes. Raises FileError for folders without what is needed
+    and when the folder belongs to another number of keypoints, OptionError for a number that no
+    network has.
     """
-    architecture = brain_architecture(keypoints)
-    stored = work / "anatomies.npz"
+    architecture = brain_architecture(order.keypoints)
+    stored = order.out / "anatomies.npz"
     if not stored.exists():
-        heads = read_label_maps(label_maps)
+        heads = read_label_maps(order.folder)
         if len(heads) <= HELD_OUT:
             raise FileError(
-                f"The folder {label_maps.name} holds too few label maps ({len(heads)}); at least "
+                f"The folder {order.folder.name} holds too few label maps ({len(heads)}); at least "
                 f"{HELD_OUT + 1} are needed, since {HELD_OUT} are kept back for validation."
             )
         heads += [head.mirrored() for head in heads]
-        work.mkdir(parents=True, exist_ok=True)
-        save_anatomies(stored, corresponding(heads, keypoints, seed))
-    anatomies = _stored_anatomies(work, keypoints)
-    files = sorted(real.rglob("*.nii.gz")) if real else []
+        order.out.mkdir(parents=True, exist_ok=True)
+        save_anatomies(stored, corresponding(heads, order.keypoints, order.seed))
+    anatomies = _stored_anatomies(order.out, order.keypoints)
+    files = sorted(order.look_at.rglob("*.nii.gz")) if order.look_at else []
     volumes = [RealVolume.read(file, VOXELS, SPACING_MM) for file in files]
-    return BrainTask(anatomies, architecture, volumes, device, objective)
+    objective = cast(Objective, order.objective)
+    return BrainTask(anatomies, architecture, volumes, order.device, objective)
 
 
 def _stored_anatomies(work: Path, keypoints: int) -> list[Anatomy]:
@@ -169,13 +163,13 @@ def _stored_anatomies(work: Path, keypoints: int) -> list[Anatomy]:
     return anatomies
 
 
-def brain_bundle(work: Path, keypoints: int, recipe: dict[str, Any], hardware: str) -> Bundle:
-    """What the card of keymorph-brain says; work: the folder of the run. Raises FileError."""
-    anatomies = _stored_anatomies(work, keypoints)
+def brain_bundle(order: TrainingOrder, recipe: dict[str, Any], hardware: str) -> Bundle:
+    """What the card of keymorph-brain says. Raises FileError."""
+    anatomies = _stored_anatomies(order.out, order.keypoints)
     return Bundle(
         name="keymorph-brain",
         title="Corresponding keypoints in brain MRI of any contrast, with or without skull",
-        architecture=brain_architecture(keypoints),
+        architecture=brain_architecture(order.keypoints),
         pixels=VOXELS,
         spacing_mm=SPACING_MM,
         template=mean_points_mm(anatomies) / HALF_CUBE_MM,
@@ -201,3 +195,6 @@ def brain_architecture(keypoints: int) -> Architecture:
 def _on(anatomy: Anatomy, device: str) -> Anatomy:
     head = replace(anatomy.head, labels=anatomy.head.labels.to(device))
     return Anatomy(head, anatomy.points.to(device))
+
+
+RECIPE = Recipe(brain_task, brain_bundle)

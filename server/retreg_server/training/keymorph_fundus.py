@@ -8,7 +8,6 @@ fovea are known, keypoints are points of a lattice in their frame, which keeps t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from retreg_server.training.eyes import (
 from retreg_server.training.fundus_views import RetinaView, retina_view
 from retreg_server.training.losses import agreement_loss, keypoint_loss, weighted_affine_error
 from retreg_server.training.real_pictures import RealPair, pair_errors, read_real_pairs
+from retreg_server.training.recipe import Recipe, TrainingOrder
 
 PIXELS = 192
 ANGLE = 50.0
@@ -147,38 +147,36 @@ class FundusTask:
         return group[int(index)]
 
 
-def fundus_task(
-    vessels: Path, work: Path, keypoints: int, seed: int, real: Path | None, device: str
-) -> FundusTask:
+def fundus_task(order: TrainingOrder) -> FundusTask:
     """The task from a folder of real vessel masks and as many made-up eyes as PHANTOMS.
 
-    work: folder in which the made-up eyes are kept.
-    real: folder of picture pairs with landmarks that are looked at in validation only.
-    Raises FileError for folders without what is needed, OptionError for a number of keypoints that
-    no network has.
+    The made-up eyes are kept in the folder of the run. Real images to look at are picture pairs
+    with landmarks. Raises FileError for folders without what is needed, OptionError for a number of
+    keypoints that no network has.
     """
-    architecture = fundus_architecture(keypoints)
-    found = real_retinas(vessels)
-    pairs = read_real_pairs(real, PIXELS) if real else []
-    work.mkdir(parents=True, exist_ok=True)
-    made = phantom_retinas(work / "retinas.npz", 1000 * seed, PHANTOMS + UNSEEN_PHANTOMS)
+    architecture = fundus_architecture(order.keypoints)
+    found = real_retinas(order.folder)
+    pairs = read_real_pairs(order.look_at, PIXELS) if order.look_at else []
+    order.out.mkdir(parents=True, exist_ok=True)
+    stored, seed = order.out / "retinas.npz", 1000 * order.seed
+    made = phantom_retinas(stored, seed, PHANTOMS + UNSEEN_PHANTOMS)
     unseen = [each for each in found if each.name.startswith(UNSEEN_REAL) and each.disc is not None]
     seen = [each for each in found if not each.name.startswith(UNSEEN_REAL)]
     return FundusTask(
         seen + made[:PHANTOMS], made[PHANTOMS:] + unseen, architecture, pairs,
-        device, clutter_textures(seen),
+        order.device, clutter_textures(seen),
     )  # fmt: skip
 
 
-def fundus_bundle(keypoints: int, recipe: dict[str, Any], hardware: str) -> Bundle:
+def fundus_bundle(order: TrainingOrder, recipe: dict[str, Any], hardware: str) -> Bundle:
     """What the card of keymorph-fundus says."""
     return Bundle(
         name="keymorph-fundus",
         title="Corresponding keypoints in pictures of the retina, from maps of its vessels",
-        architecture=fundus_architecture(keypoints),
+        architecture=fundus_architecture(order.keypoints),
         pixels=PIXELS,
         spacing_mm=None,
-        template=lattice(keypoints),
+        template=lattice(order.keypoints),
         input_rule="vessel strength (preprocessing/vesselness.py) of the field of view at 768 "
         "pixels, in the middle of a square of 192 pixels; the 1st to 99.5th percentile of every "
         "fifth pixel becomes 0 to 1, cut off there",
@@ -198,3 +196,6 @@ def fundus_bundle(keypoints: int, recipe: dict[str, Any], hardware: str) -> Bund
 def fundus_architecture(keypoints: int) -> Architecture:
     """The light network of the recipe, 2.2 million parameters."""
     return Architecture("light", 2, keypoints, width=16, levels=6)
+
+
+RECIPE = Recipe(fundus_task, fundus_bundle)
