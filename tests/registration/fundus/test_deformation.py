@@ -24,9 +24,8 @@ from retreg_server.registration.fundus.vessel_pyramid import (
     pyramid,
 )
 from retreg_server.registration.model import Stages
-from retreg_server.registration.preprocessing.field_of_view import eroded
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
-from retreg_server.registration.preprocessing.vesselness import vessel_maps
+from retreg_server.registration.preprocessing.vesselness import eroded, vessel_maps
 
 SIZE = 384
 SHAPE = (300, 400)

@@ -6,10 +6,10 @@ tried in any case. A deformable result bends the affine one until structures mee
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from retreg.geometry import Grid
 from retreg.image import Image
@@ -25,8 +25,44 @@ from retreg_server.registration.numerics.robust_weights import Linear
 if TYPE_CHECKING:
     from retreg_server.registration.brain.volume_pair import PreparedVolume
 
-FAMILIES = ("affine", "similarity", "rigid")
-DEFORMABLE = "deformable"
+
+def _deformed(
+    estimate: Estimate,
+    prepared: tuple[PreparedVolume, PreparedVolume],
+    grids: tuple[Grid, Grid],
+    stages: Stages,
+) -> Estimate:
+    """The estimate with its affines deformed, and the keypoints where they go now."""
+    from retreg_server.registration.brain.deformation import deform
+
+    matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
+    with stages.stage("deforming", 0.4):
+        deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
+    marks = estimate.moving_keypoints
+    moved = deformed.forward(estimate.fixed_keypoints.points)
+    return replace(
+        estimate,
+        transform=deformed.forward,
+        moving_keypoints=replace(marks, points=moved),
+        backward=deformed.backward,
+        evidence={**estimate.evidence, **deformed.evidence},
+        undeformed=estimate.transform,
+    )
+
+
+class Family(NamedTuple):
+    """linear: the map that is searched for. then: what becomes of its estimate."""
+
+    linear: Linear
+    then: Callable[..., Estimate] | None = None
+
+
+FAMILIES = {
+    "affine": Family("affine"),
+    "similarity": Family("similarity"),
+    "rigid": Family("rigid"),
+    "deformable": Family("affine", _deformed),
+}
 
 
 class AutoBrain:
@@ -37,9 +73,9 @@ class AutoBrain:
         title="Brain, automatic (any contrast, any rotation)",
         kinds=("volume",),
         subject="head",
-        produces=(*FAMILIES, DEFORMABLE),
+        produces=tuple(FAMILIES),
         options=(
-            Option("transform", "Transform", "affine", (*FAMILIES, DEFORMABLE)),
+            Option("transform", "Transform", "affine", tuple(FAMILIES)),
             KEYPOINTS,
         ),
         citation=(
@@ -64,37 +100,13 @@ class AutoBrain:
 
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
         advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
-        deformable = options["transform"] == DEFORMABLE
-        family = cast(Linear, "affine" if deformable else options["transform"])
+        family = FAMILIES[str(options["transform"])]
         with stages.stage("finding the heads", 0.05):
             prepared = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
             pair = VolumePair.of(*prepared)
-        with stages.part(0.5 if deformable else 0.9):
-            estimate = linear_estimate(pair, family, partial(advice, family), stages)
-        if deformable:
-            with stages.stage("deforming", 0.4):
-                estimate = _deformed(estimate, prepared, (fixed.grid, moving.grid), stages)
+        with stages.part(0.5 if family.then else 0.9):
+            suggest = partial(advice, family.linear)
+            estimate = linear_estimate(pair, family.linear, suggest, stages)
+        if family.then:
+            estimate = family.then(estimate, prepared, (fixed.grid, moving.grid), stages)
         return seen.described(estimate) if seen else estimate
-
-
-def _deformed(
-    estimate: Estimate,
-    prepared: tuple[PreparedVolume, PreparedVolume],
-    grids: tuple[Grid, Grid],
-    stages: Stages,
-) -> Estimate:
-    """The estimate with its affines deformed, and the keypoints where they go now."""
-    from retreg_server.registration.brain.deformation import deform
-
-    matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
-    deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
-    marks = estimate.moving_keypoints
-    moved = deformed.forward(estimate.fixed_keypoints.points)
-    return replace(
-        estimate,
-        transform=deformed.forward,
-        moving_keypoints=replace(marks, points=moved),
-        backward=deformed.backward,
-        evidence={**estimate.evidence, **deformed.evidence},
-        undeformed=estimate.transform,
-    )

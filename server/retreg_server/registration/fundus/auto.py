@@ -23,7 +23,7 @@ from retreg_server.registration.fundus.global_alignment import (
 )
 from retreg_server.registration.fundus.keypoint_pairs import keypoint_pairs
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
-from retreg_server.registration.fundus.world_transforms import PixelAlignment
+from retreg_server.registration.fundus.world_transforms import DEFORMABLE, FAMILIES, PixelAlignment
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
     correspondences_if_wanted,
@@ -33,8 +33,6 @@ from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 DIAMETER = 768
-DEFORMABLE = "deformable"
-FAMILIES = ("quadratic", "rigid", "similarity", "affine", "tps", DEFORMABLE)
 
 
 class AutoFundus:
@@ -45,9 +43,9 @@ class AutoFundus:
         title="Retina, automatic",
         kinds=("picture",),
         subject="retina",
-        produces=FAMILIES,
+        produces=tuple(FAMILIES),
         options=(
-            Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
+            Option("transform", "Transform", next(iter(FAMILIES)), tuple(FAMILIES)),
             Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
             KEYPOINTS,
         ),
@@ -74,11 +72,11 @@ class AutoFundus:
         with stages.stage("vessels and features", 0.55):
             suggest = partial(advice, "affine")
             found = global_alignment(fixed_picture, moving_picture, stages, suggest)
-        with stages.stage("refinement", 0.2):
-            forward = refined(found.fixed, found.moving, found.forward, family)
+        with stages.stage("refinement", 0.15):
+            forward = refined(found.fixed, found.moving, found.forward)
             stages.at(0.5)
-            backward = refined(found.moving, found.fixed, found.backward, family)
-        with stages.stage("transform", 0.15):
+            backward = refined(found.moving, found.fixed, found.backward)
+        with stages.stage("transform", 0.2):
             estimate = Estimate(
                 forward.transform(family, smoothing, fixed.grid),
                 *forward.keypoints(),
@@ -90,19 +88,13 @@ class AutoFundus:
 
 
 def refined(
-    fixed: PreparedPicture, moving: PreparedPicture, linear: LinearFit, family: str
+    fixed: PreparedPicture, moving: PreparedPicture, linear: LinearFit
 ) -> PixelAlignment:
-    """The linear map of one direction made sub-pixel, bent, and deformed if the family says so."""
+    """The linear map of one direction made sub-pixel and bent, with keypoints that support it."""
     matrix = linear.moving_from_fixed
     quadratic = refined_quadratic(matrix, fixed.levels[1:], moving.levels[1:])
     pairs = keypoint_pairs(fixed, moving, linear, quadratic)
-    displacement = None
-    if family == DEFORMABLE:
-        # SciPy's sparse solvers take longer to load than all that happened before.
-        from retreg_server.registration.fundus.deformation import dense_displacement
-
-        displacement = dense_displacement(fixed.levels[-1], moving.levels[-1], quadratic)
-    return PixelAlignment(fixed.picture, moving.picture, matrix, quadratic, pairs, displacement)
+    return PixelAlignment(fixed, moving, matrix, quadratic, pairs)
 
 
 def _evidence(found: GlobalFit) -> dict[str, float]:

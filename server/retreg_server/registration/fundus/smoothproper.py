@@ -19,7 +19,7 @@ from retreg_server.registration.fundus.vessel_pyramid import (
     VesselPyramidLevel,
     vessel_similarity,
 )
-from retreg_server.registration.fundus.world_transforms import PixelAlignment
+from retreg_server.registration.fundus.world_transforms import DEFORMABLE, PixelAlignment
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.devices import chosen_device
 from retreg_server.registration.networks.weights import load_metadata, load_network
@@ -28,7 +28,6 @@ from retreg_server.registration.options import SMOOTHPROPER, field_options
 if TYPE_CHECKING:
     from retreg_server.registration.networks.field_net import FieldNet
 
-DEFORMABLE = "deformable"
 FAMILIES = (DEFORMABLE, "quadratic", "affine")
 CLEARLY_BETTER = 1.03  # times the similarity of the vessels
 
@@ -96,8 +95,7 @@ class SmoothProperFundus:
             displacement = vessel_field(self.net, *levels, mapped, device)
             if options["refine"]:
                 displacement = _refined(displacement, *levels, mapped)
-        pictures = fixed.picture, moving.picture
-        return PixelAlignment(*pictures, mapped.affine, mapped, start.pairs, displacement)
+        return PixelAlignment(fixed, moving, mapped.affine, mapped, start.pairs, displacement)
 
 
 def _refined(

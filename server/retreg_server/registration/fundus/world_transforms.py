@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -16,9 +16,11 @@ from retreg.geometry import Grid
 from retreg.messages import Keypoints
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMap
+from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.vessel_pyramid import PixelDisplacement
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
+DEFORMABLE = "deformable"
 TOLERANCE = 0.01  # fixed pixels by which a field may differ from the bend it stands for
 NODE_SPACING = 6  # working pixels between the nodes of a deformation
 
@@ -42,59 +44,81 @@ class PixelAlignment:
     """What was found in one direction, in pixels of the fixed and the moving picture.
 
     affine: (3, 3) moving from fixed pixels. displacement: of the fixed pixels before the quadratic
-    map, where a deformation was asked for.
+    map; vessels are tracked for it where it is needed and not given.
     """
 
-    fixed: Picture
-    moving: Picture
+    fixed: PreparedPicture
+    moving: PreparedPicture
     affine: np.ndarray
     quadratic: QuadraticMap
     pairs: PixelPairs
     displacement: PixelDisplacement | None = None
 
     def transform(self, family: str, smoothing: float, grid: Grid) -> Transform:
-        """The map of the family in the world; grid: that of the fixed image."""
-        if family == "affine":
-            return Affine(world_matrix(self.affine, self.fixed, self.moving))
-        if family == "quadratic":
-            return self._bent(grid)
-        if family == "deformable":
-            return self._deformed(grid)
-        points, targets = self.keypoints()
-        return fit(
-            cast(Literal["rigid", "similarity", "tps"], family),
-            points.points, targets.points, points.weights, smoothing,
-        )  # fmt: skip
+        """The map of the family, one of FAMILIES, in the world; grid: that of the fixed image."""
+        return FAMILIES[family](self, smoothing, grid)
 
     def keypoints(self) -> tuple[Keypoints, Keypoints]:
         """Fixed and moving keypoints in the world."""
-        pairs = self.pairs
+        pairs, fixed, moving = self.pairs, self.fixed.picture, self.moving.picture
         return (
-            Keypoints(self.fixed.world(pairs.fixed), pairs.weights, pairs.inliers),
-            Keypoints(self.moving.world(pairs.moving), pairs.weights, pairs.inliers),
+            Keypoints(fixed.world(pairs.fixed), pairs.weights, pairs.inliers),
+            Keypoints(moving.world(pairs.moving), pairs.weights, pairs.inliers),
         )
 
-    def _bent(self, grid: Grid) -> Chain:
-        """The quadratic map as a smooth field on a lattice around grid, then its affine part."""
-        tolerance_mm = TOLERANCE * float(grid.spacing[:2].min())
-        bend = as_field(_InPlane(self.fixed, _unbent(self.quadratic)), grid, tolerance_mm)
-        return Chain((bend, self._affine_part))
+    def world(self, moving_from_fixed: np.ndarray) -> Affine:
+        """A (3, 3) pixel matrix in the world."""
+        return Affine(world_matrix(moving_from_fixed, self.fixed.picture, self.moving.picture))
 
-    def _deformed(self, grid: Grid) -> Chain:
-        """x goes to quadratic(x + displacement(x)), as a field without folds and an affine part."""
-        from retreg_server.registration.numerics.folding import unfolded  # needs torch
 
-        unbent, displacement = _unbent(self.quadratic), self.displacement
-        assert displacement is not None
-        pixel_mm = float(np.linalg.norm(self.fixed.world_from_pixel[:3, 0]))
-        step = max(1, round(NODE_SPACING * pixel_mm / float(grid.spacing[:2].max())))
-        moved = _InPlane(self.fixed, lambda points: unbent(displacement(points)))
-        field = DisplacementField.sampled(moved, grid.coarsened(step))
-        return Chain((unfolded(field), self._affine_part))
+def _affine(found: PixelAlignment, _smoothing: float, _grid: Grid) -> Affine:
+    return found.world(found.affine)
 
-    @property
-    def _affine_part(self) -> Affine:
-        return Affine(world_matrix(self.quadratic.affine, self.fixed, self.moving))
+
+def _quadratic(found: PixelAlignment, _smoothing: float, grid: Grid) -> Chain:
+    """The quadratic map as a smooth field on a lattice around grid, then its affine part."""
+    tolerance_mm = TOLERANCE * float(grid.spacing[:2].min())
+    bent = _InPlane(found.fixed.picture, _unbent(found.quadratic))
+    return Chain((as_field(bent, grid, tolerance_mm), found.world(found.quadratic.affine)))
+
+
+def _deformable(found: PixelAlignment, _smoothing: float, grid: Grid) -> Chain:
+    """x goes to quadratic(x + displacement(x)), as a field without folds and an affine part."""
+    # SciPy's sparse solvers and torch take longer to load than all that happened before.
+    from retreg_server.registration.fundus.deformation import dense_displacement
+    from retreg_server.registration.numerics.folding import unfolded
+
+    picture, quadratic, displacement = found.fixed.picture, found.quadratic, found.displacement
+    if displacement is None:
+        levels = found.fixed.levels[-1], found.moving.levels[-1]
+        displacement = dense_displacement(*levels, quadratic)
+    unbent = _unbent(quadratic)
+    pixel_mm = float(np.linalg.norm(picture.world_from_pixel[:3, 0]))
+    step = max(1, round(NODE_SPACING * pixel_mm / float(grid.spacing[:2].max())))
+    moved = _InPlane(picture, lambda points: unbent(displacement(points)))
+    field = DisplacementField.sampled(moved, grid.coarsened(step))
+    return Chain((unfolded(field), found.world(quadratic.affine)))
+
+
+def _fitted(family: Literal["rigid", "similarity", "tps"]) -> MakeTransform:
+    """The closed form of the family through the keypoints."""
+
+    def fitted(found: PixelAlignment, smoothing: float, _grid: Grid) -> Transform:
+        points, targets = found.keypoints()
+        return fit(family, points.points, targets.points, points.weights, smoothing)
+
+    return fitted
+
+
+MakeTransform = Callable[[PixelAlignment, float, Grid], Transform]
+FAMILIES: dict[str, MakeTransform] = {
+    "quadratic": _quadratic,
+    "rigid": _fitted("rigid"),
+    "similarity": _fitted("similarity"),
+    "affine": _affine,
+    "tps": _fitted("tps"),
+    DEFORMABLE: _deformable,
+}
 
 
 class _InPlane:

@@ -30,16 +30,6 @@ def field_of_view(brightness: np.ndarray) -> np.ndarray:
     return hull if hull_fits else inside
 
 
-def eroded(inside: np.ndarray, radius: int) -> np.ndarray:
-    """The points of the mask (h, w) bool further than radius from its rim and from the frame."""
-    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    shrunk = cv2.erode(
-        inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
-    kept: np.ndarray = shrunk.astype(bool)
-    return kept
-
-
 def _surround(brightness: np.ndarray) -> np.ndarray:
     """The flat dark region that touches the frame; empty when there is none."""
     ring = np.concatenate([*brightness[[0, 1, -2, -1]], *brightness[:, [0, 1, -2, -1]].T])

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retreg_server.registration.preprocessing.field_of_view import eroded
-
 SCALES = (2.0, 3.0, 4.5)  # standard deviations in pixels of a 768-pixel field of view
 COHERENCE = 1.0  # scales over which the direction of a ridge must persist
 BACKGROUND = 0.03  # of the field of view
@@ -114,3 +112,13 @@ def _standardised(ridge: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return np.zeros_like(ridge)
     root: np.ndarray = cv2.sqrt(np.clip(ridge / top, 0, 1))
     return root
+
+
+def eroded(inside: np.ndarray, radius: int) -> np.ndarray:
+    """The points of the mask (h, w) bool further than radius from its rim and from the frame."""
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    shrunk = cv2.erode(
+        inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    kept: np.ndarray = shrunk.astype(bool)
+    return kept
