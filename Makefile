@@ -8,13 +8,14 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Idle OpenMP threads that wait busily starve every other process.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test lint screenshots clean
+.PHONY: help demo test lint screenshots layers clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
 	@echo "make lint   run the linters only"
 	@echo "make screenshots  draw the pictures of the Slicer module in docs/images anew"
+	@echo "make layers draw the structure in docs/images anew, from the imports"
 	@echo "make clean  remove .venv and everything that was made"
 
 demo: .venv/installed
@@ -30,6 +31,9 @@ lint: .venv/installed-test
 screenshots: .venv/installed-test
 	$(RUN) tests/slicer/resources.py
 	$(RUN) tests/slicer/screenshots.py
+
+layers: .venv/installed-test
+	$(RUN) docs/draw_layers.py
 
 clean:
 	rm -rf .venv demo-out evaluation-out dist build .pytest_cache .mypy_cache .ruff_cache

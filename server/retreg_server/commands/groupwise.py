@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Image]) -> None:
     """Raise FileError for what would fail when the results are written."""
-    from retreg_server.output_room import check_room, needed_bytes
+    from retreg_server.reporting.output_room import check_room, needed_bytes
     from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
 
     curved = args.transform == "tps"

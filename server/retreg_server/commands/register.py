@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
     """Raise FileError or OptionError for what would fail when the results are written."""
     from retreg.background import fill_values
-    from retreg_server.output_room import check_room, needed_bytes
+    from retreg_server.reporting.output_room import check_room, needed_bytes
     from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
 
     fill_values(moving, args.fill)

@@ -13,7 +13,7 @@ import pytest
 from retreg.errors import FileError
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.output_room import check_room, needed_bytes
+from retreg_server.reporting.output_room import check_room, needed_bytes
 
 
 def no_reservation(*_arguments):
