@@ -1,4 +1,10 @@
-"""What a registration model is, and what it hands back to the engine."""
+"""What a registration model is, and what it hands back to the engine.
+
+The contract, for a fixed image F and a moving image M, with x in the fixed world (LPS mm):
+
+    F(x) ≈ M(T(x))    T, Estimate.transform: the structures meet
+    B(T(x)) ≈ x       B, Estimate.backward: found from the images, not by inverting T
+"""
 
 from __future__ import annotations
 

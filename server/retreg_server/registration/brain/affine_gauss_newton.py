@@ -1,8 +1,11 @@
 """Gauss-Newton on MIND-SSC descriptors: the precise part of a global registration.
 
-MIND-SSC is not rotation invariant, so the target is turned into the domain's lattice first and
-described there, in every iteration. The step is symmetric (Malis 2004, efficient second-order
-minimisation): it uses the mean of both descriptor gradients.
+Minimises E(p) = sum_i |D(x_i) - D'(x_i; p)|^2 over the parameters p of a matrix T, where D are the
+descriptors of the domain and D' those of the target brought to its lattice by T. One step solves
+(J^T J) dp = J^T r with the residuals r and their slopes J (Baker and Matthews 2004). MIND-SSC is
+not rotation invariant, so the target is turned into the domain's lattice first and described there,
+in every iteration. The step is symmetric (Malis 2004, efficient second-order minimisation): it uses
+the mean of both descriptor gradients.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ def generators(family: str, centre: np.ndarray, radius_mm: float) -> np.ndarray:
 
 
 class Aligner:
-    """Refines target_from_domain matrices on one Pair.
+    """Refines target_from_domain matrices on one VolumePairLevel.
 
     The descriptors of the domain, and the points where they are compared, are computed once.
     """

@@ -3,7 +3,11 @@
 Needed when local features find nothing. Each rotation and scale of the moving map is correlated
 with the fixed one at all shifts by FFT; only pixels inside both fields of view count (Padfield
 2012, Masked Object Registration in the Fourier Domain), and the score is what the sum of products
-is worth against chance: its value over the root of the number of overlapping pixels.
+is worth against chance: its value over the root of the number of overlapping pixels,
+
+    score(T) = sum_x m(x) m'(T x) F(x) M(T x) / sqrt(sum_x m(x) m'(T x)),
+
+for standardised maps F, M with the masks m, m' of their fields of view.
 """
 
 from __future__ import annotations

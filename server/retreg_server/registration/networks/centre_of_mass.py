@@ -45,6 +45,7 @@ class HeatMapPoints:
 def centre_of_mass(maps: torch.Tensor) -> HeatMapPoints:
     """The centre of mass of the positive part of each map (b, k, [z,] y, x), at pixel centres.
 
+    p_k = sum_x x relu(h_k(x)) / sum_x relu(h_k(x)), KeyMorph's keypoints (Wang et al. 2023).
     Computed in 32-bit floats whatever the type of the maps. An empty map gives the centre of the
     image with energy 0.
     """
