@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from retreg.errors import FileError
@@ -47,18 +48,16 @@ def read_image(
             return read_dicom_file(path, frame)
         if found is Format.MGH:
             return read_mgh(path)
-        return read_volume(path, found, nifti_geometry)
+        volume = read_volume(path, found, nifti_geometry)
+        return _noted(path, volume) if found is Format.NIFTI else volume
 
 
-def reading_note(path: str | Path, image: Image) -> str:
-    """What should be known of how image was read from path: one sentence, or nothing.
-
-    A NIfTI file may hold geometries that contradict each other (retreg.files.nifti).
-    """
-    path = Path(path)
-    if not path.is_file() or recognised(path) is not Format.NIFTI:
-        return ""
-    return contradiction(path.name, read_nifti_header(path), image.grid)
+def _noted(path: Path, image: Image) -> Image:
+    """The image with a note where its NIfTI header holds geometries that contradict each other."""
+    note = contradiction(read_nifti_header(path), image.grid)
+    if not note:
+        return image
+    return replace(image, about=replace(image.about, notes=(*image.about.notes, note)))
 
 
 def write_image(path: str | Path, image: Image) -> None:

@@ -54,8 +54,8 @@ def chosen_form(name: str, header: NiftiHeader, geometry: NiftiGeometry) -> np.n
     return form
 
 
-def contradiction(name: str, header: NiftiHeader, grid: Grid) -> str:
-    """A sentence when a form of the header puts a voxel half a voxel or more off grid, or nothing.
+def contradiction(header: NiftiHeader, grid: Grid) -> str:
+    """A note when a form of the header puts a voxel half a voxel or more off grid, or nothing.
 
     grid: where the image was read to lie.
     """
@@ -73,8 +73,8 @@ def contradiction(name: str, header: NiftiHeader, grid: Grid) -> str:
     taken = [kind for kind in found if kind not in off]
     where = f"by its {taken[0]}" if taken else "with the spacing of pixdim, as ITK and Slicer do"
     return (
-        f"{name} contradicts itself: it was placed {where}, and {places}; check where it lies, or "
-        "choose with --nifti-geometry sform or qform."
+        f"the header contradicts itself: it was placed {where}, and {places}; check where it lies, "
+        "or choose with --nifti-geometry sform or qform."
     )
 
 

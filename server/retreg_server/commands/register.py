@@ -69,7 +69,6 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
-    from retreg.files.images import reading_note
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
@@ -77,8 +76,6 @@ def run(args: argparse.Namespace) -> int:
         read_image(path, args.frame if frame is None else frame, args.nifti_geometry)
         for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
     )
-    read = ((args.fixed, fixed), (args.moving, moving))
-    notes = [note for path, image in read if (note := reading_note(path, image))]
     _check_outputs(args, fixed, moving)
     failed = False
     with ProgressBar() as bar:
@@ -86,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps, args.fill, notes)
+            write_outputs(folder, fixed, moving, result, args.maps, args.fill)
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
         for note in result.notes:
@@ -95,8 +92,6 @@ def run(args: argparse.Namespace) -> int:
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
         failed |= result.quality.verdict == "fail"
-    for note in notes:
-        print(f"Note: {note}")
     return EXIT_FAILED if failed else 0
 
 

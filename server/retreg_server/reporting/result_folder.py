@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +54,20 @@ def write_outputs(
     result: RegistrationResult,
     maps: bool = False,
     fill: float | None = None,
-    notes: Sequence[str] = (),
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
     transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, fixed.nrrd (the fixed image
     as it was placed), warped.nrrd (and warped.png for pictures), overlay.png, result.json; with
     maps also map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond
-    the moving image, its background for None. notes: sentences for result.json.
+    the moving image, its background for None.
     Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
             _write_images(staging, fixed, moving, result, fill)
-            _write_result(staging, fixed, moving, result, maps, notes)
+            _write_result(staging, fixed, moving, result, maps)
             for path in staging.iterdir():
                 path.replace(folder / path.name)
         finally:
@@ -98,14 +96,12 @@ def _write_result(
     moving: Image,
     result: RegistrationResult,
     maps: bool,
-    notes: Sequence[str],
 ) -> None:
     write_transform(folder / "transform.h5", result.transform, fixed.grid)
     write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
     write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
     message = summary(result)
     message["fixed"], message["moving"] = _placed(fixed.grid), _placed(moving.grid)
-    message["notes"] = list(notes)
     if maps:
         message["maps"] = _write_maps(folder, fixed.grid, result)
     strict = json.loads(dumps(message))  # infinite numbers are spelled out
