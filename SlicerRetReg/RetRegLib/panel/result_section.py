@@ -59,6 +59,8 @@ class ResultSection:
         words = {"accept": _("Accepted"), "check": _("Check"), "fail": _("Failed")}
         how = escape(_how(self._outcome)) if self._outcome else ""
         text = f"<b>{words[quality.verdict]}.</b> {escape(quality.reason)}<br><small>{how}</small>"
+        notes = self._outcome.result.notes if self._outcome else ()
+        text += "".join(f"<br>{_('Note:')} {escape(note)}" for note in notes)
         paint(self._ui.verdictLabel, text, TONES[quality.verdict])
 
     def warp_again(self) -> None:

@@ -66,4 +66,5 @@ def provenance_of(result: RegistrationResult, fixed: Node, moving: Node) -> dict
         "verdict": result.quality.verdict,
         "reason": result.quality.reason,
         "quality": dict(result.quality.numbers),
+        "notes": list(result.notes),
     }

@@ -7,14 +7,19 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
+from retreg.about import About, Content
 from retreg.errors import InputError
 from retreg.geometry import Grid
 from retreg.image import MAX_CHANNELS, Image
 from retreg.resample import resample
 from retreg.transforms import Transform
+from RetRegLib.scene.folders import hierarchy_of
 from RetRegLib.scene.nodes import Node, array_of, flipped_placement, vtk_matrix, world_from_node
 
 _WITHOUT_ALPHA = {2: 1, 4: 3}
+_CONTENTS: dict[str, Content] = {
+    "MR": "scan", "CT": "scan", "PT": "scan", "NM": "scan", "OP": "photograph",
+}  # fmt: skip
 
 
 def is_label(node: Node) -> bool:
@@ -43,7 +48,7 @@ def image_from_volume(node: Node | None, below: Node | None = None) -> Image:
     channels, or lies under a warp.
     """
     view = voxels_of_volume(node, below)
-    return Image(view.array.copy(order="C"), view.grid)
+    return Image(view.array.copy(order="C"), view.grid, view.about)
 
 
 def voxels_of_volume(node: Node | None, below: Node | None = None) -> Image:
@@ -58,7 +63,17 @@ def voxels_of_volume(node: Node | None, below: Node | None = None) -> Image:
             "supported, so choose one of its frames or channels."
         )
     voxels = numpy_support.vtk_to_numpy(scalars).reshape(*grid.shape, channels)
-    return Image(np.moveaxis(voxels, -1, 0)[: _WITHOUT_ALPHA.get(channels, channels)], grid)
+    array = np.moveaxis(voxels, -1, 0)[: _WITHOUT_ALPHA.get(channels, channels)]
+    return Image(array, grid, About(content=_CONTENTS.get(_modality(node), "")))
+
+
+def _modality(node: Node) -> str:
+    """The DICOM modality that Slicer noted when it loaded the volume, such as MR; or nothing."""
+    if node.GetScene() is None:
+        return ""
+    hierarchy = hierarchy_of(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    return str(hierarchy.GetItemAttribute(item, "DICOM.Modality")) if item else ""
 
 
 def volume_from_image(image: Image, name: str, scene: Node, label: bool = False) -> Node:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import vtk
@@ -233,6 +235,13 @@ def test_dragging_a_keypoint_moves_the_transform_and_the_verdict_follows(done):
     points.SetNthControlPointPosition(3, -4.0, -4.0, 4.0)
     assert done.ui.refitSummary.text != before
     assert "<b>Check.</b>" in done.ui.verdictLabel.text
+
+
+def test_notes_on_the_images_stand_below_the_verdict(done):
+    outcome = done.panel.outcome
+    noted = replace(outcome.result, notes=("One is of <another> patient.",))
+    done.panel.result.show(replace(outcome, result=noted))
+    assert "Note: One is of &lt;another&gt; patient." in done.ui.verdictLabel.text
 
 
 def test_reset_takes_every_edit_back(done):

@@ -177,6 +177,7 @@ def test_the_table_and_the_text_say_how_it_came_about(
     assert told["seconds"] == {"network": 0.25}
     assert told["time"].startswith("20")
     assert told["verdict"] == "accept"
+    assert told["notes"] == []
 
 
 @pytest.mark.parametrize("channels", [1, 3])

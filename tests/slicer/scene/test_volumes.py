@@ -183,3 +183,19 @@ def test_what_is_no_image_is_refused(scene: Any) -> None:
     node.SetAndObserveImageData(data)
     with pytest.raises(InputError, match="6 values per voxel"):
         image_from_volume(node)
+
+
+@pytest.mark.parametrize(("modality", "content"), [("MR", "scan"), ("OP", "photograph"), ("", "")])
+def test_the_modality_that_slicer_noted_goes_along(
+    scene: Any, slicer: Any, modality: str, content: str
+) -> None:
+    from RetRegLib.scene.volumes import image_from_volume, volume_from_image
+
+    node = volume_from_image(image_on(GRIDS["one slice"]), "slice", scene)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(
+        hierarchy.GetSceneItemID(), node
+    )
+    if modality:
+        hierarchy.SetItemAttribute(item, "DICOM.Modality", modality)
+    assert image_from_volume(node).about.content == content
