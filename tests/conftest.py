@@ -17,7 +17,7 @@ ONE_THREAD = (
     "OPENCV_FOR_THREADS_NUM",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
-LONGEST = ("test_contract.py", "test_deformable_models.py")
+LONGEST = ("test_contract.py", "test_deformable_models.py", "test_auto.py", "test_demo.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
