@@ -11,6 +11,24 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 SERIES = generate_uid()
+ONE_THREAD = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+LONGEST = ("test_contract.py", "test_deformable_models.py", "test_auto.py", "test_demo.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that share the processor get a thread each: those of xdist inherit this."""
+    if config.getoption("numprocesses", None):
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: one that comes last leaves the others idle."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def a_dicom(path, pixels, syntax=ExplicitVRLittleEndian, **attributes):

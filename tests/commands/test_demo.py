@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +25,26 @@ def small_pairs(monkeypatch) -> None:
     monkeypatch.setattr(cases, "CASES", (fundus, brain))
 
 
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a real server, which takes seconds to start."""
+    with server.own_server() as found:
+        yield found
+
+
+@pytest.fixture
+def one_server(address, monkeypatch) -> None:
+    """Both demonstrations use the same server."""
+    monkeypatch.setattr(server, "own_server", lambda: nullcontext(address))
+
+
 def arguments(out: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     demo.add_arguments(parser)
     return parser.parse_args(["--out", str(out)])
 
 
-@pytest.mark.usefixtures("small_pairs")
+@pytest.mark.usefixtures("small_pairs", "one_server")
 def test_both_pairs_are_right_and_the_page_is_written(tmp_path, capsys) -> None:
     assert demo.run(arguments(tmp_path / "out")) == 0
     text = capsys.readouterr().out
@@ -40,7 +55,7 @@ def test_both_pairs_are_right_and_the_page_is_written(tmp_path, capsys) -> None:
         assert (tmp_path / "out" / name / "overlay.png").exists()
 
 
-@pytest.mark.usefixtures("small_pairs")
+@pytest.mark.usefixtures("small_pairs", "one_server")
 def test_a_result_beyond_the_limit_is_an_error_but_the_page_is_written(
     tmp_path, monkeypatch
 ) -> None:

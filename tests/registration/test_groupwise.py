@@ -49,7 +49,7 @@ class FakeDetector:
 
     def __call__(self, image: Image, _role: str, second: bool, _device: str) -> KeypointDetections:
         number = next(n for n, x in enumerate(self.images) if np.array_equal(x.array, image.array))
-        cube = head_cube(canonical(image), "fixed", 128, 1.75)
+        cube = head_cube(canonical(image), "fixed", 64, 3.5)
         random = np.random.default_rng(10 * number + second)
         places = self.points[number] + random.normal(0, 0.5, self.points[number].shape)
         norm = apply_matrix(np.linalg.inv(cube.world_from_norm), places)

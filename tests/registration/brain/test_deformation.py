@@ -16,6 +16,7 @@ from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_fi
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.brain.deformation import deform, pair_of, refine
 from retreg_server.registration.brain.volume_pair import PreparedVolume
+from retreg_server.registration.model import Stages
 
 WARP_MM = 8.0
 
@@ -130,16 +131,16 @@ def test_progress_rises_to_1_and_cancelling_stops_the_work():
     fixed, moving, _, _ = a_warped_pair()
     heard: list[float] = []
     pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
-    refine(pair, np.eye(4), progress=heard.append)
+    refine(pair, np.eye(4), stages=Stages(lambda _, done: heard.append(done)))
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
 
-    def refuse(done: float) -> None:
+    def refuse(_stage: str, done: float) -> None:
         if done > 0.2:
             raise Cancelled("Stopped by the test.")
 
     with pytest.raises(Cancelled):
-        deformed(fixed, moving, progress=refuse)
+        deformed(fixed, moving, stages=Stages(refuse))
 
 
 def test_the_result_is_an_affine_after_a_coarse_field():
@@ -175,6 +176,6 @@ def test_out_of_time_each_level_still_takes_a_step(monkeypatch):
     fixed, moving, truth, points = a_warped_pair()
     pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     heard: list[float] = []
-    hasty = refine(pair, np.eye(4), progress=heard.append)
+    hasty = refine(pair, np.eye(4), stages=Stages(lambda _, done: heard.append(done)))
     assert len(heard) == 4  # the search, two levels and the end
     assert errors_mm(hasty, truth, points).mean() < 4.0

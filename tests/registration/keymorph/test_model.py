@@ -44,7 +44,7 @@ class FakeDetector:
 
     def __call__(self, image: Image, role: str, second: bool, _device: str) -> KeypointDetections:
         self.calls += 1
-        cube = head_cube(canonical(image), role, 128, 1.75)
+        cube = head_cube(canonical(image), role, 64, 3.5)
         points = self.pair.landmarks[:COUNT]
         if np.array_equal(image.array, self.pair.moving.array):
             points = self.pair.truth(points)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 
 from retreg.geometry import Grid
@@ -19,7 +21,7 @@ from retreg_server.registration.brain.deformation import deform
 from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.model import Estimate
 from retreg_server.registration.quality.assess import assess
-from retreg_server.registration.quality.head import VolumeQuality
+from retreg_server.registration.quality.head import SHIFTS, VolumeQuality, _shifted_costs
 from retreg_server.registration.quality.retina import PictureQuality
 from retreg_server.registration.subject import subject_of
 
@@ -158,3 +160,13 @@ def test_a_deformation_does_not_hide_a_wrong_global_map():
     assert found.numbers["agreement"] > stiff.numbers["agreement"] + 0.05
     assert found.numbers["agreement_undeformed"] == pytest.approx(stiff.numbers["agreement"])
     assert found.verdict == "fail"
+
+
+@pytest.mark.parametrize("shape", [(9, 11, 13), (8, 8, 1), (2, 7, 30)])
+def test_a_shift_goes_around_the_volume_even_a_thin_one(shape):
+    fixed, warped = torch.rand(2, 1, 12, *shape, generator=torch.Generator().manual_seed(2))
+    for shift, cost in zip(
+        product(SHIFTS, repeat=3), _shifted_costs(fixed, warped), strict=True
+    ):
+        rolled = torch.roll(warped, shift, (2, 3, 4))
+        torch.testing.assert_close(cost, (fixed - rolled).square().mean(dim=(0, 1)))

@@ -74,13 +74,20 @@ def _descriptors(volume: Image) -> torch.Tensor:
 
 
 def _shifted_costs(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-    """(shifts, k, j, i) mean squared difference of the descriptors for every shift."""
-    return torch.stack(
-        [
-            (fixed - torch.roll(warped, shift, (2, 3, 4))).square_().mean(dim=(0, 1))
-            for shift in product(SHIFTS, repeat=3)
-        ]
-    )
+    """(shifts, k, j, i) mean squared difference of the descriptors for every shift.
+
+    What is shifted out of the volume comes in again on its other side.
+    """
+    reach, around = max(SHIFTS), warped
+    for axis, size in enumerate(fixed.shape[2:], 2):
+        around = around.index_select(axis, torch.arange(-reach, size + reach) % size)
+    costs = []
+    for shift in product(SHIFTS, repeat=3):
+        seen = around  # rolling would copy all of it, once for each axis
+        for axis, (step, size) in enumerate(zip(shift, fixed.shape[2:], strict=True), 2):
+            seen = seen.narrow(axis, reach - step, size)
+        costs.append((fixed - seen).square_().mean(dim=(0, 1)))
+    return torch.stack(costs)
 
 
 def _agreement(costs: torch.Tensor, both: torch.Tensor) -> tuple[float, float]:
