@@ -29,8 +29,9 @@ def read_picture(path: Path) -> Image:
     Raises FileError, or whatever Pillow raises on damaged files.
     """
     import PIL.Image
+    import PIL.TiffImagePlugin  # the one of _FORMATS that preinit leaves out
 
-    PIL.Image.init()  # or else TIFF is not known by its name below
+    PIL.Image.preinit()  # init would load forty formats more
     with path.open("rb") as file:  # given a name, Pillow maps the file and garbles turned TIFFs
         try:
             picture = PIL.Image.open(file, formats=_FORMATS)
@@ -76,9 +77,8 @@ def write_png(path: Path, image: Image) -> None:
         else:
             import PIL.Image
 
-            PIL.Image.fromarray(pixels.squeeze(2) if array.shape[0] == 1 else pixels).save(
-                temporary
-            )
+            picture = PIL.Image.fromarray(pixels.squeeze(2) if array.shape[0] == 1 else pixels)
+            picture.save(temporary, format="PNG", compress_level=1)  # see reporting.overlays
 
 
 def _refuse_stack(name: str, picture: Picture) -> None:
