@@ -30,7 +30,7 @@ COARSE = {"keymorph-fundus": 4.0}
 A_ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
 
 
-pytestmark = pytest.mark.usefixtures("equal_heads_are_aligned_once")
+pytestmark = pytest.mark.usefixtures("equal_pairs_are_aligned_once")
 
 
 @pytest.fixture(params=offered_models())

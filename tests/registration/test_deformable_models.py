@@ -29,7 +29,7 @@ from retreg_server.registration.registry import offered_models
 NAMES = ("smoothproper-fundus", "smoothproper-brain", "voxelmorph-brain")
 SHIPPED = [name for name in NAMES if name in offered_models()]
 
-pytestmark = pytest.mark.usefixtures("equal_heads_are_aligned_once")
+pytestmark = pytest.mark.usefixtures("equal_pairs_are_aligned_once")
 
 
 @pytest.fixture(params=SHIPPED)

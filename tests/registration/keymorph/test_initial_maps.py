@@ -26,6 +26,8 @@ from retreg_server.registration.model import Stages
 from retreg_server.registration.networks import weights
 from retreg_server.registration.options import complete_options
 
+pytestmark = pytest.mark.usefixtures("equal_pairs_are_aligned_once")
+
 BRAIN_OPTIONS = complete_options(AutoBrain.info, {})
 FUNDUS_OPTIONS = complete_options(AutoFundus.info, {"transform": "affine"})
 
