@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 from retreg.about import notes_on
 from retreg.errors import OptionError
-from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
+from retreg_server.registration.common_scale import CommonScale
 from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality.assess import assess
@@ -27,11 +27,11 @@ def register(request: RegistrationRequest, progress: Progress = no_progress) -> 
     model finds nothing, and whatever report raises.
     """
     model = get_model(request.model)
-    _check_images(model.info, request.fixed, request.moving)
     options = complete_options(model.info, request.options)
+    scale, request = _in_common(model.info, request)
     stages = Stages(progress)
     estimate = _both_ways(model, request, options, stages)
-    return judged(model.info, request, options, estimate, stages)
+    return scale.restored(judged(model.info, request, options, estimate, stages))
 
 
 def register_sweep(
@@ -47,16 +47,16 @@ def register_sweep(
             f"{request.model} takes one smoothing at a time; a sweep needs a model that aligns "
             "keypoints, such as keymorph-brain or keymorph-fundus."
         )
-    _check_images(model.info, request.fixed, request.moving)
     every = [
         complete_options(model.info, {**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
+    scale, request = _in_common(model.info, request)
     stages = Stages(progress)
     with stages.part(1 - QUALITY_SHARE):
         estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, stages)
     return tuple(
-        judged(model.info, request, options, estimate, stages)
+        scale.restored(judged(model.info, request, options, estimate, stages))
         for options, estimate in zip(every, estimates, strict=True)
     )
 
@@ -91,9 +91,15 @@ def judged(
     )
 
 
-def _check_images(info: ModelInfo, fixed: Image, moving: Image) -> None:
+def _in_common(
+    info: ModelInfo, request: RegistrationRequest
+) -> tuple[CommonScale, RegistrationRequest]:
+    """The request with both images, which are checked, at a size that suits the model."""
+    fixed, moving = request.fixed, request.moving
     check_kind(info, fixed, "The fixed image")
     check_kind(info, moving, "The moving image")
+    scale = CommonScale.of(SUBJECTS[info.subject], (("fixed", fixed), ("moving", moving)))
+    return scale, replace(request, fixed=scale.enlarged(fixed), moving=scale.enlarged(moving))
 
 
 def _both_ways(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retreg.errors import InputError
 from retreg.image import Image
@@ -24,7 +24,9 @@ class Subject:
 
     name: as in ModelInfo.subject. kind: of the images that show it. measure: the class of its
     quality measure, "module:class" below this folder. default_model, keypoint_model: the model
-    that is used when none is named, and the one whose network finds its keypoints.
+    that is used when none is named, and the one whose network finds its keypoints. length: the
+    function, "module:function", that finds the longest side of the subject in mm; empty where the
+    subject has no size in the world.
     """
 
     name: str
@@ -32,17 +34,31 @@ class Subject:
     measure: str
     default_model: str
     keypoint_model: str
+    length: str = ""
+
+    def longest_mm(self, image: Image, role: str) -> float | None:
+        """The longest side of the subject in an image; None where it has no size in the world.
+
+        Raises RegistrationError or InputError when the image does not show it.
+        """
+        if not self.length:
+            return None
+        found: float = _loaded(self.length)(image, role)
+        return found
 
     def measured(self, fixed: Image, moving: Image) -> Measure:
         """The quality measure of the two images, which finds the subject in each.
 
         Raises RegistrationError when an image does not show it.
         """
-        module, name = self.measure.split(":")
-        found: Measure = getattr(import_module(f"retreg_server.registration.{module}"), name)(
-            fixed, moving
-        )
+        found: Measure = _loaded(self.measure)(fixed, moving)
         return found
+
+
+def _loaded(place: str) -> Any:
+    """What "module:name" below this folder names."""
+    module, name = place.split(":")
+    return getattr(import_module(f"retreg_server.registration.{module}"), name)
 
 
 SUBJECTS = {
@@ -51,7 +67,14 @@ SUBJECTS = {
         Subject(
             "retina", "picture", "quality.retina:PictureQuality", "auto-fundus", "keymorph-fundus"
         ),
-        Subject("head", "volume", "quality.head:VolumeQuality", "auto-brain", "keymorph-brain"),
+        Subject(
+            "head",
+            "volume",
+            "quality.head:VolumeQuality",
+            "auto-brain",
+            "keymorph-brain",
+            "preprocessing.head_mask:head_length_mm",
+        ),
     )
 }
 

@@ -31,6 +31,7 @@ from retreg_server.registration.brain.volume_pair import (
     UNEQUAL,
     PreparedVolume,
     VolumePairLevel,
+    common_spacing,
     weighted,
 )
 from retreg_server.registration.model import Stages
@@ -133,8 +134,7 @@ def on_voxels(field: DisplacementField, grid: Grid | None) -> DisplacementField:
 def pair_of(fixed: PreparedVolume, moving: PreparedVolume) -> VolumePairLevel:
     """Both volumes in cubic voxels around their objects, as fine as a deformation needs them."""
     coarser = max(float(np.prod(view.volume.spacing) ** (1 / 3)) for view in (fixed, moving))
-    wanted = min(fixed.longest_mm, moving.longest_mm) / FINE_VOXELS
-    spacing = max(wanted, FINEST * coarser)
+    spacing = common_spacing(fixed, moving, FINE_VOXELS, FINEST * coarser)
     ratio = moving.foreground.volume_mm3 / fixed.foreground.volume_mm3
     insets = (
         TRIM_MM if ratio > UNEQUAL else -MARGIN_MM,

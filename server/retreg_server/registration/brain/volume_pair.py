@@ -12,7 +12,13 @@ from torch.nn import functional
 
 from retreg.image import Image
 from retreg_server.registration.brain.rotation_search import BINS, MutualInformationSamples
-from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
+from retreg_server.registration.numerics.spaces import (
+    TensorVolume,
+    bounded_spacing,
+    canonical,
+    isotropic,
+    sample,
+)
 from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
 
 FINE_VOXELS = 88  # along the longest side of the smaller object
@@ -46,16 +52,21 @@ class PreparedVolume:
         volume = canonical(image)
         return cls(volume, find_foreground(volume, role))
 
+    def margin_mm(self, spacing_mm: float) -> float:
+        """How far around the box of the object a cut reaches."""
+        return MARGIN_MM + 4 * spacing_mm
+
     @property
-    def longest_mm(self) -> float:
-        """The longest side of the box around the object."""
-        half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
-        return float((np.ptp(self.foreground.box, axis=0) * half).max())
+    def extent_mm(self) -> np.ndarray:
+        """(3,) sides of the box around the object."""
+        half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
+        extent: np.ndarray = np.ptp(self.foreground.box, axis=0) * half_mm
+        return extent
 
     def cut(self, spacing_mm: float) -> TensorVolume:
         """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
         half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
-        margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
+        margin = self.margin_mm(spacing_mm) / half_mm
         box = self.foreground.box + np.stack([-margin, margin])
         raw = isotropic(self.volume, spacing_mm, box, 4)
         depth = sample(self.foreground.depth_mm, raw, np.eye(4))
@@ -63,6 +74,17 @@ class PreparedVolume:
         strength = (raw.tensor[:, :1] - self.foreground.background).abs_().mul_(valid)
         intensity = strength.div_(self.foreground.bright).clamp_(0, 1.2)
         return TensorVolume(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
+
+
+def common_spacing(
+    first: PreparedVolume, second: PreparedVolume, voxels: int, least_mm: float = 0.0
+) -> float:
+    """Size in mm of the voxels of which that many lie along the smaller object, if neither cut
+    becomes too large with them; not below least_mm."""
+    objects = first.foreground, second.foreground
+    wanted = max(min(each.longest_mm for each in objects) / voxels, least_mm)
+    extents = np.stack([each.extent_mm + 2 * each.margin_mm(wanted) for each in (first, second)])
+    return bounded_spacing(extents, wanted)
 
 
 def weighted(cut: TensorVolume, factor: int, inset_mm: float) -> TensorVolume:
@@ -96,7 +118,7 @@ class VolumePair:
     @classmethod
     def of(cls, domain: PreparedVolume, target: PreparedVolume) -> VolumePair:
         """Cut both volumes to the same voxel size, with weights that suit the pair."""
-        spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
+        spacing = common_spacing(domain, target, FINE_VOXELS)
         ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
         cuts = domain.cut(spacing), target.cut(spacing)
         levels = {}

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from retreg.errors import RegistrationError
+from retreg.errors import InputError, RegistrationError
 from retreg.geometry import apply_matrix
-from retreg_server.registration.numerics.spaces import TensorVolume, isotropic
+from retreg.image import Image
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic
 
 WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 GRID = 56  # voxels along the longest side of the volume in which the mask is made
+FEWEST = 12  # voxels that a volume has along two of its axes at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class Foreground:
     outside. background: intensity of the empty surroundings. bright: 99th percentile of the
     difference from background inside the object. centroid, core: (3,) LPS mm, the mean of all
     voxels and of the deep ones (a neck pulls the first, not the second). box: (2, 3) corners in
-    normalised coordinates of the image.
+    normalised coordinates of the image. longest_mm: the longest side of the box.
     """
 
     depth_mm: TensorVolume
@@ -34,6 +36,7 @@ class Foreground:
     core: np.ndarray
     volume_mm3: float
     box: np.ndarray
+    longest_mm: float
 
     @property
     def radius_mm(self) -> float:
@@ -45,10 +48,12 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     """Separate the object from its surroundings.
 
     volume: canonical, one channel. role ("fixed" or "moving") is for the message.
-    Raises RegistrationError when the image is constant or the object too small.
+    Raises InputError for a volume of a few voxels, and RegistrationError when the image is
+    constant or the object too small.
     """
+    _refuse_tiny(volume.size, role)
     half_mm = np.linalg.norm(volume.world_from_norm[:3, :3], axis=0)
-    spacing = float(max(2 * half_mm.max() / GRID, 1e-6))
+    spacing = float(2 * half_mm.max() / GRID)
     small = isotropic(volume, spacing, WHOLE, 1)
     values = small.tensor[0, 0].numpy()
     inside = small.tensor[0, 1].numpy() > 0.5
@@ -70,6 +75,7 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     low = 2 * (corners.min(axis=0)) / sizes - 1
     high = 2 * (corners.max(axis=0) + 1) / sizes - 1
     image_from_small = np.linalg.inv(volume.world_from_norm) @ small.world_from_norm
+    box = apply_matrix(image_from_small, np.stack([low, high]))
     signed = np.where(mask, depth - 0.5, 0.5 - outside) * spacing
     tensor = torch.from_numpy(signed.astype(np.float32))[None, None]
     return Foreground(
@@ -79,8 +85,22 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
         _centre(small, mask.astype(float)),
         _centre(small, depth**4),
         float(mask.sum()) * spacing**3,
-        apply_matrix(image_from_small, np.stack([low, high])),
+        box,
+        float((np.ptp(box, axis=0) * half_mm).max()),
     )
+
+
+def head_length_mm(image: Image, role: str) -> float:
+    """The longest side of the head or brain in an image; raises as find_foreground."""
+    return find_foreground(canonical(image), role).longest_mm
+
+
+def _refuse_tiny(size: tuple[int, int, int], role: str) -> None:
+    if sorted(size)[1] < FEWEST:
+        raise InputError(
+            f"The {role} image has {size[0]} x {size[1]} x {size[2]} voxels, too few to show a "
+            f"head; at least {FEWEST} along two axes were expected."
+        )
 
 
 def _border_level(values: np.ndarray, inside: np.ndarray) -> float:

@@ -13,9 +13,15 @@ from retreg.image import Image
 from retreg.quality import normalised_mutual_information
 from retreg.resample import resample
 from retreg.transforms import Transform
-from retreg_server.registration.numerics.spaces import canonical, isotropic, sample
+from retreg_server.registration.numerics.spaces import (
+    TensorVolume,
+    bounded_spacing,
+    canonical,
+    isotropic,
+    sample,
+)
 from retreg_server.registration.numerics.volume_features import mind_ssc
-from retreg_server.registration.preprocessing.head_mask import WHOLE, find_foreground
+from retreg_server.registration.preprocessing.head_mask import WHOLE, Foreground, find_foreground
 
 SPACING = 3.0  # mm between the voxels in which the quality is measured
 BLOCK = 6  # voxels along a side of a block
@@ -63,10 +69,19 @@ def _prepared(image: Image, role: str) -> tuple[Image, Image]:
     """The volume in cubic voxels of SPACING, and the depth below its surface on the same grid."""
     source = canonical(image)
     foreground = find_foreground(source, role)
-    working = isotropic(source, SPACING, WHOLE, 1)
+    working = isotropic(source, SPACING, _box(source, foreground), 1)
     depth = sample(foreground.depth_mm, working, np.eye(4))
     grid = Grid(working.size, working.world_from_index)
     return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid)
+
+
+def _box(source: TensorVolume, foreground: Foreground) -> np.ndarray:
+    """The whole volume, or the object alone where that takes too many voxels of SPACING."""
+    half_mm = np.linalg.norm(source.world_from_norm[:3, :3], axis=0)
+    if bounded_spacing(2 * half_mm, SPACING) == SPACING:
+        return WHOLE
+    margin = 2 * BLOCK * SPACING / half_mm
+    return foreground.box + np.stack([-margin, margin])
 
 
 def _descriptors(volume: Image) -> torch.Tensor:
