@@ -110,16 +110,17 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation and agreement_undeformed. unit names the
-    unit of the world.
+    missing or NaN counts as bad, except the correlation and agreement_undeformed. slab_mm, if it
+    is there, explains what is bad. unit names the unit of the world.
     """
     if numbers.get("folding", np.nan) != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
     wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, ACCEPT)
+    thin = f" (one is only {numbers['slab_mm']:.2g} {unit} thick)" if "slab_mm" in numbers else ""
     if wrong:
-        return "fail", f"{wrong}; it is probably wrong."
+        return "fail", f"{wrong}{thin}; it is probably wrong."
     if doubtful:
-        return "check", f"{doubtful}; look at it before you use it."
+        return "check", f"{doubtful}{thin}; look at it before you use it."
     return "accept", (
         f"{numbers['agreement']:.0%} of the image finds its counterpart where the transform puts "
         f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} {unit}."

@@ -7,7 +7,7 @@ back to them. Relative to the object, the same is then found at every size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +22,13 @@ from retreg_server.registration.subject import Subject
 
 LEAST_MM, MOST_MM = 120.0, 300.0  # longest side of the larger object that stays as it is
 HEAD_MM = 190.0  # and the one that all others get
+MOST_UNLIKE = 8.0  # times as long as the other: not even as its part could it be found
 UNLIKELY_MM = (60.0, 500.0)  # no head or brain of a person has a longest side beyond these
 
 
 @dataclass(frozen=True, eq=False)
 class CommonScale:
-    """Worlds of LPS mm, all multiplied by factor about origin (3,); factor 1 changes nothing.
+    """Worlds of LPS mm, moved by -origin (3,) and multiplied by factor; 1 changes nothing.
 
     notes: sentences on objects that have the size of no head.
     """
@@ -44,6 +45,7 @@ class CommonScale:
         """
         lengths = {role: subject.longest_mm(image, role) for role, image in images}
         known = {role: length for role, length in lengths.items() if length is not None}
+        _refuse_unlike(known)
         longest = max(known.values(), default=HEAD_MM)
         factor = 1.0 if LEAST_MM <= longest <= MOST_MM else HEAD_MM / longest
         notes = tuple(
@@ -90,7 +92,7 @@ class CommonScale:
     def _common(self) -> np.ndarray:
         """(4, 4), from the world of the images to the common one."""
         matrix = np.diag([self.factor] * 3 + [1.0])
-        matrix[:3, 3] = self.origin * (1 - self.factor)
+        matrix[:3, 3] = -self.factor * self.origin
         return matrix
 
     def _transform(self, transform: Transform) -> Transform:
@@ -129,9 +131,22 @@ class CommonScale:
         return Quality(numbers, *judge(numbers))
 
 
+def _refuse_unlike(lengths: Mapping[str, float]) -> None:
+    least, most = (choose(lengths, key=lengths.get, default="") for choose in (min, max))
+    if lengths and lengths[most] > MOST_UNLIKE * lengths[least]:
+        raise InputError(
+            f"What the {least} image shows is {_length(lengths[least])} long, and what the {most} "
+            f"image shows {_length(lengths[most])}, more than {MOST_UNLIKE:.0f} times as much; "
+            "check the voxel sizes and the units in their headers."
+        )
+
+
+def _length(length_mm: float) -> str:
+    return f"{length_mm:,.0f} mm" if length_mm > 100 else f"{length_mm:.2g} mm"
+
+
 def _unlikely(role: str, length_mm: float) -> str:
-    length = f"{length_mm:,.0f}" if length_mm > 100 else f"{length_mm:.2g}"
     return (
-        f"What the {role} image shows is {length} mm long, which no head of a person is; "
+        f"What the {role} image shows is {_length(length_mm)} long, which no head of a person is; "
         "unless it is an animal's, check the voxel size and the unit in the header."
     )

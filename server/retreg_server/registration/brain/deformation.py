@@ -102,11 +102,10 @@ def deform(
     """
     pair = pair_of(fixed, moving)
     forward_start, backward_start = starts or (None, None)
-    swapped = VolumePairLevel(pair.target, pair.domain)
     on = grids or (None, None)
     forward, backward = both_directions(
         lambda own: on_voxels(refine(pair, moving_from_fixed, forward_start, own), on[0]),
-        lambda own: on_voxels(refine(swapped, fixed_from_moving, backward_start, own), on[1]),
+        lambda own: on_voxels(refine(pair.swapped, fixed_from_moving, backward_start, own), on[1]),
         stages or Stages(),
     )
     lengths = np.linalg.norm(forward.vectors_mm, axis=0)

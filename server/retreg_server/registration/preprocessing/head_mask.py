@@ -15,6 +15,8 @@ from retreg_server.registration.numerics.spaces import TensorVolume, canonical, 
 
 WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 GRID = 56  # voxels along the longest side of the volume in which the mask is made
+THIN = 0.4  # of the longest side: a thinner volume is a slab, cut out of something that goes on
+BEYOND = 8  # voxels of the mask by which a slab is continued beyond its faces
 FEWEST = 12  # voxels that a volume has along two of its axes at least
 
 
@@ -26,7 +28,8 @@ class Foreground:
     outside. background: intensity of the empty surroundings. bright: 99th percentile of the
     difference from background inside the object. centroid, core: (3,) LPS mm, the mean of all
     voxels and of the deep ones (a neck pulls the first, not the second). box: (2, 3) corners in
-    normalised coordinates of the image. longest_mm: the longest side of the box.
+    normalised coordinates of the image. extent_mm: (3,) the sides of the box. is_slab: whether
+    the image is a few slices out of something that goes on, whose faces are no surface.
     """
 
     depth_mm: TensorVolume
@@ -36,7 +39,18 @@ class Foreground:
     core: np.ndarray
     volume_mm3: float
     box: np.ndarray
-    longest_mm: float
+    extent_mm: np.ndarray
+    is_slab: bool
+
+    @property
+    def longest_mm(self) -> float:
+        """The longest side of the box around the object."""
+        return float(self.extent_mm.max())
+
+    @property
+    def thickness_mm(self) -> float:
+        """The shortest side of the box around the object."""
+        return float(self.extent_mm.min())
 
     @property
     def radius_mm(self) -> float:
@@ -60,15 +74,14 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     background = _border_level(values, inside)
     strength = np.where(inside, np.abs(values - background), 0.0)
     least = 1e-4 * float(np.abs(values).max())  # less than this is rounding, not contrast
-    mask = _largest_object(_above_otsu(strength, least))
-    if mask.sum() < 200 or min(np.ptp(np.argwhere(mask), axis=0)) < 5:
+    beyond = np.where(half_mm < THIN * half_mm.max(), BEYOND, 0)
+    mask, depth, outside = _with_distances(_above_otsu(strength, least), beyond)
+    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
+    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
         raise RegistrationError(
             f"The {role} image shows no head or brain: it is empty, constant or far too small. "
             "Check the file and its intensity range."
         )
-    padded = np.pad(mask, 1)
-    depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
-    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1, 1:-1]
     bright = float(np.percentile(strength[mask], 99))
     corners = np.argwhere(mask)[:, ::-1]
     sizes = np.array(small.size)
@@ -86,7 +99,8 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
         _centre(small, depth**4),
         float(mask.sum()) * spacing**3,
         box,
-        float((np.ptp(box, axis=0) * half_mm).max()),
+        np.ptp(box, axis=0) * half_mm,
+        bool(beyond.any()),
     )
 
 
@@ -128,6 +142,20 @@ def _above_otsu(strength: np.ndarray, least: float) -> np.ndarray:
     between = np.nan_to_num(below * above * gap**2)
     found: np.ndarray = levels > 0.85 * middles[int(np.argmax(between))]
     return found
+
+
+def _with_distances(mask: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The largest object of a mask (k, j, i), the distance of its voxels to what is outside it, and
+    of all others to it.
+
+    beyond: (3,) voxels along (i, j, k) by which the object continues past the image, for a slab.
+    """
+    found = _largest_object(np.pad(mask, [(n, n) for n in beyond[::-1]], mode="edge"))
+    padded = np.pad(found, 1)
+    here = tuple(slice(n, n + size) for n, size in zip(beyond[::-1], mask.shape, strict=True))
+    depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
+    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1, 1:-1]
+    return found[here], depth[here], outside[here]
 
 
 def _largest_object(mask: np.ndarray) -> np.ndarray:

@@ -34,8 +34,9 @@ class VolumeQuality:
     """The two volumes prepared once, then measured under any transform."""
 
     def __init__(self, fixed: Image, moving: Image) -> None:
-        self._fixed, self._fixed_depth = _prepared(fixed, "fixed")
-        self._moving, self._moving_depth = _prepared(moving, "moving")
+        self._fixed, self._fixed_depth, fixed_slab_mm = _prepared(fixed, "fixed")
+        self._moving, self._moving_depth, moving_slab_mm = _prepared(moving, "moving")
+        self._slab_mm = min(fixed_slab_mm, moving_slab_mm)
         self.grid = self._fixed.grid
         self._mind = _descriptors(self._fixed)
 
@@ -47,7 +48,10 @@ class VolumeQuality:
         return self.grid.lattice()[((self._fixed_depth.array[0] > 0) & thin).ravel()]
 
     def measure(self, transform: Transform) -> dict[str, float]:
-        """overlap, agreement (share of blocks), mind distance and nmi under transform."""
+        """overlap, agreement (share of blocks), mind distance and nmi under transform.
+
+        Also slab_mm, the thickness of the thinner one, where one is a slab.
+        """
         warped = resample(self._moving, transform, self.grid)
         depth = resample(self._moving_depth, transform, self.grid).array[0]
         depths = np.minimum(depth, self._fixed_depth.array[0])
@@ -62,17 +66,20 @@ class VolumeQuality:
             "blocks": blocks,
             "mind": float(unshifted[both].mean()) if both.any() else 1.0,
             "nmi": normalised_mutual_information(self._fixed.array[0][both], warped.array[0][both]),
+            **({"slab_mm": self._slab_mm} if np.isfinite(self._slab_mm) else {}),
         }
 
 
-def _prepared(image: Image, role: str) -> tuple[Image, Image]:
-    """The volume in cubic voxels of SPACING, and the depth below its surface on the same grid."""
+def _prepared(image: Image, role: str) -> tuple[Image, Image, float]:
+    """The volume in cubic voxels of SPACING, the depth below its surface on the same grid, and its
+    thickness in mm if it is a slab (else infinity)."""
     source = canonical(image)
     foreground = find_foreground(source, role)
     working = isotropic(source, SPACING, _box(source, foreground), 1)
     depth = sample(foreground.depth_mm, working, np.eye(4))
     grid = Grid(working.size, working.world_from_index)
-    return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid)
+    slab_mm = foreground.thickness_mm if foreground.is_slab else np.inf
+    return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid), slab_mm
 
 
 def _box(source: TensorVolume, foreground: Foreground) -> np.ndarray:
