@@ -111,10 +111,11 @@ def _agreement(costs: torch.Tensor, both: torch.Tensor) -> tuple[float, float]:
     Unrelated volumes agree in about 1 block of 27 (one for every shift).
     """
     weight = both.float()[None]
-    covered = functional.avg_pool3d(weight, BLOCK)[0]
+    block = [min(BLOCK, n) for n in both.shape]  # a slab may be thinner than a block
+    covered = functional.avg_pool3d(weight, block)[0]
     usable = covered > VALID
     if not usable.any():
         return 0.0, 0.0
-    means = functional.avg_pool3d(costs * weight, BLOCK)[:, usable]
+    means = functional.avg_pool3d(costs * weight, block)[:, usable]
     found = means.argmin(dim=0) == len(costs) // 2
     return float(found.float().mean()), float(usable.sum())
