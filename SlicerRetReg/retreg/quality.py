@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -106,6 +106,7 @@ ACCEPT = Limits(
 FAIL = Limits(
     agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1, undeformed=0.12
 )
+SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
 
 
 def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]:
@@ -113,8 +114,8 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation and agreement_undeformed. unit names the
-    unit of the world.
+    missing or NaN counts as bad, except the correlation and agreement_undeformed. slab_mm, if it
+    is there, explains what is bad and asks for more agreement. unit names the unit of the world.
     """
     folding = numbers.get("folding", np.nan)  # not known where no point lands in the moving image
     if not numbers.get("overlap", 1.0) > 0 or np.isnan(folding):
@@ -124,11 +125,13 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
         )
     if folding != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
-    wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, ACCEPT)
+    accept = replace(ACCEPT, agreement=SLAB_AGREEMENT) if "slab_mm" in numbers else ACCEPT
+    wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, accept)
+    thin = f" (one is only {numbers['slab_mm']:.2g} {unit} thick)" if "slab_mm" in numbers else ""
     if wrong:
-        return "fail", f"{wrong}; it is probably wrong."
+        return "fail", f"{wrong}{thin}; it is probably wrong."
     if doubtful:
-        return "check", f"{doubtful}; look at it before you use it."
+        return "check", f"{doubtful}{thin}; look at it before you use it."
     return "accept", (
         f"{numbers['agreement']:.0%} of the image finds its counterpart where the transform puts "
         f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} {unit}."

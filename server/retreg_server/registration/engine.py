@@ -8,14 +8,13 @@ from importlib.metadata import version
 
 from retreg.about import notes_on
 from retreg.errors import OptionError
-from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
 from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
-from retreg_server.registration.subject import SUBJECTS, check_kind, refuse_other_scale
+from retreg_server.registration.subject import SUBJECTS, refuse_other_scale
 
 QUALITY_SHARE = 0.1  # of the work
 
@@ -27,12 +26,12 @@ def register(request: RegistrationRequest, progress: Progress = no_progress) -> 
     model finds nothing, and whatever report raises.
     """
     model = get_model(request.model)
-    _check_images(model.info, request.fixed, request.moving)
     options = complete_options(model.info, request.options)
+    scale, request = SUBJECTS[model.info.subject].at_common_scale(model.info, request)
     refuse_other_scale(options.get("transform"), request.fixed, request.moving)
     stages = Stages(progress)
     estimate = _both_ways(model, request, options, stages)
-    return judged(model.info, request, options, estimate, stages)
+    return scale.restored(judged(model.info, request, options, estimate, stages))
 
 
 def register_sweep(
@@ -48,17 +47,17 @@ def register_sweep(
             f"{request.model} takes one smoothing at a time; a sweep needs a model that aligns "
             "keypoints, such as keymorph-brain or keymorph-fundus."
         )
-    _check_images(model.info, request.fixed, request.moving)
     every = [
         complete_options(model.info, {**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
+    scale, request = SUBJECTS[model.info.subject].at_common_scale(model.info, request)
     refuse_other_scale(every[0].get("transform"), request.fixed, request.moving)
     stages = Stages(progress)
     with stages.part(1 - QUALITY_SHARE):
         estimates = model.sweep(request.fixed, request.moving, every[0], smoothings, stages)
     return tuple(
-        judged(model.info, request, options, estimate, stages)
+        scale.restored(judged(model.info, request, options, estimate, stages))
         for options, estimate in zip(every, estimates, strict=True)
     )
 
@@ -91,11 +90,6 @@ def judged(
         estimate.backward,
         notes_on(request.fixed, request.moving),
     )
-
-
-def _check_images(info: ModelInfo, fixed: Image, moving: Image) -> None:
-    check_kind(info, fixed, "The fixed image")
-    check_kind(info, moving, "The moving image")
 
 
 def _both_ways(

@@ -30,7 +30,7 @@ from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.centre_of_mass import Weighting
 from retreg_server.registration.numerics.robust_weights import median_trust
 from retreg_server.registration.options import complete_options
-from retreg_server.registration.subject import check_kind
+from retreg_server.registration.subject import SUBJECTS, check_kind
 
 ROUNDS = 10
 SETTLED = 1e-3  # of the size of the point set: the mean moves no further
@@ -72,6 +72,9 @@ def register_group(
     """
     _check(model, images)
     complete = complete_options(model.info, options)
+    named = {_ordinal(number): image for number, image in enumerate(images, start=1)}
+    scale = SUBJECTS[model.info.subject].common_scale(named)
+    images = [scale.enlarged(image) for image in images]
     stages = Stages(progress)
     forward = _matched(model, images, complete, stages, second=False)
     backward = _matched(model, images, complete, stages, second=True)
@@ -90,8 +93,9 @@ def register_group(
         for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
             stages.at(number / len(images))
             request = RegistrationRequest(template, image, model.info.name, complete)
-            results.append(judged(model.info, request, complete, estimate, Stages()))
-    return Group(template, tuple(results), mean.rounds)
+            found = judged(model.info, request, complete, estimate, Stages())
+            results.append(scale.restored(found))
+    return Group(scale.image(template), tuple(results), mean.rounds)
 
 
 def _estimates(

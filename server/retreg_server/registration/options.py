@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from retreg.errors import OptionError
 from retreg.messages import ModelInfo, Option, Scalar
-from retreg_server.registration.networks.devices import DEVICES
 
+DEVICES = ("auto", "cpu", "cuda")  # on which networks can run; auto is CUDA where there is one
 SMOOTHPROPER = "Zhang et al. 2025, IPMI (SmoothProper)"  # the citation of its models
 STARTS = ("auto", "keymorph", "identity")  # of the models with a network for fields
 

@@ -6,13 +6,15 @@ entry of SUBJECTS and the quality measure that it names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retreg.errors import InputError
 from retreg.image import Image
-from retreg.messages import ImageKind, ModelInfo
+from retreg.messages import ImageKind, ModelInfo, RegistrationRequest
+from retreg_server.registration.numerics.common_scale import CommonScale
 
 if TYPE_CHECKING:
     from retreg_server.registration.quality.assess import Measure
@@ -27,7 +29,9 @@ class Subject:
 
     name: as in ModelInfo.subject. kind: of the images that show it. measure: the class of its
     quality measure, "module:class" below this folder. default_model, keypoint_model: the model
-    that is used when none is named, and the one whose network finds its keypoints.
+    that is used when none is named, and the one whose network finds its keypoints. length: the
+    function, "module:function", that finds the longest side of the subject in mm; empty where the
+    subject has no size in the world.
     """
 
     name: str
@@ -35,17 +39,44 @@ class Subject:
     measure: str
     default_model: str
     keypoint_model: str
+    length: str = ""
+
+    def at_common_scale(
+        self, info: ModelInfo, request: RegistrationRequest
+    ) -> tuple[CommonScale, RegistrationRequest]:
+        """The request with both images, which are checked, at a size that suits the model."""
+        images = {"fixed": request.fixed, "moving": request.moving}
+        for role, image in images.items():
+            check_kind(info, image, f"The {role} image")
+        scale = self.common_scale(images)
+        fixed, moving = (scale.enlarged(image) for image in images.values())
+        return scale, replace(request, fixed=fixed, moving=moving)
+
+    def common_scale(self, images: Mapping[str, Image]) -> CommonScale:
+        """The scale at which images, by their roles such as "fixed", suit the models.
+
+        Raises RegistrationError or InputError when one does not show the subject, or in another
+        size by far.
+        """
+        lengths = {}
+        if self.length:  # else it has no size in the world
+            measured = _loaded(self.length)
+            lengths = {role: measured(image, role) for role, image in images.items()}
+        return CommonScale.of(lengths, next(iter(images.values())).grid.centre)
 
     def measured(self, fixed: Image, moving: Image) -> Measure:
         """The quality measure of the two images, which finds the subject in each.
 
         Raises RegistrationError when an image does not show it.
         """
-        module, name = self.measure.split(":")
-        found: Measure = getattr(import_module(f"retreg_server.registration.{module}"), name)(
-            fixed, moving
-        )
+        found: Measure = _loaded(self.measure)(fixed, moving)
         return found
+
+
+def _loaded(place: str) -> Any:
+    """What "module:name" below this folder names."""
+    module, name = place.split(":")
+    return getattr(import_module(f"retreg_server.registration.{module}"), name)
 
 
 SUBJECTS = {
@@ -54,7 +85,14 @@ SUBJECTS = {
         Subject(
             "retina", "picture", "quality.retina:PictureQuality", "auto-fundus", "keymorph-fundus"
         ),
-        Subject("head", "volume", "quality.head:VolumeQuality", "auto-brain", "keymorph-brain"),
+        Subject(
+            "head",
+            "volume",
+            "quality.head:VolumeQuality",
+            "auto-brain",
+            "keymorph-brain",
+            "preprocessing.head_mask:head_length_mm",
+        ),
     )
 }
 

@@ -77,10 +77,25 @@ class Aligner:
         return target_from_domain
 
     def distance(self, target_from_domain: np.ndarray) -> float:
-        """Weighted mean squared descriptor difference over the points (0 is perfect)."""
+        """Weighted mean squared descriptor difference over the points (0 is perfect).
+
+        What a slab does not share with the other volume counts as unrelated: a few voxels are
+        easily alike.
+        """
         flat, weights = self._seen(target_from_domain)
         squared = (self._values - flat[:, self._index]).square().mean(dim=0)
-        return float((weights * squared).sum() / weights.sum().clamp_min(1e-6))
+        found = float((weights * squared).sum() / weights.sum().clamp_min(1e-6))
+        if not self._pair.has_slab:
+            return found
+        shared = min(float(weights.sum()) / max(self._shareable, 1e-6), 1.0)
+        return shared * found + (1 - shared) * self.chance
+
+    @property
+    def _shareable(self) -> float:
+        """The sum of the weights where the smaller of the two volumes lies in the other one."""
+        domain, target = (each.tensor[0, 1] for each in (self._pair.domain, self._pair.target))
+        thinned = self._weights.sum() / domain.sum().clamp_min(1e-6)
+        return float(thinned * torch.minimum(domain.sum(), target.sum()))
 
     @property
     def chance(self) -> float:

@@ -31,6 +31,7 @@ from retreg_server.registration.brain.volume_pair import (
     UNEQUAL,
     PreparedVolume,
     VolumePairLevel,
+    common_spacing,
     weighted,
 )
 from retreg_server.registration.model import Stages
@@ -101,11 +102,10 @@ def deform(
     """
     pair = pair_of(fixed, moving)
     forward_start, backward_start = starts or (None, None)
-    swapped = VolumePairLevel(pair.target, pair.domain)
     on = grids or (None, None)
     forward, backward = both_directions(
         lambda own: on_voxels(refine(pair, moving_from_fixed, forward_start, own), on[0]),
-        lambda own: on_voxels(refine(swapped, fixed_from_moving, backward_start, own), on[1]),
+        lambda own: on_voxels(refine(pair.swapped, fixed_from_moving, backward_start, own), on[1]),
         stages or Stages(),
     )
     lengths = np.linalg.norm(forward.vectors_mm, axis=0)
@@ -133,8 +133,7 @@ def on_voxels(field: DisplacementField, grid: Grid | None) -> DisplacementField:
 def pair_of(fixed: PreparedVolume, moving: PreparedVolume) -> VolumePairLevel:
     """Both volumes in cubic voxels around their objects, as fine as a deformation needs them."""
     coarser = max(float(np.prod(view.volume.spacing) ** (1 / 3)) for view in (fixed, moving))
-    wanted = min(fixed.longest_mm, moving.longest_mm) / FINE_VOXELS
-    spacing = max(wanted, FINEST * coarser)
+    spacing = common_spacing(fixed, moving, FINE_VOXELS, FINEST * coarser)
     ratio = moving.foreground.volume_mm3 / fixed.foreground.volume_mm3
     insets = (
         TRIM_MM if ratio > UNEQUAL else -MARGIN_MM,

@@ -37,6 +37,8 @@ FINALISTS = 5
 COARSE_POINTS, FINE_POINTS = 8000, 16000
 SCALE_RANGE = (0.75, 1.33)
 SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
+SLAB_STEPS = (0.2, 0.4)  # of the radius: how far a slab is tried from where it lies
+STIFF = 0.2  # thickness of a slab, as a share of its longest side, that shows no stretch
 SAME_PLACE_MM = 5.0
 CLEAR_MARGIN = 0.1
 RIVAL_DEG = 30.0
@@ -94,7 +96,11 @@ def search(pair: VolumePair, family: str, turned_deg: float) -> Shortlist:
 
 
 def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
-    """Improve candidates (n, 4, 4) by Gauss-Newton at 1/4 and 1/2 resolution, keep the best."""
+    """Improve candidates (n, 4, 4) by Gauss-Newton at 1/4 and 1/2 resolution, keep the best.
+
+    Slabs stay rigid here: too little in them says how large they are.
+    """
+    family = "rigid" if pair.slab_share < 1 else family
     centre, radius_mm = pair.domain.core, pair.domain.radius_mm
     stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
     coarse = Aligner(pair.levels[4], COARSE_POINTS)
@@ -128,6 +134,10 @@ def settle_both(
     margin = min(each.margin for each in shortlists)
     in_doubt = gap > SAME_PLACE_MM or margin < CLEAR_MARGIN
     forward_starts, backward_starts = suggest(in_doubt)
+    if pair.slab_share < 1:
+        as_placed = placed_by_headers(pair)
+        forward_starts = [*as_placed, *forward_starts]
+        backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
     if in_doubt:
         forward_starts = [np.linalg.inv(backward.matrix), *forward_starts]
         backward_starts = [np.linalg.inv(forward.matrix), *backward_starts]
@@ -136,6 +146,27 @@ def settle_both(
         _better(pair.swapped, family, backward, backward_starts),
         gap,
     )
+
+
+def placed_by_headers(pair: VolumePair) -> list[np.ndarray]:
+    """Starts (4, 4) without a turn: as the images lie in the world, and centre on centre, each also
+    moved along the axes of the world.
+
+    A slab shows too little to be found at any rotation, but is mostly of the same session.
+    """
+    moves = [np.zeros(3)] + [
+        sign * step * pair.domain.radius_mm * axis
+        for axis in np.eye(3)
+        for step in SLAB_STEPS
+        for sign in (-1, 1)
+    ]
+    starts = []
+    for middle in (np.zeros(3), pair.target.core - pair.domain.core):
+        for move in moves:
+            start = np.eye(4)
+            start[:3, 3] = middle + move
+            starts.append(start)
+    return starts
 
 
 def _better(pair: VolumePair, family: str, found: Found, further: list[np.ndarray]) -> Found:
@@ -147,7 +178,11 @@ def _better(pair: VolumePair, family: str, found: Found, further: list[np.ndarra
 
 
 def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, float]:
-    """The last steps at full resolution; also the descriptor distance relative to chance."""
+    """The last steps at full resolution; also the descriptor distance relative to chance.
+
+    A slab below STIFF of its longest side in thickness stays rigid.
+    """
+    family = "rigid" if pair.slab_share < STIFF else family
     steps = generators(family, pair.domain.core, pair.domain.radius_mm)
     middle = Aligner(pair.levels[2], COARSE_POINTS)
     fine = Aligner(pair.levels[1], FINE_POINTS)

@@ -10,9 +10,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from retreg.errors import RegistrationError
 from retreg.image import Image
 from retreg_server.registration.brain.rotation_search import BINS, MutualInformationSamples
-from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
+from retreg_server.registration.numerics.spaces import (
+    TensorVolume,
+    bounded_spacing,
+    canonical,
+    isotropic,
+    sample,
+)
 from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
 
 FINE_VOXELS = 88  # along the longest side of the smaller object
@@ -20,17 +27,28 @@ UNEQUAL = 1.35  # volumes further apart than this are a head and a brain, or a p
 TRIM_MM = 5.0  # how deep below its surface the smaller of two unequal objects is believed
 MARGIN_MM = 8.0  # how far around the object its surroundings are used otherwise
 PROBE_POINTS = 4000
+BORDERS = (5, 3, 1)  # voxels around the edge of an image that are not believed
+LEFT = 0.25  # of the object, at least
+FEWEST_POINTS = 64  # voxels with a weight at the coarsest level
+THROUGH = 12  # voxels through a slab
 
 
 @dataclass(frozen=True, eq=False)
 class VolumePairLevel:
     """Domain and target volumes at one resolution.
 
-    Channels of both: intensity, and the weight that a voxel may have (0 to 1).
+    Channels of both: intensity, and the weight that a voxel may have (0 to 1). has_slab: whether
+    one of them shows a few slices out of something that goes on.
     """
 
     domain: TensorVolume
     target: TensorVolume
+    has_slab: bool = False
+
+    @property
+    def swapped(self) -> VolumePairLevel:
+        """The other direction."""
+        return VolumePairLevel(self.target, self.domain, self.has_slab)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +64,14 @@ class PreparedVolume:
         volume = canonical(image)
         return cls(volume, find_foreground(volume, role))
 
-    @property
-    def longest_mm(self) -> float:
-        """The longest side of the box around the object."""
-        half = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
-        return float((np.ptp(self.foreground.box, axis=0) * half).max())
+    def margin_mm(self, spacing_mm: float) -> float:
+        """How far around the box of the object a cut reaches."""
+        return MARGIN_MM + 4 * spacing_mm
 
     def cut(self, spacing_mm: float) -> TensorVolume:
         """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
         half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
-        margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
+        margin = self.margin_mm(spacing_mm) / half_mm
         box = self.foreground.box + np.stack([-margin, margin])
         raw = isotropic(self.volume, spacing_mm, box, 4)
         depth = sample(self.foreground.depth_mm, raw, np.eye(4))
@@ -65,21 +81,53 @@ class PreparedVolume:
         return TensorVolume(torch.cat([intensity, depth, valid], dim=1), raw.world_from_norm)
 
 
+def common_spacing(
+    first: PreparedVolume, second: PreparedVolume, voxels: int, least_mm: float = 0.0
+) -> float:
+    """Size in mm of the voxels of which that many lie along the smaller object, if neither cut
+    becomes too large with them; not below least_mm."""
+    objects = first.foreground, second.foreground
+    slabs = [each.thickness_mm / THROUGH for each in objects if each.is_slab]
+    wanted = max(min([each.longest_mm / voxels for each in objects] + slabs), least_mm)
+    extents = np.stack(
+        [each.foreground.extent_mm + 2 * each.margin_mm(wanted) for each in (first, second)]
+    )
+    return bounded_spacing(extents, wanted)
+
+
 def weighted(cut: TensorVolume, factor: int, inset_mm: float) -> TensorVolume:
     """A cut, pooled by factor, with the channels intensity and weight.
 
     The weight rises from 0 to 1 where the depth below the surface passes inset_mm, and is 0 near
-    the edge of the image.
+    the edge of the image; less near, where hardly anything would be left of a slab.
     """
     pooled = cut.pooled(factor)
     intensity, depth, valid = (pooled.tensor[:, n : n + 1] for n in range(3))
+    deep = ((depth - inset_mm) / 4 + 0.5).clamp_(0, 1)
+    for border in BORDERS:
+        weight = deep * (1 - _near_missing(valid, border))
+        if float(weight.sum()) > LEFT * float((deep * valid).sum()):
+            break
+    return TensorVolume(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
+
+
+def _refuse_empty(level: TensorVolume, shown: Foreground) -> None:
+    """Raise RegistrationError when hardly a voxel of the level (intensity, weight) counts."""
+    if int((level.tensor[:, 1] > 0.5).sum()) < FEWEST_POINTS:
+        raise RegistrationError(
+            f"One image shows only a piece {shown.thickness_mm:.2g} mm thick, too little to be "
+            "found in the other one; give a volume that shows more of the head."
+        )
+
+
+def _near_missing(valid: torch.Tensor, border: int) -> torch.Tensor:
+    """1 in cubes of border voxels around those without data (1, 1, k, j, i); 0 elsewhere."""
     missing = (valid < 0.99).float()
     for axis in range(3):
         window = [1, 1, 1]
-        window[axis] = 5
+        window[axis] = border
         missing = functional.max_pool3d(missing, window, 1, [n // 2 for n in window])
-    weight = ((depth - inset_mm) / 4 + 0.5).clamp_(0, 1).mul_(1 - missing)
-    return TensorVolume(torch.cat([intensity, weight], dim=1), cut.world_from_norm)
+    return missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +144,7 @@ class VolumePair:
     @classmethod
     def of(cls, domain: PreparedVolume, target: PreparedVolume) -> VolumePair:
         """Cut both volumes to the same voxel size, with weights that suit the pair."""
-        spacing = min(domain.longest_mm, target.longest_mm) / FINE_VOXELS
+        spacing = common_spacing(domain, target, FINE_VOXELS)
         ratio = target.foreground.volume_mm3 / domain.foreground.volume_mm3
         cuts = domain.cut(spacing), target.cut(spacing)
         levels = {}
@@ -106,14 +154,18 @@ class VolumePair:
                 TRIM_MM if 1 / ratio > UNEQUAL else -margin,
             )
             levels[factor] = VolumePairLevel(
-                weighted(cuts[0], factor, insets[0]), weighted(cuts[1], factor, insets[1])
+                weighted(cuts[0], factor, insets[0]),
+                weighted(cuts[1], factor, insets[1]),
+                domain.foreground.is_slab or target.foreground.is_slab,
             )
+        _refuse_empty(levels[4].domain, domain.foreground)
+        _refuse_empty(levels[4].target, target.foreground)
         return cls(domain.foreground, target.foreground, levels)
 
     @cached_property
     def swapped(self) -> VolumePair:
         """The other direction."""
-        levels = {n: VolumePairLevel(pair.target, pair.domain) for n, pair in self.levels.items()}
+        levels = {n: pair.swapped for n, pair in self.levels.items()}
         return VolumePair(self.target, self.domain, levels)
 
     @property
@@ -125,6 +177,12 @@ class VolumePair:
     def unequal(self) -> bool:
         """Whether one shows much more than the other, such as a head and a bare brain."""
         return max(self.volume_ratio, 1 / self.volume_ratio) > UNEQUAL
+
+    @property
+    def slab_share(self) -> float:
+        """Thickness of the thinner slab as a share of its longest side; 1 without a slab."""
+        slabs = [each for each in (self.domain, self.target) if each.is_slab]
+        return min((each.thickness_mm / each.longest_mm for each in slabs), default=1.0)
 
     @cached_property
     def samples(self) -> MutualInformationSamples:

@@ -26,9 +26,9 @@ from retreg_server.registration.keymorph.similarity import (
     mutual_information,
 )
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.networks.devices import DEVICES
 from retreg_server.registration.networks.weights import load_metadata
 from retreg_server.registration.numerics.robust_weights import Linear, robust_weights
+from retreg_server.registration.options import DEVICES
 from retreg_server.registration.subject import SUBJECTS
 
 if TYPE_CHECKING:

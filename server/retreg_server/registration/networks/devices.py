@@ -16,8 +16,6 @@ from retreg.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cpu", "cuda")
-
 
 def free_memory() -> None:
     """Give back what torch keeps for later use on a CUDA device, and on Linux the free heap."""
@@ -70,7 +68,7 @@ def cuda_devices() -> tuple[str, ...]:
 
 
 def chosen_device(name: str) -> torch.device:
-    """One of DEVICES; auto is CUDA where there is one. Raises OptionError when it is missing."""
+    """One of options.DEVICES. Raises OptionError when CUDA is asked for and missing."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

@@ -13,9 +13,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
-from retreg.geometry import apply_matrix
+from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.registration.numerics.padding import scanned
+
+MOST_VOXELS = 6_000_000  # of a lattice whose voxel size is given in mm
+MOST_STORED = 1 << 26  # voxels of an image that are kept as they are; 400^3 passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ def canonical(image: Image) -> TensorVolume:
 
     Images that differ only in the order in which their voxels are stored give the same tensor.
     """
+    image = _thinned(image)
     direction = image.grid.direction
     axes = linear_sum_assignment(-np.abs(direction))[1]
     permutation = np.zeros((4, 4))
@@ -84,9 +88,49 @@ def canonical(image: Image) -> TensorVolume:
             flip[axis, 3] = array.shape[2 - axis] - 1
             matrix = matrix @ flip
             array = np.flip(array, 2 - axis)
-    tensor = torch.from_numpy(np.ascontiguousarray(array))[None, None]
+    array = np.ascontiguousarray(array)
+    if min(array.strides) < 0:  # an axis of one voxel, which NumPy leaves as it is
+        array = array.copy()
+    tensor = torch.from_numpy(array)[None, None]
     k, j, i = array.shape
     return TensorVolume(tensor, matrix @ index_from_norm((i, j, k)))
+
+
+def _thinned(image: Image) -> Image:
+    """An image of more voxels than MOST_STORED with blocks of them averaged, finest axis first."""
+    factors, spacing = np.ones(3, dtype=int), image.grid.spacing
+    size = np.array(image.grid.size)
+    while np.prod(size // factors, dtype=np.float64) > MOST_STORED:
+        step = np.where(size // factors > 1, spacing * factors, np.inf)
+        factors[int(step.argmin())] *= 2
+    if (factors == 1).all():
+        return image
+    i, j, k = (int(n) for n in size // factors)
+    fi, fj, fk = (int(n) for n in factors)
+    array = np.empty((1, k, j, i), np.float32)
+    for number in range(k):  # one layer at a time: the whole in float32 would be too large
+        layer = Image(
+            image.array[:, number * fk : (number + 1) * fk, : j * fj, : i * fi],
+            Grid((i * fi, j * fj, fk), np.eye(4)),
+        ).grey()
+        array[0, number] = layer.reshape(fk, j, fj, i, fi).mean(axis=(0, 2, 4))
+    to_index = np.diag([*factors.astype(np.float64), 1.0])
+    to_index[:3, 3] = (factors - 1) / 2
+    return Image(array, Grid((i, j, k), image.grid.world_from_index @ to_index))
+
+
+def bounded_spacing(
+    extents_mm: np.ndarray, spacing_mm: float, most_voxels: int = MOST_VOXELS
+) -> float:
+    """spacing_mm, or coarser cubic voxels of which at most most_voxels fill each box.
+
+    extents_mm: (3,) or (n, 3) sides of the boxes in mm. Whatever is allocated by a length in mm
+    gets its voxel size here: lengths come from headers, which may say anything.
+    """
+    for extent in np.atleast_2d(extents_mm):
+        while (share := np.ceil(extent / spacing_mm).clip(1).prod() / most_voxels) > 1:
+            spacing_mm *= max(float(np.cbrt(share)), 1.01)
+    return spacing_mm
 
 
 def isotropic(
@@ -96,11 +140,13 @@ def isotropic(
 
     box: (2, 3) corners in normalised coordinates of the part to keep. The sizes become multiples
     of multiple. Voxels smaller than spacing_mm are averaged first. A second channel says where
-    the source has data (1) and where it does not (0).
+    the source has data (1) and where it does not (0). Boxes that would take too many voxels get
+    coarser ones.
     """
-    pooled = _pooled_to(source, spacing_mm)
     half_mm = np.linalg.norm(source.world_from_norm[:3, :3], axis=0)
     extent = (box[1] - box[0]) * half_mm
+    spacing_mm = bounded_spacing(extent, spacing_mm)
+    pooled = _pooled_to(source, spacing_mm)
     counts = np.maximum(np.ceil(extent / spacing_mm / multiple - 1e-6), 1).astype(int) * multiple
     source_from_norm = np.diag([*(counts * spacing_mm / 2 / half_mm), 1.0])
     source_from_norm[:3, 3] = box.mean(axis=0)

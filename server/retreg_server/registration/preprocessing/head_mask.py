@@ -8,12 +8,16 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from retreg.errors import RegistrationError
+from retreg.errors import InputError, RegistrationError
 from retreg.geometry import apply_matrix
-from retreg_server.registration.numerics.spaces import TensorVolume, isotropic
+from retreg.image import Image
+from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic
 
 WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 GRID = 56  # voxels along the longest side of the volume in which the mask is made
+THIN = 0.4  # of the longest side: a thinner volume is a slab, cut out of something that goes on
+BEYOND = 8  # voxels of the mask by which a slab is continued beyond its faces
+FEWEST = 12  # voxels that a volume has along two of its axes at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,8 @@ class Foreground:
     outside. background: intensity of the empty surroundings. bright: 99th percentile of the
     difference from background inside the object. centroid, core: (3,) LPS mm, the mean of all
     voxels and of the deep ones (a neck pulls the first, not the second). box: (2, 3) corners in
-    normalised coordinates of the image.
+    normalised coordinates of the image. extent_mm: (3,) the sides of the box. is_slab: whether
+    the image is a few slices out of something that goes on, whose faces are no surface.
     """
 
     depth_mm: TensorVolume
@@ -34,6 +39,18 @@ class Foreground:
     core: np.ndarray
     volume_mm3: float
     box: np.ndarray
+    extent_mm: np.ndarray
+    is_slab: bool
+
+    @property
+    def longest_mm(self) -> float:
+        """The longest side of the box around the object."""
+        return float(self.extent_mm.max())
+
+    @property
+    def thickness_mm(self) -> float:
+        """The shortest side of the box around the object."""
+        return float(self.extent_mm.min())
 
     @property
     def radius_mm(self) -> float:
@@ -45,31 +62,29 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     """Separate the object from its surroundings.
 
     volume: canonical, one channel. role ("fixed" or "moving") is for the message.
-    Raises RegistrationError when the image is constant or the object too small.
+    Raises InputError for a volume of a few voxels, and RegistrationError when the image is
+    constant or the object too small.
     """
+    _refuse_tiny(volume.size, role)
     half_mm = np.linalg.norm(volume.world_from_norm[:3, :3], axis=0)
-    spacing = float(max(2 * half_mm.max() / GRID, 1e-6))
+    spacing = float(2 * half_mm.max() / GRID)
     small = isotropic(volume, spacing, WHOLE, 1)
     values = small.tensor[0, 0].numpy()
     inside = small.tensor[0, 1].numpy() > 0.5
     background = _border_level(values, inside)
     strength = np.where(inside, np.abs(values - background), 0.0)
     least = 1e-4 * float(np.abs(values).max())  # less than this is rounding, not contrast
-    mask = _largest_object(_above_otsu(strength, least))
-    if mask.sum() < 200 or min(np.ptp(np.argwhere(mask), axis=0)) < 5:
+    beyond = np.where(half_mm < THIN * half_mm.max(), BEYOND, 0)
+    mask, depth, outside = _with_distances(_above_otsu(strength, least), beyond)
+    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
+    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
         raise RegistrationError(
             f"The {role} image shows no head or brain: it is empty, constant or far too small. "
             "Check the file and its intensity range."
         )
-    padded = np.pad(mask, 1)
-    depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
-    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1, 1:-1]
     bright = float(np.percentile(strength[mask], 99))
-    corners = np.argwhere(mask)[:, ::-1]
-    sizes = np.array(small.size)
-    low = 2 * (corners.min(axis=0)) / sizes - 1
-    high = 2 * (corners.max(axis=0) + 1) / sizes - 1
     image_from_small = np.linalg.inv(volume.world_from_norm) @ small.world_from_norm
+    box = apply_matrix(image_from_small, _box(mask))
     signed = np.where(mask, depth - 0.5, 0.5 - outside) * spacing
     tensor = torch.from_numpy(signed.astype(np.float32))[None, None]
     return Foreground(
@@ -79,8 +94,31 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
         _centre(small, mask.astype(float)),
         _centre(small, depth**4),
         float(mask.sum()) * spacing**3,
-        apply_matrix(image_from_small, np.stack([low, high])),
+        box,
+        np.ptp(box, axis=0) * half_mm,
+        bool(beyond.any()),
     )
+
+
+def _box(mask: np.ndarray) -> np.ndarray:
+    """(2, 3) normalised: the lowest and the highest corner of what is true in (k, j, i)."""
+    corners, sizes = np.argwhere(mask)[:, ::-1], np.array(mask.shape[::-1])
+    low = 2 * (corners.min(axis=0)) / sizes - 1
+    high = 2 * (corners.max(axis=0) + 1) / sizes - 1
+    return np.stack([low, high])
+
+
+def head_length_mm(image: Image, role: str) -> float:
+    """The longest side of the head or brain in an image; raises as find_foreground."""
+    return find_foreground(canonical(image), role).longest_mm
+
+
+def _refuse_tiny(size: tuple[int, int, int], role: str) -> None:
+    if sorted(size)[1] < FEWEST:
+        raise InputError(
+            f"The {role} image has {size[0]} x {size[1]} x {size[2]} voxels, too few to show a "
+            f"head; at least {FEWEST} along two axes were expected."
+        )
 
 
 def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
@@ -108,6 +146,20 @@ def _above_otsu(strength: np.ndarray, least: float) -> np.ndarray:
     between = np.nan_to_num(below * above * gap**2)
     found: np.ndarray = levels > 0.85 * middles[int(np.argmax(between))]
     return found
+
+
+def _with_distances(mask: np.ndarray, beyond: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The largest object of a mask (k, j, i), the distance of its voxels to what is outside it, and
+    of all others to it.
+
+    beyond: (3,) voxels along (i, j, k) by which the object continues past the image, for a slab.
+    """
+    found = _largest_object(np.pad(mask, [(n, n) for n in beyond[::-1]], mode="edge"))
+    padded = np.pad(found, 1)
+    here = tuple(slice(n, n + size) for n, size in zip(beyond[::-1], mask.shape, strict=True))
+    depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
+    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1, 1:-1]
+    return found[here], depth[here], outside[here]
 
 
 def _largest_object(mask: np.ndarray) -> np.ndarray:
