@@ -1,9 +1,8 @@
-"""Many images at once: all are aligned to the mean of their keypoints.
+"""Many images at once: all are registered to their mean, and those that do not belong are named.
 
-Wang et al. 2024 (BrainMorph), section on groupwise registration. Two changes: the images are first
-turned to the first one, since the mean of keypoints at arbitrary rotations collapses, and the mean
-keeps the size and place that it had then, since fits to a mean shrink it. In a robust mean, images
-whose keypoints stay far from that of the others count less.
+Every image is registered to one of them, the hub (see group_links). Keypoints of the hub, carried
+to all others, give the mean shape (Wang et al. 2024, BrainMorph), which is the frame of the
+template. Each image is then judged against the mean of the others, which does not hold it.
 """
 
 from __future__ import annotations
@@ -15,48 +14,49 @@ from typing import cast
 import numpy as np
 
 from retreg.errors import DegeneratePointsError, InputError, RegistrationError
-from retreg.fitting import Family, fit, fit_rigid, fit_similarity
+from retreg.fitting import fit
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
+from retreg.quality import Quality
 from retreg.resample import resample
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Chain, Transform
 from retreg_server.registration.engine import judged
-from retreg_server.registration.keymorph.detectors import KeypointDetections
-from retreg_server.registration.keymorph.model import KeyMorph, inliers_of, trusted_weights
-from retreg_server.registration.keymorph.view_matching import Match, matches
+from retreg_server.registration.group_links import Link, Linker, Star, find_star, triangle_errors
+from retreg_server.registration.keymorph.mean_shape import MeanShape, mean_shape
+from retreg_server.registration.keymorph.model import KeyMorph
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.networks.centre_of_mass import Weighting
-from retreg_server.registration.numerics.robust_weights import median_trust
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.subject import check_kind
 
-ROUNDS = 10
-SETTLED = 1e-3  # of the size of the point set: the mean moves no further
+BARELY = 1e-3  # a voxel that less than this share of an image shows is not seen
+OUTSIDE = 1e-6  # the weight of a keypoint where an image does not show it
+STRANGER = "This image does not show what the others show, so it is left out of the mean."
+DOUBTFUL = (
+    "This image may not show what the others show, so it is left out of the mean; look at it "
+    "before you use it."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
     """What a groupwise registration found.
 
-    template: the mean of the aligned images, on the grid of the first. results: one per image,
-    with the template as the fixed image; quality.numbers has its share in the mean. rounds: until
-    the mean came to rest.
+    template: the mean of the aligned images that show the same thing, on the grid of the first of
+    them. results: one per image, with the template as the fixed image, judged against the mean of
+    the others; quality.numbers has its share in the mean, 0 for what was left out. rounds: until
+    the mean shape came to rest.
     """
 
     template: Image
     results: tuple[RegistrationResult, ...]
     rounds: int
 
-
-@dataclass(frozen=True, eq=False)
-class MeanShape:
-    """points: (k, 3) LPS mm. shares: (n,) of the images in it, 1 for all alike. rounds: taken."""
-
-    points: np.ndarray
-    shares: np.ndarray
-    rounds: int
+    @property
+    def left_out(self) -> tuple[int, ...]:
+        """The numbers, from 0, of the images that are not in the mean."""
+        shares = (result.quality.numbers["share"] for result in self.results)
+        return tuple(number for number, share in enumerate(shares) if share == 0)
 
 
 def register_group(
@@ -67,115 +67,80 @@ def register_group(
 ) -> Group:
     """Register two or more images of one kind to their mean.
 
-    Raises InputError for fewer images or another kind, and RegistrationError when the keypoints of
-    an image determine no transform.
+    Without the option transform, the default of the engine of the subject is taken. Raises
+    InputError for fewer images or another kind, OptionError, and RegistrationError when no two
+    images show the same thing.
     """
     _check(model, images)
-    complete = complete_options(model.info, options)
-    stages = Stages(progress)
-    forward = _matched(model, images, complete, stages, second=False)
-    backward = _matched(model, images, complete, stages, second=True)
-    try:
-        with stages.stage("mean", 0.05):
-            mean, estimates = _estimates(forward, backward, complete)
-    except DegeneratePointsError as error:
-        raise RegistrationError(
-            "The keypoints of the images determine no mean; check that all show the same thing."
-        ) from error
-    with stages.stage("template", 0.05):
-        transforms = [each.transform for each in estimates]
-        template = mean_image(images, transforms, images[0].grid, mean.shares)
-    results = []
-    with stages.stage("quality", 0.2):
-        for number, (image, estimate) in enumerate(zip(images, estimates, strict=True)):
-            stages.at(number / len(images))
-            request = RegistrationRequest(template, image, model.info.name, complete)
-            results.append(judged(model.info, request, complete, estimate, Stages()))
-    return Group(template, tuple(results), mean.rounds)
+    linker, stages = Linker.of(model, options), Stages(progress)
+    with stages.part(0.55):
+        star = find_star(linker, images, stages)
+    with stages.stage("triangles", 0.2):
+        triangles = triangle_errors(linker, images, star, stages)
+    with stages.stage("mean", 0.05):
+        shape, members = _framed(linker, images, star, triangles)
+        mean = RunningMean(images[star.members[0]].grid, _channels(images, star.members))
+        for number, estimate in members.items():
+            mean.add(images[number], estimate.transform, estimate.evidence["share"])
+    results: dict[int, RegistrationResult] = {}
+    with stages.stage("the others", 0.1):
+        for number in sorted(set(range(len(images))) - set(members)):
+            with stages.part(1 / len(images)):
+                link = linker.link(mean.image, images[number], stages)
+            if link is not None and link.rank == 2:
+                members[number] = _late(link)
+                mean.add(images[number], link.result.transform, 1.0)
+            else:
+                results[number] = _left_out(link.result if link else None)
+    with stages.stage("quality", 0.1):
+        results |= _judged_by_the_others(linker, images, mean, members, stages)
+    return Group(mean.image, tuple(results[n] for n in range(len(images))), shape.rounds)
 
 
-def _estimates(
-    forward: list[Match], backward: list[Match], options: Mapping[str, Scalar]
-) -> tuple[MeanShape, list[Estimate]]:
-    """The mean, and from it to each image and back.
-
-    forward, backward: from the first and the second detection.
-    """
-    family, smoothing = cast(Family, options["transform"]), float(options["smoothing"])
-    robust = bool(options["robust"])
-    weights = [trusted_weights(match, family, robust) for match in forward]
-    found = mean_shape([match.moving for match in forward], weights, family, smoothing, robust)
-    mean = found.points
-    estimates = []
-    rows = zip(forward, backward, weights, found.shares, strict=True)
-    for match, opposite, trust, share in rows:
-        transform = fit(family, mean, match.moving, trust, smoothing)
-        backward_trust = trusted_weights(opposite, family, robust)
-        inside = inliers_of(replace(match, fixed=mean), trust)
-        evidence = {"keypoint_rms_mm": _rms(transform(mean) - match.moving), "share": float(share)}
-        estimates.append(
-            Estimate(
-                transform,
-                Keypoints(mean, trust, inside),
-                Keypoints(match.moving, trust, inside),
-                fit(family, opposite.moving, mean, backward_trust, smoothing),
-                evidence,
-            )
-        )
-    return found, estimates
-
-
-def mean_shape(
-    points: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray],
-    family: Family,
-    smoothing: float,
-    robust: bool = False,
-) -> MeanShape:
-    """The mean of point sets (k, 3) with weights (k,), in LPS mm in the world of the first.
-
-    Each round moves every set onto the mean by the family of transforms and averages anew. robust:
-    sets count less the further they stay from the mean of the others.
-    """
-    placed = [fit_rigid(p, points[0], w)(p) for p, w in zip(points, weights, strict=True)]
-    shares = np.ones(len(points))
-    mean = reference = _average(placed, weights, shares)
-    for number in range(ROUNDS):
-        placed = [
-            fit(family, p, mean, w, smoothing)(p) for p, w in zip(points, weights, strict=True)
-        ]
-        if robust:
-            shares = _shares(placed, weights, shares)
-        new = _average(placed, weights, shares)
-        new = fit_similarity(new, reference)(new)
-        moved, mean = _rms(new - mean), new
-        if moved < SETTLED * float(np.sqrt(reference.var(axis=0).sum())):
-            return MeanShape(mean, shares, number + 1)
-    return MeanShape(mean, shares, ROUNDS)
-
-
-def mean_image(
-    images: Sequence[Image], transforms: Sequence[Transform], grid: Grid, shares: np.ndarray
-) -> Image:
-    """The average on grid of the images under their transforms from it, float32.
+class RunningMean:
+    """The average on grid of images under their transforms from it, float32.
 
     Each is scaled so that its 1st and 99th percentile become 0 and 1; a voxel is averaged over
-    the images that show it, with their shares (n,) in it. Pictures keep their colours when all
-    have as many channels.
+    the images that show it, with their shares in it. Only the sums are kept, so an image costs no
+    memory once it is added. channels: of the mean; an image with another number is grey.
     """
-    colours = len({image.array.shape[0] for image in images}) == 1
-    channels = images[0].array.shape[0] if colours else 1
-    total = np.zeros((channels, *grid.shape), np.float32)
-    seen = np.zeros(grid.shape, np.float32)
-    for image, transform, share in zip(images, transforms, shares, strict=True):
-        values = image.array if colours else image.grey()[None]
+
+    def __init__(self, grid: Grid, channels: int) -> None:
+        self.grid = grid
+        self._total = np.zeros((channels, *grid.shape), np.float32)
+        self._seen = np.zeros(grid.shape, np.float32)
+
+    def add(self, image: Image, transform: Transform, share: float) -> None:
+        """Add an image, or take away what was added with the opposite share."""
+        values, seen = self._placed(image, transform)
+        self._total += np.float32(share) * values
+        self._seen += np.float32(share) * seen
+
+    @property
+    def image(self) -> Image:
+        """The mean of what was added."""
+        return _divided(self._total, self._seen, self.grid)
+
+    def without(self, image: Image, transform: Transform, share: float) -> Image:
+        """The mean of the others: of what was added but for this image."""
+        values, seen = self._placed(image, transform)
+        total = self._total - np.float32(share) * values
+        return _divided(total, self._seen - np.float32(share) * seen, self.grid)
+
+    def _placed(self, image: Image, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
+        """The scaled image on the grid, and 1 where it shows something."""
+        channels = len(self._total)
+        values = image.array if len(image.array) == channels else image.grey()[None]
         low, high = np.percentile(values, (1, 99))
         scaled = ((values - low) / max(high - low, 1e-12)).astype(np.float32)
-        warped = resample(Image(scaled, image.grid), transform, grid, fill=0)
-        total += np.float32(share) * warped.array
+        warped = resample(Image(scaled, image.grid), transform, self.grid, fill=0)
         ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
-        seen += np.float32(share) * resample(ones, transform, grid, nearest=True).array[0]
-    return Image(total / np.where(seen > 0, seen, 1), grid)
+        return warped.array, resample(ones, transform, self.grid, nearest=True).array[0]
+
+
+def _divided(total: np.ndarray, seen: np.ndarray, grid: Grid) -> Image:
+    known = seen > BARELY
+    return Image(np.where(known, total, 0) / np.where(known, seen, 1), grid)
 
 
 def _check(model: KeyMorph, images: Sequence[Image]) -> None:
@@ -185,64 +150,135 @@ def _check(model: KeyMorph, images: Sequence[Image]) -> None:
         check_kind(model.info, image, f"Image {number}")
 
 
-def _matched(
-    model: KeyMorph,
-    images: Sequence[Image],
-    options: Mapping[str, Scalar],
-    stages: Stages,
-    second: bool,
-) -> list[Match]:
-    """Each image matched to the first one, the first with itself."""
-    weighting, detected = cast(Weighting, options["weights"]), list[KeypointDetections]()
-    with stages.stage("second detection" if second else "keypoints", 0.35):
-        for number, image in enumerate(images, start=1):
-            detected.append(
-                model.detect(image, _ordinal(number), second, str(options["device"]))
-            )
-            stages.at(number / len(images))
-        first = detected[0]
-        found = [matches(first, each, weighting, model.similarity)[0] for each in detected[1:]]
-    views = [match.fixed for match in found]
-    own = [
-        match
-        for match in matches(first, first, weighting, model.similarity)
-        if np.array_equal(match.fixed, match.moving)
+def _channels(images: Sequence[Image], members: Sequence[int]) -> int:
+    """Pictures keep their colours when all have as many channels."""
+    counts = {len(images[number].array) for number in members}
+    return counts.pop() if len(counts) == 1 else 1
+
+
+def _framed(
+    linker: Linker, images: Sequence[Image], star: Star, triangles: Mapping[int, float]
+) -> tuple[MeanShape, dict[int, Estimate]]:
+    """The mean shape, and from it to each member of the star and back.
+
+    Raises RegistrationError when the keypoints determine no mean.
+    """
+    marks = star.keypoints
+    ways: dict[int, tuple[Transform, Transform]] = {
+        number: (link.result.transform, cast(Transform, link.result.backward))
+        for number, link in star.links.items()
+    }
+    ways[star.hub] = Affine.identity(), Affine.identity()
+    carried = [ways[number][0](marks.points) for number in star.members]
+    weights = [
+        marks.weights * (images[number].grid.contains(points) + OUTSIDE) + OUTSIDE
+        for number, points in zip(star.members, carried, strict=True)
     ]
-    return [max(own, key=lambda match: sum(np.array_equal(match.fixed, v) for v in views)), *found]
+    family = linker.linear_family
+    try:
+        shape = mean_shape(carried, weights, family, 0.0, bool(linker.options["robust"]))
+        frame = cast(Affine, fit(family, shape.points, marks.points, marks.weights + OUTSIDE))
+    except DegeneratePointsError as error:
+        raise RegistrationError(
+            "The keypoints of the images determine no mean; check that all show the same thing."
+        ) from error
+    members = {}
+    for number, share in zip(star.members, shape.shares, strict=True):
+        transform = _then(frame, ways[number][0])
+        evidence = {"share": float(share), "keypoint_rms_mm": star.misses_mm(number)}
+        if number in triangles:
+            evidence["triangle"] = triangles[number]
+        members[number] = Estimate(
+            transform,
+            replace(marks, points=shape.points),
+            replace(marks, points=transform(shape.points)),
+            _then(ways[number][1], frame.inverse),
+            evidence,
+        )
+    return shape, members
 
 
-def _ordinal(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+def _then(first: Transform, second: Transform) -> Transform:
+    """The one after the other; affines become one."""
+    if isinstance(first, Affine) and isinstance(second, Affine):
+        return Affine(second.moving_from_fixed @ first.moving_from_fixed)
+    return Chain((first, second))
 
 
-def _trust(weights: Sequence[np.ndarray], shares: np.ndarray) -> np.ndarray:
-    """(n, k, 1): a keypoint is trusted more in the images where its weight is higher."""
-    trust: np.ndarray = shares[:, None, None] * (np.stack(weights) + 1e-6)[..., None]
-    return trust
+def _late(link: Link) -> Estimate:
+    """Of an image that fits the mean, though not the hub."""
+    result = link.result
+    return Estimate(
+        result.transform,
+        result.fixed_keypoints,
+        result.moving_keypoints,
+        result.backward,
+        {"share": 1.0, "keypoint_rms_mm": link.misses_mm(result.transform)},
+    )
 
 
-def _average(
-    points: Sequence[np.ndarray], weights: Sequence[np.ndarray], shares: np.ndarray
-) -> np.ndarray:
-    """(k, 3) means."""
-    trust = _trust(weights, shares)
-    return np.asarray((trust * points).sum(axis=0) / trust.sum(axis=0))
+def _judged_by_the_others(
+    linker: Linker,
+    images: Sequence[Image],
+    mean: RunningMean,
+    members: dict[int, Estimate],
+    stages: Stages,
+) -> dict[int, RegistrationResult]:
+    """Each member judged against the mean of the others; who does not fit is taken out of mean.
+
+    One at a time, the worst first, since it spoils the mean of the others. members: by their
+    number; only those that stay are left.
+    """
+    results: dict[int, RegistrationResult] = {}
+    done = 0
+    while True:
+        for number, estimate in members.items():
+            stages.at(1 - 1 / (1 + done))
+            done += 1
+            results[number] = _judged(linker, images[number], mean, estimate)
+        stranger = _stranger({n: results[n] for n in members}, linker.subject.usual)
+        if stranger is None or len(members) == 2:
+            return results
+        gone = members.pop(stranger)
+        mean.add(images[stranger], gone.transform, -gone.evidence["share"])
+        results[stranger] = _left_out(results[stranger], surely=True)
 
 
-def _shares(
-    placed: Sequence[np.ndarray], weights: Sequence[np.ndarray], shares: np.ndarray
-) -> np.ndarray:
-    """(n,) of mean 1: weights of Geman and McClure for how far each set is from the mean of the
-    others, so that no set can win by pulling the mean to itself."""
-    points, trust = np.stack(placed), _trust(weights, shares)
-    own, rest = trust * points, trust.sum(axis=0) - trust
-    others = (own.sum(axis=0) - own) / rest
-    squared = ((points - others) ** 2).sum(axis=2)
-    missed = np.sqrt(np.average(squared, axis=1, weights=(trust * rest)[..., 0]))
-    found = median_trust(missed)
-    return np.asarray(found / found.mean())
+def _judged(
+    linker: Linker, image: Image, mean: RunningMean, estimate: Estimate
+) -> RegistrationResult:
+    others = mean.without(image, estimate.transform, estimate.evidence["share"])
+    info, options = linker.model.info, linker.described
+    request = RegistrationRequest(others, image, info.name, options)
+    try:
+        return judged(info, request, options, estimate, Stages())
+    except RegistrationError:  # the others show nothing here
+        return _left_out(None)
 
 
-def _rms(offsets: np.ndarray) -> float:
-    return float(np.sqrt((offsets**2).sum(axis=1).mean()))
+def _stranger(results: Mapping[int, RegistrationResult], usual: float) -> int | None:
+    """The number of the member that fits the others least, if it does not fit.
+
+    usual: share of the median agreement of the others that an image must reach.
+    """
+    agreements = {n: result.quality.numbers.get("agreement", 0.0) for n, result in results.items()}
+    strange = [
+        number
+        for number, result in results.items()
+        if result.quality.verdict == "fail"
+        or agreements[number]
+        < usual * np.median([other for n, other in agreements.items() if n != number])
+    ]
+    return min(strange, key=agreements.__getitem__, default=None)
+
+
+def _left_out(result: RegistrationResult | None, surely: bool = False) -> RegistrationResult:
+    """What is said of an image that is not in the mean; None: nothing was found in it."""
+    if result is None:
+        nothing, none = Affine.identity(), np.zeros(0)
+        marks = Keypoints(np.zeros((0, 3)), none, none)
+        result = RegistrationResult(nothing, marks, marks, Quality({}, "fail", ""), {})
+    fails = surely or result.quality.verdict == "fail"
+    numbers = {**result.quality.numbers, "share": 0.0}
+    quality = Quality(numbers, "fail", STRANGER) if fails else Quality(numbers, "check", DOUBTFUL)
+    return replace(result, quality=quality)

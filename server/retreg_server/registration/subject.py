@@ -27,7 +27,9 @@ class Subject:
 
     name: as in ModelInfo.subject. kind: of the images that show it. measure: the class of its
     quality measure, "module:class" below this folder. default_model, keypoint_model: the model
-    that is used when none is named, and the one whose network finds its keypoints.
+    that is used when none is named, and the one whose network finds its keypoints. usual: share of
+    the usual agreement of a group that an image of it must reach, where other specimens are alike
+    enough to be accepted.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Subject:
     measure: str
     default_model: str
     keypoint_model: str
+    usual: float = 0.0
 
     def measured(self, fixed: Image, moving: Image) -> Measure:
         """The quality measure of the two images, which finds the subject in each.
@@ -54,7 +57,9 @@ SUBJECTS = {
         Subject(
             "retina", "picture", "quality.retina:PictureQuality", "auto-fundus", "keymorph-fundus"
         ),
-        Subject("head", "volume", "quality.head:VolumeQuality", "auto-brain", "keymorph-brain"),
+        Subject(
+            "head", "volume", "quality.head:VolumeQuality", "auto-brain", "keymorph-brain", 0.85
+        ),
     )
 }
 

@@ -1,0 +1,248 @@
+"""Which images of a group show the same thing: each is registered to one of them, the hub.
+
+The engine of the subject registers; where it is not sure, or does not offer the transform that is
+wanted, the keypoints of KeyMorph compete with it, and the images themselves decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast, get_args
+
+import numpy as np
+
+from retreg.errors import RegistrationError
+from retreg.image import Image
+from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
+from retreg.transforms import Transform
+from retreg_server.registration.engine import judged, register
+from retreg_server.registration.keymorph.model import KeyMorph
+from retreg_server.registration.model import Estimate, Model, Stages
+from retreg_server.registration.numerics.robust_weights import Linear
+from retreg_server.registration.options import complete_options
+from retreg_server.registration.registry import get_model
+from retreg_server.registration.subject import SUBJECTS, Subject
+
+VERDICTS = ("fail", "check", "accept")
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Two images registered to each other: the result, and the keypoints that the network sees.
+
+    keypoints: of the fixed and of the moving image; None where the network finds none.
+    """
+
+    result: RegistrationResult
+    keypoints: tuple[Keypoints, Keypoints] | None
+
+    @property
+    def rank(self) -> int:
+        """2 for accept, 1 for check, 0 for fail."""
+        return VERDICTS.index(self.result.quality.verdict)
+
+    @property
+    def agreement(self) -> float:
+        """Share of the fixed image that finds its counterpart."""
+        return self.result.quality.numbers.get("agreement", 0.0)
+
+    def misses_mm(self, transform: Transform) -> float:
+        """Root mean square distance of the keypoints of the network under fixed to moving."""
+        if self.keypoints is None:
+            return float("nan")
+        offsets = transform(self.keypoints[0].points) - self.keypoints[1].points
+        return float(np.sqrt((offsets**2).sum(axis=1).mean()))
+
+
+Links = dict[int, Link]
+"""By the number of the moving image; an image that shows nothing has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linker:
+    """Registers two images of a group with the engine of their subject and with keypoints.
+
+    options: of the keypoint model, complete. engine_options: the same for the engine.
+    """
+
+    model: KeyMorph
+    options: Mapping[str, Scalar]
+    engine: Model
+    engine_options: Mapping[str, Scalar]
+
+    @classmethod
+    def of(cls, model: KeyMorph, given: Mapping[str, Scalar]) -> Linker:
+        """The family defaults to that of the engine. Raises OptionError."""
+        engine = get_model(SUBJECTS[model.info.subject].default_model)
+        families = engine.info.produces
+        family = given.get("transform", families[0])
+        rest = {name: value for name, value in given.items() if name != "transform"}
+        own = family if family in model.info.produces or family not in families else "affine"
+        options = complete_options(model.info, {**rest, "transform": own})
+        offered = {option.name for option in engine.info.options}
+        wanted = {
+            "transform": family if family in families else "affine",
+            **({"smoothing": options["smoothing"]} if "smoothing" in offered else {}),
+        }
+        return cls(model, options, engine, complete_options(engine.info, wanted))
+
+    @property
+    def subject(self) -> Subject:
+        """What the images show."""
+        return SUBJECTS[self.model.info.subject]
+
+    @property
+    def described(self) -> dict[str, Scalar]:
+        """The options for the record: of the keypoints, the family that was wanted, the engine."""
+        return {**self.options, "transform": self.family, "engine": self.engine.info.name}
+
+    @property
+    def linear_family(self) -> Linear:
+        """The family without bending."""
+        return cast(Linear, self.family if self.family in get_args(Linear) else "affine")
+
+    @property
+    def family(self) -> str:
+        """The transform family of the result."""
+        bent = self.options["transform"] == "tps"
+        return str((self.options if bent else self.engine_options)["transform"])
+
+    def link(self, fixed: Image, moving: Image, stages: Stages) -> Link | None:
+        """The better result of the two; None when neither finds anything."""
+        found = [self._by_engine(fixed, moving, stages)]
+        estimate = self._by_keypoints(fixed, moving)
+        accepted = found[0] is not None and found[0].quality.verdict == "accept"
+        if estimate and not (accepted and self.family == self.engine_options["transform"]):
+            request = RegistrationRequest(fixed, moving, self.model.info.name, self.options)
+            found.append(judged(self.model.info, request, self.options, estimate, Stages()))
+        points = (estimate.fixed_keypoints, estimate.moving_keypoints) if estimate else None
+        links = [Link(result, points) for result in found if result]
+        return max(links, key=lambda link: (link.rank, link.agreement), default=None)
+
+    def _by_engine(
+        self, fixed: Image, moving: Image, stages: Stages
+    ) -> RegistrationResult | None:
+        request = RegistrationRequest(fixed, moving, self.engine.info.name, self.engine_options)
+        try:
+            return register(request, lambda _stage, fraction: stages.at(fraction))
+        except RegistrationError:
+            return None
+
+    def _by_keypoints(self, fixed: Image, moving: Image) -> Estimate | None:
+        try:
+            return self.model.estimate(fixed, moving, self.options, Stages())
+        except RegistrationError:
+            return None
+
+
+@dataclass(frozen=True, eq=False)
+class Star:
+    """hub: number of the image that most others fit. links: from it to those that do."""
+
+    hub: int
+    links: Links
+
+    @property
+    def members(self) -> list[int]:
+        """The numbers of the images that show the same thing, in their order."""
+        return sorted([self.hub, *self.links])
+
+    @property
+    def keypoints(self) -> Keypoints:
+        """In the hub: those of the network, or else those of the engine."""
+        links = [self.links[number] for number in sorted(self.links)]
+        seen = [link.keypoints[0] for link in links if link.keypoints]
+        return (seen or [links[0].result.fixed_keypoints])[0]
+
+    def misses_mm(self, number: int) -> float:
+        """How far the keypoints of the network miss those of the hub; of the hub: their mean."""
+        asked = [self.links[number]] if number in self.links else self.links.values()
+        return float(np.mean([link.misses_mm(link.result.transform) for link in asked]))
+
+    @property
+    def worth(self) -> tuple[int, int]:
+        """How many images it holds that are accepted, and how many at all."""
+        return sum(link.rank == 2 for link in self.links.values()), len(self.links)
+
+
+def find_star(linker: Linker, images: Sequence[Image], stages: Stages) -> Star:
+    """Of the first image that more than half of all are accepted with, or else the best one.
+
+    Images that are to be checked belong to it only where none is accepted. Raises
+    RegistrationError when no two go together.
+    """
+    failed: set[frozenset[int]] = set()
+    best = Star(0, {})
+    for hub in range(len(images)):
+        with stages.stage("registration", 0.4 / (len(images) - 1) if hub else 0.6):
+            star = _star(linker, images, hub, failed, stages)
+        best = max(best, star, key=lambda star: star.worth)
+        if 2 * (best.worth[0] + 1) > len(images):
+            break
+    if not best.links:
+        raise RegistrationError(
+            "No two of the images show the same thing, so they have no mean; check that all are "
+            "of one eye or of one head."
+        )
+    accepted = {number: link for number, link in best.links.items() if link.rank == 2}
+    return Star(best.hub, accepted or best.links)
+
+
+def _star(
+    linker: Linker,
+    images: Sequence[Image],
+    hub: int,
+    failed: set[frozenset[int]],
+    stages: Stages,
+) -> Star:
+    """What does not fail with the hub; failed pairs are not tried again, and new ones added."""
+    links: Links = {}
+    others = [n for n in range(len(images)) if n != hub and {n, hub} not in failed]
+    for number in others:
+        with stages.part(1 / len(others)):
+            link = linker.link(images[hub], images[number], stages)
+        if link is None or link.rank == 0:
+            failed.add(frozenset({hub, number}))
+        else:
+            links[number] = link
+    return Star(hub, links)
+
+
+def triangle_errors(
+    linker: Linker, images: Sequence[Image], star: Star, stages: Stages
+) -> dict[int, float]:
+    """How far apart two ways from the hub to an image end, directly and by another image.
+
+    By the number of each member that a triangle could be closed for: the 95th percentile as a
+    share of the size of what the images show, in the best of its triangles.
+    """
+    errors: dict[int, float] = {}
+    around = [number for number in star.members if number != star.hub]
+    for first, second in pairwise(around):
+        with stages.part(1 / (len(around) - 1)):
+            direct = linker.link(images[first], images[second], stages)
+        if direct is None or direct.rank < 2:
+            continue
+        error = triangle_error(images, star, (first, second), direct.result.transform)
+        for number in (star.hub, first, second):
+            errors[number] = min(errors.get(number, np.inf), error)
+    return errors
+
+
+def triangle_error(
+    images: Sequence[Image], star: Star, pair: tuple[int, int], direct: Transform
+) -> float:
+    """Measured at the control points in the hub that both images of the pair show."""
+    results = [star.links[number].result for number in pair]
+    points = np.concatenate([result.fixed_keypoints.points for result in results])
+    places = [result.transform(points) for result in results]
+    seen = np.logical_and(
+        *(images[n].grid.contains(there) for n, there in zip(pair, places, strict=True))
+    )
+    if not seen.any():
+        return np.inf
+    first, second = (there[seen] for there in places)
+    missed = np.linalg.norm(direct(first) - second, axis=1)
+    return float(np.percentile(missed, 95) / np.linalg.norm(np.ptp(second, axis=0)))
