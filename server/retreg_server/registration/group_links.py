@@ -58,6 +58,9 @@ class Link:
 
 Links = dict[int, Link]
 """By the number of the moving image; an image that shows nothing has none."""
+Triangles = dict[frozenset[int], float]
+"""By the numbers of three images: how far two ways between them end apart, as a share of the size
+of what they show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,13 +215,13 @@ def _star(
 
 def triangle_errors(
     linker: Linker, images: Sequence[Image], star: Star, stages: Stages
-) -> dict[int, float]:
+) -> Triangles:
     """How far apart two ways from the hub to an image end, directly and by another image.
 
-    By the number of each member that a triangle could be closed for: the 95th percentile as a
-    share of the size of what the images show, in the best of its triangles.
+    For the triangles of the hub and two members that follow each other, where these two are
+    accepted with each other.
     """
-    errors: dict[int, float] = {}
+    errors: Triangles = {}
     around = [number for number in star.members if number != star.hub]
     for first, second in pairwise(around):
         with stages.part(1 / (len(around) - 1)):
@@ -226,15 +229,17 @@ def triangle_errors(
         if direct is None or direct.rank < 2:
             continue
         error = triangle_error(images, star, (first, second), direct.result.transform)
-        for number in (star.hub, first, second):
-            errors[number] = min(errors.get(number, np.inf), error)
+        errors[frozenset({star.hub, first, second})] = error
     return errors
 
 
 def triangle_error(
     images: Sequence[Image], star: Star, pair: tuple[int, int], direct: Transform
 ) -> float:
-    """Measured at the control points in the hub that both images of the pair show."""
+    """The 95th percentile, as a share of the size of what the images show.
+
+    Measured at the control points in the hub that both images of the pair show.
+    """
     results = [star.links[number].result for number in pair]
     points = np.concatenate([result.fixed_keypoints.points for result in results])
     places = [result.transform(points) for result in results]

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from retreg.errors import DegeneratePointsError, InputError, RegistrationError
-from retreg.fitting import fit
+from retreg.fitting import fit, fit_affine
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
@@ -23,13 +23,21 @@ from retreg.quality import Quality
 from retreg.resample import resample
 from retreg.transforms import Affine, Chain, Transform
 from retreg_server.registration.engine import judged
-from retreg_server.registration.group_links import Link, Linker, Star, find_star, triangle_errors
+from retreg_server.registration.group_links import (
+    Link,
+    Linker,
+    Star,
+    Triangles,
+    find_star,
+    triangle_errors,
+)
 from retreg_server.registration.keymorph.mean_shape import MeanShape, mean_shape
 from retreg_server.registration.keymorph.model import KeyMorph
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.subject import check_kind
 
 BARELY = 1e-3  # a voxel that less than this share of an image shows is not seen
+OTHER_SHAPE = 0.04  # no two scans of one head stretch each other as much (a logarithm)
 OUTSIDE = 1e-6  # the weight of a keypoint where an image does not show it
 STRANGER = "This image does not show what the others show, so it is left out of the mean."
 DOUBTFUL = (
@@ -78,7 +86,7 @@ def register_group(
     with stages.stage("triangles", 0.2):
         triangles = triangle_errors(linker, images, star, stages)
     with stages.stage("mean", 0.05):
-        shape, members = _framed(linker, images, star, triangles)
+        shape, members = _framed(linker, images, star)
         mean = RunningMean(images[star.members[0]].grid, _channels(images, star.members))
         for number, estimate in members.items():
             mean.add(images[number], estimate.transform, estimate.evidence["share"])
@@ -93,7 +101,7 @@ def register_group(
             else:
                 results[number] = _left_out(link.result if link else None)
     with stages.stage("quality", 0.1):
-        results |= _judged_by_the_others(linker, images, mean, members, stages)
+        results |= _judged_by_the_others(linker, images, mean, members, triangles, stages)
     return Group(mean.image, tuple(results[n] for n in range(len(images))), shape.rounds)
 
 
@@ -157,7 +165,7 @@ def _channels(images: Sequence[Image], members: Sequence[int]) -> int:
 
 
 def _framed(
-    linker: Linker, images: Sequence[Image], star: Star, triangles: Mapping[int, float]
+    linker: Linker, images: Sequence[Image], star: Star
 ) -> tuple[MeanShape, dict[int, Estimate]]:
     """The mean shape, and from it to each member of the star and back.
 
@@ -168,7 +176,8 @@ def _framed(
         number: (link.result.transform, cast(Transform, link.result.backward))
         for number, link in star.links.items()
     }
-    ways[star.hub] = Affine.identity(), Affine.identity()
+    # There and back by the first of the others: the hub has no evidence of its own.
+    ways[star.hub] = Affine.identity(), _then(*ways[min(star.links)])
     carried = [ways[number][0](marks.points) for number in star.members]
     weights = [
         marks.weights * (images[number].grid.contains(points) + OUTSIDE) + OUTSIDE
@@ -186,8 +195,6 @@ def _framed(
     for number, share in zip(star.members, shape.shares, strict=True):
         transform = _then(frame, ways[number][0])
         evidence = {"share": float(share), "keypoint_rms_mm": star.misses_mm(number)}
-        if number in triangles:
-            evidence["triangle"] = triangles[number]
         members[number] = Estimate(
             transform,
             replace(marks, points=shape.points),
@@ -222,12 +229,13 @@ def _judged_by_the_others(
     images: Sequence[Image],
     mean: RunningMean,
     members: dict[int, Estimate],
+    triangles: Triangles,
     stages: Stages,
 ) -> dict[int, RegistrationResult]:
     """Each member judged against the mean of the others; who does not fit is taken out of mean.
 
     One at a time, the worst first, since it spoils the mean of the others. members: by their
-    number; only those that stay are left.
+    number; only those that stay are left. triangles: of these alone count.
     """
     results: dict[int, RegistrationResult] = {}
     done = 0
@@ -235,8 +243,11 @@ def _judged_by_the_others(
         for number, estimate in members.items():
             stages.at(1 - 1 / (1 + done))
             done += 1
-            results[number] = _judged(linker, images[number], mean, estimate)
-        stranger = _stranger({n: results[n] for n in members}, linker.subject.usual)
+            closed = [e for corners, e in triangles.items() if number in corners <= set(members)]
+            evidence = {**estimate.evidence, **({"triangle": min(closed)} if closed else {})}
+            known = replace(estimate, evidence=evidence)
+            results[number] = _judged(linker, images[number], mean, known)
+        stranger = _stranger(linker, {n: results[n] for n in members})
         if stranger is None or len(members) == 2:
             return results
         gone = members.pop(stranger)
@@ -256,20 +267,37 @@ def _judged(
         return _left_out(None)
 
 
-def _stranger(results: Mapping[int, RegistrationResult], usual: float) -> int | None:
+def _stranger(
+    linker: Linker, results: Mapping[int, RegistrationResult]
+) -> int | None:
     """The number of the member that fits the others least, if it does not fit.
 
-    usual: share of the median agreement of the others that an image must reach.
+    That is one that fails; and, where specimens are alike enough to be accepted, one that agrees
+    clearly less than the others do, and has another shape as far as the transform can tell.
     """
     agreements = {n: result.quality.numbers.get("agreement", 0.0) for n, result in results.items()}
-    strange = [
-        number
-        for number, result in results.items()
-        if result.quality.verdict == "fail"
-        or agreements[number]
-        < usual * np.median([other for n, other in agreements.items() if n != number])
-    ]
+    rigid = linker.linear_family != "affine"
+    strange = []
+    for number, result in results.items():
+        others = [n for n in results if n != number]
+        usual = linker.subject.usual * np.median([agreements[n] for n in others])
+        odd = agreements[number] < usual and (
+            rigid or min(_stretch(result, results[n]) for n in others) > OTHER_SHAPE
+        )
+        if odd or result.quality.verdict == "fail":
+            strange.append(number)
     return min(strange, key=agreements.__getitem__, default=None)
+
+
+def _stretch(one: RegistrationResult, other: RegistrationResult) -> float:
+    """The largest stretch (logarithm of a scale) between two images of the group."""
+    parts = [
+        fit_affine(result.fixed_keypoints.points, result.moving_keypoints.points)
+        for result in (one, other)
+    ]
+    between = _then(parts[0].inverse, parts[1])
+    scales = np.linalg.svd(cast(Affine, between).moving_from_fixed[:3, :3], compute_uv=False)
+    return float(np.abs(np.log(scales)).max())
 
 
 def _left_out(result: RegistrationResult | None, surely: bool = False) -> RegistrationResult:
