@@ -143,7 +143,9 @@ def without_truth(model, number, offset_mm):
 @pytest.fixture(scope="module")
 def heads():
     """The same head four times, turned by ANGLES; landmarks and the truths from the first."""
-    pairs = [make_head_pair(7, spacing_mm=4.0, rotation_deg=angle) for angle in ANGLES]
+    pairs = [
+        make_head_pair(7, spacing_mm=4.0, rotation_deg=angle, stretch=0.005) for angle in ANGLES
+    ]
     images = [pairs[0].fixed, *(pair.moving for pair in pairs)]
     truths = [Affine.identity(), *(pair.truth for pair in pairs)]
     return images, truths, pairs[0].landmarks[:60]
@@ -285,11 +287,11 @@ def test_grey_and_coloured_pictures_meet_in_a_mean_of_either_kind():
         assert mean.image.array.shape == (channels, 1, 12, 14)
 
 
-@pytest.mark.parametrize("place", [0, 3])
-def test_a_stranger_is_named_and_left_out(heads, an_engine, stranger, place):
+@pytest.mark.parametrize(("place", "count"), [(0, 2), (3, 3)])
+def test_a_stranger_is_named_and_left_out(heads, an_engine, stranger, place, count):
     images, truths, landmarks = heads
-    group_images = [*images[:place], stranger[0], *images[place:3]]
-    ways = [*truths[:place], stranger[1], *truths[place:3]]
+    group_images = [*images[:place], stranger[0], *images[place:count]]
+    ways = [*truths[:place], stranger[1], *truths[place:count]]
     an_engine(FakeEngine(group_images, ways))
     detect = FakeDetector(group_images, [way(landmarks) for way in ways])
     group = register_group(KeyMorph(INFO, detect, mutual_information), group_images, {})
@@ -298,7 +300,7 @@ def test_a_stranger_is_named_and_left_out(heads, an_engine, stranger, place):
     assert (found.verdict, found.numbers["share"]) == ("fail", 0)
     assert "does not show what the others show" in found.reason
     rest = [result for n, result in enumerate(group.results) if n != place]
-    assert [result.quality.verdict for result in rest] == ["accept"] * 3
+    assert [result.quality.verdict for result in rest] == ["accept"] * count
     kept = [image for n, image in enumerate(group_images) if n != place]
     alone = mean_of(kept, [r.transform for r in rest], kept[0].grid,
                     [r.quality.numbers["share"] for r in rest]).image
@@ -322,8 +324,7 @@ def test_no_two_images_that_go_together_have_no_mean(heads, a_model, stranger):
         register_group(model, [images[0], stranger[0]], {})
 
 
-@pytest.mark.parametrize("offset_mm", [(30, 0, 0), (0, -25, 25)])
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(("number", "offset_mm"), [(0, (30, 0, 0)), (1, (0, -25, 25))])
 def test_keypoints_that_are_off_are_mended_by_the_engine(heads, a_model, number, offset_mm):
     images, truths, _ = heads
     model = without_truth(a_model, number, offset_mm)
@@ -356,8 +357,10 @@ def test_an_image_that_resembles_only_itself_is_not_accepted(heads, a_model, mon
     wrong[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
     find = groupwise.find_star
 
-    def believing(linker, group, stages):
-        star = find(linker, group, stages)
+    def believing(linker, candidates, stages):
+        star = find(linker, candidates, stages)
+        if 1 not in candidates:
+            return star
         link = star.links[1]
         way = Affine(link.result.transform.moving_from_fixed @ wrong)
         result = dataclasses.replace(link.result, transform=way, backward=way.inverse)
@@ -374,9 +377,9 @@ def test_an_image_that_resembles_only_itself_is_not_accepted(heads, a_model, mon
 def test_a_triangle_of_images_shows_how_far_its_ways_are_apart(heads, a_model):
     """Each way has the error of the engine, so the two ways differ by less than three of them."""
     images, _, _ = heads
-    linker = group_links.Linker.of(a_model, {"transform": "rigid"})
-    star = group_links.find_star(linker, images[:3], Stages())
-    direct = linker.link(images[1], images[2], Stages()).result.transform
+    linker = group_links.Linker.of(a_model, {"transform": "rigid"}, images[:3])
+    star = group_links.find_star(linker, range(3), Stages())
+    direct = linker.pair(1, 2, Stages()).result.transform
     size = np.linalg.norm(np.ptp(star.links[2].result.fixed_keypoints.points, axis=0))
     for shift_mm in (0.5, 6.0):
         aside = np.eye(4)
@@ -384,7 +387,7 @@ def test_a_triangle_of_images_shows_how_far_its_ways_are_apart(heads, a_model):
         way = Chain((direct, Affine(aside)))
         error = group_links.triangle_error(images[:3], star, (1, 2), way)
         assert abs(error * size - shift_mm) < 3 * 0.3 + 0.1
-    triangles = group_links.triangle_errors(linker, images[:3], star, Stages())
+    triangles = group_links.triangle_errors(linker, star, Stages())
     assert set(triangles) == {frozenset({0, 1, 2})}
 
 
@@ -398,7 +401,7 @@ def test_a_result_whose_triangle_stays_open_is_not_accepted():
     assert "by another image of the group" in reason
 
 
-@pytest.mark.parametrize("moment", [0.01, 0.3, 0.95])
+@pytest.mark.parametrize("moment", [0.01, 0.3])
 def test_a_group_can_be_cancelled(heads, a_model, moment):
     def stop(_stage, fraction):
         if fraction >= moment:
@@ -415,11 +418,11 @@ def test_a_group_can_be_cancelled(heads, a_model, moment):
      ({"transform": "deformable"}, "deformable", "affine")],
 )
 def test_the_transform_is_the_one_that_is_wanted(a_model, given, family, linear):
-    linker = group_links.Linker.of(a_model, given)
+    linker = group_links.Linker.of(a_model, given, [])
     assert (linker.family, linker.linear_family) == (family, linear)
     assert linker.described["transform"] == family
     with pytest.raises(OptionError):
-        group_links.Linker.of(a_model, {"transform": "quadratic"})
+        group_links.Linker.of(a_model, {"transform": "quadratic"}, [])
 
 
 def test_groups_of_one_and_of_another_kind_are_refused(heads, a_model):

@@ -7,7 +7,7 @@ wanted, the keypoints of KeyMorph compete with it, and the images themselves dec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import cast, get_args
 
@@ -65,18 +65,23 @@ of what they show."""
 
 @dataclass(frozen=True, eq=False)
 class Linker:
-    """Registers two images of a group with the engine of their subject and with keypoints.
+    """Registers images of a group with the engine of their subject and with keypoints.
 
-    options: of the keypoint model, complete. engine_options: the same for the engine.
+    options: of the keypoint model, complete. engine_options: the same for the engine. known: the
+    links between two of images, by their numbers; None where nothing was found.
     """
 
     model: KeyMorph
     options: Mapping[str, Scalar]
     engine: Model
     engine_options: Mapping[str, Scalar]
+    images: Sequence[Image]
+    known: dict[tuple[int, int], Link | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: KeyMorph, given: Mapping[str, Scalar]) -> Linker:
+    def of(
+        cls, model: KeyMorph, given: Mapping[str, Scalar], images: Sequence[Image]
+    ) -> Linker:
         """The family defaults to that of the engine. Raises OptionError."""
         engine = get_model(SUBJECTS[model.info.subject].default_model)
         families = engine.info.produces
@@ -89,7 +94,7 @@ class Linker:
             "transform": family if family in families else "affine",
             **({"smoothing": options["smoothing"]} if "smoothing" in offered else {}),
         }
-        return cls(model, options, engine, complete_options(engine.info, wanted))
+        return cls(model, options, engine, complete_options(engine.info, wanted), images)
 
     @property
     def subject(self) -> Subject:
@@ -111,6 +116,18 @@ class Linker:
         """The transform family of the result."""
         bent = self.options["transform"] == "tps"
         return str((self.options if bent else self.engine_options)["transform"])
+
+    def pair(self, fixed: int, moving: int, stages: Stages) -> Link | None:
+        """Of two images of the group; they are registered once."""
+        if (fixed, moving) not in self.known:
+            found = self.link(self.images[fixed], self.images[moving], stages)
+            self.known[fixed, moving] = found
+        return self.known[fixed, moving]
+
+    def fails(self, first: int, second: int) -> bool:
+        """Whether two images are known not to go together."""
+        links = (self.known[k] for k in ((first, second), (second, first)) if k in self.known)
+        return any(link is None or link.rank == 0 for link in links)
 
     def link(self, fixed: Image, moving: Image, stages: Stages) -> Link | None:
         """The better result of the two; None when neither finds anything."""
@@ -170,19 +187,18 @@ class Star:
         return sum(link.rank == 2 for link in self.links.values()), len(self.links)
 
 
-def find_star(linker: Linker, images: Sequence[Image], stages: Stages) -> Star:
-    """Of the first image that more than half of all are accepted with, or else the best one.
+def find_star(linker: Linker, candidates: Sequence[int], stages: Stages) -> Star:
+    """Of the first candidate that more than half of all are accepted with, or else the best one.
 
     Images that are to be checked belong to it only where none is accepted. Raises
     RegistrationError when no two go together.
     """
-    failed: set[frozenset[int]] = set()
-    best = Star(0, {})
-    for hub in range(len(images)):
-        with stages.stage("registration", 0.4 / (len(images) - 1) if hub else 0.6):
-            star = _star(linker, images, hub, failed, stages)
-        best = max(best, star, key=lambda star: star.worth)
-        if 2 * (best.worth[0] + 1) > len(images):
+    best = Star(candidates[0], {})
+    for hub in candidates:
+        first = hub == candidates[0]
+        with stages.stage("registration", 0.6 if first else 0.4 / (len(candidates) - 1)):
+            best = max(best, _star(linker, candidates, hub, stages), key=lambda star: star.worth)
+        if 2 * (best.worth[0] + 1) > len(candidates):
             break
     if not best.links:
         raise RegistrationError(
@@ -193,29 +209,19 @@ def find_star(linker: Linker, images: Sequence[Image], stages: Stages) -> Star:
     return Star(best.hub, accepted or best.links)
 
 
-def _star(
-    linker: Linker,
-    images: Sequence[Image],
-    hub: int,
-    failed: set[frozenset[int]],
-    stages: Stages,
-) -> Star:
-    """What does not fail with the hub; failed pairs are not tried again, and new ones added."""
+def _star(linker: Linker, candidates: Sequence[int], hub: int, stages: Stages) -> Star:
+    """What does not fail with the hub; pairs that have failed are not tried again."""
     links: Links = {}
-    others = [n for n in range(len(images)) if n != hub and {n, hub} not in failed]
+    others = [n for n in candidates if n != hub and not linker.fails(n, hub)]
     for number in others:
         with stages.part(1 / len(others)):
-            link = linker.link(images[hub], images[number], stages)
-        if link is None or link.rank == 0:
-            failed.add(frozenset({hub, number}))
-        else:
+            link = linker.pair(hub, number, stages)
+        if link is not None and link.rank > 0:
             links[number] = link
     return Star(hub, links)
 
 
-def triangle_errors(
-    linker: Linker, images: Sequence[Image], star: Star, stages: Stages
-) -> Triangles:
+def triangle_errors(linker: Linker, star: Star, stages: Stages) -> Triangles:
     """How far apart two ways from the hub to an image end, directly and by another image.
 
     For the triangles of the hub and two members that follow each other, where these two are
@@ -225,10 +231,10 @@ def triangle_errors(
     around = [number for number in star.members if number != star.hub]
     for first, second in pairwise(around):
         with stages.part(1 / (len(around) - 1)):
-            direct = linker.link(images[first], images[second], stages)
+            direct = linker.pair(first, second, stages)
         if direct is None or direct.rank < 2:
             continue
-        error = triangle_error(images, star, (first, second), direct.result.transform)
+        error = triangle_error(linker.images, star, (first, second), direct.result.transform)
         errors[frozenset({star.hub, first, second})] = error
     return errors
 

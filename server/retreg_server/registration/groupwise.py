@@ -23,14 +23,7 @@ from retreg.quality import Quality
 from retreg.resample import resample
 from retreg.transforms import Affine, Chain, Transform
 from retreg_server.registration.engine import judged
-from retreg_server.registration.group_links import (
-    Link,
-    Linker,
-    Star,
-    Triangles,
-    find_star,
-    triangle_errors,
-)
+from retreg_server.registration.group_links import Link, Linker, Star, find_star, triangle_errors
 from retreg_server.registration.keymorph.mean_shape import MeanShape, mean_shape
 from retreg_server.registration.keymorph.model import KeyMorph
 from retreg_server.registration.model import Estimate, Stages
@@ -80,29 +73,68 @@ def register_group(
     images show the same thing.
     """
     _check(model, images)
-    linker, stages = Linker.of(model, options), Stages(progress)
+    linker, stages = Linker.of(model, options, images), Stages(progress)
+    strangers: list[int] = []
+    while True:
+        candidates = [number for number in range(len(images)) if number not in strangers]
+        with stages.part(0.1 / 2 ** len(strangers) if strangers else 0.8):
+            attempt = _attempt(linker, candidates, stages)
+        if attempt.stranger is None:
+            break
+        strangers.append(attempt.stranger)
+    results = attempt.results
+    with stages.stage("the others", 0.1):
+        for number in strangers:
+            with stages.part(1 / len(strangers)):
+                link = linker.link(attempt.mean.image, images[number], stages)
+            results[number] = _left_out(link, surely=True)
+    ordered = tuple(results[number] for number in range(len(images)))
+    return Group(attempt.mean.image, ordered, attempt.rounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """A mean of images and what is said of each; stranger: the number of one that spoils it."""
+
+    mean: RunningMean
+    results: dict[int, RegistrationResult]
+    rounds: int
+    stranger: int | None
+
+
+def _attempt(linker: Linker, candidates: Sequence[int], stages: Stages) -> Attempt:
+    """The mean of those candidates that go together, and each judged by the others."""
+    images = linker.images
     with stages.part(0.55):
-        star = find_star(linker, images, stages)
+        star = find_star(linker, candidates, stages)
     with stages.stage("triangles", 0.2):
-        triangles = triangle_errors(linker, images, star, stages)
+        triangles = triangle_errors(linker, star, stages)
     with stages.stage("mean", 0.05):
-        shape, members = _framed(linker, images, star)
+        shape, members = _framed(linker, star)
         mean = RunningMean(images[star.members[0]].grid, _channels(images, star.members))
         for number, estimate in members.items():
             mean.add(images[number], estimate.transform, estimate.evidence["share"])
     results: dict[int, RegistrationResult] = {}
+    others = sorted(set(candidates) - set(members))
     with stages.stage("the others", 0.1):
-        for number in sorted(set(range(len(images))) - set(members)):
-            with stages.part(1 / len(images)):
+        for number in others:
+            with stages.part(1 / len(others)):
                 link = linker.link(mean.image, images[number], stages)
             if link is not None and link.rank == 2:
                 members[number] = _late(link)
                 mean.add(images[number], link.result.transform, 1.0)
             else:
-                results[number] = _left_out(link.result if link else None)
+                results[number] = _left_out(link)
+    judgements: dict[int, RegistrationResult] = {}
     with stages.stage("quality", 0.1):
-        results |= _judged_by_the_others(linker, images, mean, members, triangles, stages)
-    return Group(mean.image, tuple(results[n] for n in range(len(images))), shape.rounds)
+        for done, (number, estimate) in enumerate(members.items()):
+            stages.at(done / len(members))
+            closed = [e for corners, e in triangles.items() if number in corners]
+            evidence = {**estimate.evidence, **({"triangle": min(closed)} if closed else {})}
+            known = replace(estimate, evidence=evidence)
+            judgements[number] = _judged(linker, images[number], mean, known)
+    stranger = _stranger(linker, judgements) if len(members) > 2 else None
+    return Attempt(mean, results | judgements, shape.rounds, stranger)
 
 
 class RunningMean:
@@ -164,9 +196,7 @@ def _channels(images: Sequence[Image], members: Sequence[int]) -> int:
     return counts.pop() if len(counts) == 1 else 1
 
 
-def _framed(
-    linker: Linker, images: Sequence[Image], star: Star
-) -> tuple[MeanShape, dict[int, Estimate]]:
+def _framed(linker: Linker, star: Star) -> tuple[MeanShape, dict[int, Estimate]]:
     """The mean shape, and from it to each member of the star and back.
 
     Raises RegistrationError when the keypoints determine no mean.
@@ -180,7 +210,7 @@ def _framed(
     ways[star.hub] = Affine.identity(), _then(*ways[min(star.links)])
     carried = [ways[number][0](marks.points) for number in star.members]
     weights = [
-        marks.weights * (images[number].grid.contains(points) + OUTSIDE) + OUTSIDE
+        marks.weights * (linker.images[number].grid.contains(points) + OUTSIDE) + OUTSIDE
         for number, points in zip(star.members, carried, strict=True)
     ]
     family = linker.linear_family
@@ -224,52 +254,22 @@ def _late(link: Link) -> Estimate:
     )
 
 
-def _judged_by_the_others(
-    linker: Linker,
-    images: Sequence[Image],
-    mean: RunningMean,
-    members: dict[int, Estimate],
-    triangles: Triangles,
-    stages: Stages,
-) -> dict[int, RegistrationResult]:
-    """Each member judged against the mean of the others; who does not fit is taken out of mean.
-
-    One at a time, the worst first, since it spoils the mean of the others. members: by their
-    number; only those that stay are left. triangles: of these alone count.
-    """
-    results: dict[int, RegistrationResult] = {}
-    done = 0
-    while True:
-        for number, estimate in members.items():
-            stages.at(1 - 1 / (1 + done))
-            done += 1
-            closed = [e for corners, e in triangles.items() if number in corners <= set(members)]
-            evidence = {**estimate.evidence, **({"triangle": min(closed)} if closed else {})}
-            known = replace(estimate, evidence=evidence)
-            results[number] = _judged(linker, images[number], mean, known)
-        stranger = _stranger(linker, {n: results[n] for n in members})
-        if stranger is None or len(members) == 2:
-            return results
-        gone = members.pop(stranger)
-        mean.add(images[stranger], gone.transform, -gone.evidence["share"])
-        results[stranger] = _left_out(results[stranger], surely=True)
-
-
 def _judged(
     linker: Linker, image: Image, mean: RunningMean, estimate: Estimate
 ) -> RegistrationResult:
+    """Against the mean of the others."""
     others = mean.without(image, estimate.transform, estimate.evidence["share"])
     info, options = linker.model.info, linker.described
     request = RegistrationRequest(others, image, info.name, options)
     try:
         return judged(info, request, options, estimate, Stages())
     except RegistrationError:  # the others show nothing here
-        return _left_out(None)
+        nothing = Quality({**estimate.evidence, "agreement": 0.0}, "fail", STRANGER)
+        marks = estimate.fixed_keypoints, estimate.moving_keypoints
+        return RegistrationResult(estimate.transform, *marks, nothing, {}, estimate.backward)
 
 
-def _stranger(
-    linker: Linker, results: Mapping[int, RegistrationResult]
-) -> int | None:
+def _stranger(linker: Linker, results: Mapping[int, RegistrationResult]) -> int | None:
     """The number of the member that fits the others least, if it does not fit.
 
     That is one that fails; and, where specimens are alike enough to be accepted, one that agrees
@@ -300,13 +300,17 @@ def _stretch(one: RegistrationResult, other: RegistrationResult) -> float:
     return float(np.abs(np.log(scales)).max())
 
 
-def _left_out(result: RegistrationResult | None, surely: bool = False) -> RegistrationResult:
+def _left_out(link: Link | None, surely: bool = False) -> RegistrationResult:
     """What is said of an image that is not in the mean; None: nothing was found in it."""
-    if result is None:
-        nothing, none = Affine.identity(), np.zeros(0)
-        marks = Keypoints(np.zeros((0, 3)), none, none)
-        result = RegistrationResult(nothing, marks, marks, Quality({}, "fail", ""), {})
+    result = link.result if link else _nothing()
     fails = surely or result.quality.verdict == "fail"
     numbers = {**result.quality.numbers, "share": 0.0}
     quality = Quality(numbers, "fail", STRANGER) if fails else Quality(numbers, "check", DOUBTFUL)
     return replace(result, quality=quality)
+
+
+def _nothing() -> RegistrationResult:
+    """Of an image in which nothing was found."""
+    still, none = Affine.identity(), np.zeros(0)
+    marks = Keypoints(np.zeros((0, 3)), none, none)
+    return RegistrationResult(still, marks, marks, Quality({"agreement": 0.0}, "fail", ""), {})
