@@ -23,7 +23,7 @@ from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine, group_links, groupwise
 from retreg_server.registration.brain.auto import AutoBrain
-from retreg_server.registration.groupwise import RunningMean, register_group
+from retreg_server.registration.groupwise import register_group
 from retreg_server.registration.keymorph.detection import Detection
 from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.inputs import head_cube
@@ -31,6 +31,7 @@ from retreg_server.registration.keymorph.mean_shape import mean_shape
 from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
 from retreg_server.registration.keymorph.similarity import mutual_information
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.numerics.running_mean import RunningMean
 from retreg_server.registration.numerics.spaces import canonical
 from retreg_server.registration.quality import head
 

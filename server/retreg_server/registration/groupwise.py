@@ -15,21 +15,19 @@ import numpy as np
 
 from retreg.errors import DegeneratePointsError, InputError, RegistrationError
 from retreg.fitting import fit, fit_affine
-from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg.quality import Quality
-from retreg.resample import resample
 from retreg.transforms import Affine, Chain, Transform
 from retreg_server.registration.engine import judged
 from retreg_server.registration.group_links import Link, Linker, Star, find_star, triangle_errors
 from retreg_server.registration.keymorph.mean_shape import MeanShape, mean_shape
 from retreg_server.registration.keymorph.model import KeyMorph
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.numerics.running_mean import RunningMean
 from retreg_server.registration.subject import check_kind
 
-BARELY = 1e-3  # a voxel that less than this share of an image shows is not seen
 OTHER_SHAPE = 0.04  # no two scans of one head stretch each other as much (a logarithm)
 OUTSIDE = 1e-6  # the weight of a keypoint where an image does not show it
 STRANGER = "This image does not show what the others show, so it is left out of the mean."
@@ -135,52 +133,6 @@ def _attempt(linker: Linker, candidates: Sequence[int], stages: Stages) -> Attem
             judgements[number] = _judged(linker, images[number], mean, known)
     stranger = _stranger(linker, judgements) if len(members) > 2 else None
     return Attempt(mean, results | judgements, shape.rounds, stranger)
-
-
-class RunningMean:
-    """The average on grid of images under their transforms from it, float32.
-
-    Each is scaled so that its 1st and 99th percentile become 0 and 1; a voxel is averaged over
-    the images that show it, with their shares in it. Only the sums are kept, so an image costs no
-    memory once it is added. channels: of the mean; an image with another number is grey.
-    """
-
-    def __init__(self, grid: Grid, channels: int) -> None:
-        self.grid = grid
-        self._total = np.zeros((channels, *grid.shape), np.float32)
-        self._seen = np.zeros(grid.shape, np.float32)
-
-    def add(self, image: Image, transform: Transform, share: float) -> None:
-        """Add an image, or take away what was added with the opposite share."""
-        values, seen = self._placed(image, transform)
-        self._total += np.float32(share) * values
-        self._seen += np.float32(share) * seen
-
-    @property
-    def image(self) -> Image:
-        """The mean of what was added."""
-        return _divided(self._total, self._seen, self.grid)
-
-    def without(self, image: Image, transform: Transform, share: float) -> Image:
-        """The mean of the others: of what was added but for this image."""
-        values, seen = self._placed(image, transform)
-        total = self._total - np.float32(share) * values
-        return _divided(total, self._seen - np.float32(share) * seen, self.grid)
-
-    def _placed(self, image: Image, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
-        """The scaled image on the grid, and 1 where it shows something."""
-        channels = len(self._total)
-        values = image.array if len(image.array) == channels else image.grey()[None]
-        low, high = np.percentile(values, (1, 99))
-        scaled = ((values - low) / max(high - low, 1e-12)).astype(np.float32)
-        warped = resample(Image(scaled, image.grid), transform, self.grid, fill=0)
-        ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
-        return warped.array, resample(ones, transform, self.grid, nearest=True).array[0]
-
-
-def _divided(total: np.ndarray, seen: np.ndarray, grid: Grid) -> Image:
-    known = seen > BARELY
-    return Image(np.where(known, total, 0) / np.where(known, seen, 1), grid)
 
 
 def _check(model: KeyMorph, images: Sequence[Image]) -> None:
