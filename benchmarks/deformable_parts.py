@@ -28,7 +28,6 @@ from retreg_server.registration.engine import register
 from retreg_server.registration.model import Model, Stages
 from retreg_server.registration.networks.field_net import field_net_from_dict
 from retreg_server.registration.networks.weights import is_shipped, load_network
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import get_model
 
 LARGE_WARP = 15.0  # pixels of a picture of 1000
@@ -112,7 +111,7 @@ def _without_layer(name: str) -> Model:
 
 
 def _network_alone(model: Model, fixed: Image, moving: Image) -> Answer:
-    options = complete_options(model.info, {"refine": False})
+    options = model.info.complete({"refine": False})
     return Answer(model.estimate(fixed, moving, options, Stages()).transform)
 
 

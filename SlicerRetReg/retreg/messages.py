@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retreg.errors import InputError
+from retreg.errors import InputError, OptionError
 from retreg.image import Image
 from retreg.quality import Quality
 from retreg.transforms import Transform
@@ -60,8 +60,6 @@ class Option:
 
     def checked(self, value: Scalar) -> Scalar:
         """The value, converted to the type of the default. Raises OptionError."""
-        from retreg.errors import OptionError
-
         if self.choices:
             if value not in self.choices:
                 raise OptionError(
@@ -102,6 +100,23 @@ class ModelInfo:
     licence: str = "Apache-2.0"
     weights_sha256: str = ""
     subject: str = ""
+
+    def complete(self, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The options of the model with its defaults filled in, the transform family among them.
+
+        Raises OptionError for an option or a value that the model does not know.
+        """
+        known = {option.name: option for option in self.options}
+        unknown = set(given) - set(known)
+        if unknown:
+            raise OptionError(
+                f"{self.name} has no option {', '.join(sorted(unknown))}; it has "
+                f"{', '.join(known)}."
+            )
+        return {
+            name: option.checked(given[name]) if name in given else option.default
+            for name, option in known.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)

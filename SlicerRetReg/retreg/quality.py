@@ -114,8 +114,9 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation and agreement_undeformed. slab_mm, if it
-    is there, explains what is bad and asks for more agreement. unit names the unit of the world.
+    missing or NaN counts as bad, except the correlation, agreement_undeformed, and triangle, which
+    only groups have (the inconsistency by way of another image). slab_mm, if it is there, explains
+    what is bad and asks for more agreement. unit names the unit of the world.
     """
     folding = numbers.get("folding", np.nan)  # not known where no point lands in the moving image
     if not numbers.get("overlap", 1.0) > 0 or np.isnan(folding):
@@ -158,6 +159,11 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
         return (
             "Registering the other way round gives another result, "
             f"{inconsistency:.1%} of the image size apart"
+        )
+    if not numbers.get("triangle", 0.0) <= limits.inconsistency:
+        return (
+            "Going there by another image of the group gives another result, "
+            f"{numbers['triangle']:.1%} of the image size apart"
         )
     if not numbers.get("correlation", 1.0) >= limits.correlation:
         return f"The vessels of the two pictures correlate by only {numbers['correlation']:.2f}"

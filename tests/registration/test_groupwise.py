@@ -1,7 +1,8 @@
-"""Groupwise registration, with a stand-in for the network that knows the true keypoints."""
+"""Groupwise registration, with stand-ins for the network and the engine that know the truth."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,23 +10,32 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from retreg.errors import InputError, RegistrationError
+from retreg.errors import Cancelled, InputError, OptionError, RegistrationError
 from retreg.files import read_image, read_transform, write_image
 from retreg.fitting import fit_similarity
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
-from retreg.messages import ModelInfo, Option
-from retreg.transforms import Affine
+from retreg.messages import Keypoints, ModelInfo, Option
+from retreg.quality import judge
+from retreg.transforms import Affine, Chain
 from retreg_server.cli import main
 from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.groupwise import mean_image, mean_shape, register_group
+from retreg_server.registration import engine
+from retreg_server.registration.brain.auto import AutoBrain
+from retreg_server.registration.groupwise import group as group_module
+from retreg_server.registration.groupwise import links
+from retreg_server.registration.groupwise.group import register_group
 from retreg_server.registration.keymorph.detection import Detection
 from retreg_server.registration.keymorph.detectors import KeypointDetections
 from retreg_server.registration.keymorph.inputs import head_cube
+from retreg_server.registration.keymorph.mean_shape import mean_shape
 from retreg_server.registration.keymorph.model import FAMILIES, WEIGHTINGS, KeyMorph
 from retreg_server.registration.keymorph.similarity import mutual_information
+from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.numerics.running_mean import RunningMean
 from retreg_server.registration.numerics.spaces import canonical
+from retreg_server.registration.quality import head
 
 INFO = ModelInfo(
     "keymorph-brain", "Stand-in", ("volume",), FAMILIES,
@@ -48,7 +58,10 @@ class FakeDetector:
         self.images, self.points = images, points
 
     def __call__(self, image: Image, _role: str, second: bool, _device: str) -> KeypointDetections:
-        number = next(n for n, x in enumerate(self.images) if np.array_equal(x.array, image.array))
+        known = [n for n, x in enumerate(self.images) if np.array_equal(x.array, image.array)]
+        if not known:
+            raise RegistrationError("The image shows nothing.")
+        number = known[0]
         cube = head_cube(canonical(image), "fixed", 64, 3.5)
         random = np.random.default_rng(10 * number + second)
         places = self.points[number] + random.normal(0, 0.5, self.points[number].shape)
@@ -58,10 +71,84 @@ class FakeDetector:
         return KeypointDetections(cube.tensor, cube.world_from_norm, [found])
 
 
+class FakeEngine:
+    """Knows from where to where the images go, up to error_mm; finds nothing in any other."""
+
+    info = AutoBrain.info
+
+    def __init__(self, images, truths, error_mm=0.3):
+        self.images, self.truths, self.error_mm = images, truths, error_mm
+
+    def estimate(self, fixed, moving, options, stages):
+        assert options["transform"] in self.info.produces
+        stages.at(0.5)
+        ways = [self._way(image) for image in (fixed, moving)]
+        shifts = np.eye(4), np.eye(4)
+        for shift, number in zip(shifts, (0, 1), strict=True):
+            shift[number, 3] = self.error_mm
+        forward, backward = (
+            Affine(shift @ b.moving_from_fixed @ a.inverse.moving_from_fixed)
+            for shift, (a, b) in zip(shifts, (ways, ways[::-1]), strict=True)
+        )
+        points = ways[0](np.random.default_rng(0).uniform(-50, 50, (20, 3)))
+        ones = np.ones(20)
+        return Estimate(
+            forward, Keypoints(points, ones, ones), Keypoints(forward(points), ones, ones), backward
+        )
+
+    def _way(self, image):
+        for known, truth in zip(self.images, self.truths, strict=True):
+            if np.array_equal(known.array, image.array):
+                return truth
+        raise RegistrationError("The image shows no head.")
+
+
+@pytest.fixture
+def an_engine(monkeypatch):
+    """Puts an engine into the place of all others."""
+
+    def put(found):
+        for module in (engine, links):
+            monkeypatch.setattr(module, "get_model", lambda _name: found)
+
+    return put
+
+
+@pytest.fixture(autouse=True)
+def the_engine(heads, an_engine):
+    an_engine(FakeEngine(heads[0], heads[1]))
+
+
+@pytest.fixture(scope="module")
+def stranger():
+    """Another head, a tenth longer, in the pose of the first, and how it got there."""
+    other = make_head_pair(11, spacing_mm=4.0, rotation_deg=0).fixed
+    longer = Affine(np.diag([1.0, 1.1, 1.0, 1.0]))
+    grid = Grid(other.grid.size, longer.moving_from_fixed @ other.grid.world_from_index)
+    return Image(other.array, grid), longer
+
+
+@pytest.fixture(autouse=True)
+def quick_to_judge(monkeypatch):
+    """In the voxels of the phantoms, with blocks as large as otherwise."""
+    monkeypatch.setattr(head, "SPACING", 4.5)
+    monkeypatch.setattr(head, "BLOCK", 4)
+
+
+def without_truth(model, number, offset_mm):
+    """The model whose network finds wrong keypoints in one image."""
+    detect = model.detect
+    points = list(detect.points)
+    points[number] = points[number] + np.asarray(offset_mm)
+    return KeyMorph(INFO, FakeDetector(detect.images, points), mutual_information)
+
+
 @pytest.fixture(scope="module")
 def heads():
     """The same head four times, turned by ANGLES; landmarks and the truths from the first."""
-    pairs = [make_head_pair(7, spacing_mm=4.0, rotation_deg=angle) for angle in ANGLES]
+    pairs = [
+        make_head_pair(7, spacing_mm=4.0, rotation_deg=angle, stretch=0.005) for angle in ANGLES
+    ]
     images = [pairs[0].fixed, *(pair.moving for pair in pairs)]
     truths = [Affine.identity(), *(pair.truth for pair in pairs)]
     return images, truths, pairs[0].landmarks[:60]
@@ -154,25 +241,191 @@ def test_two_images_share_the_mean_evenly(family):
     )
 
 
+def mean_of(images, transforms, grid, shares):
+    mean = RunningMean(grid, 1)
+    for image, transform, share in zip(images, transforms, shares, strict=True):
+        mean.add(image, transform, share)
+    return mean
+
+
 def test_the_mean_image_averages_only_what_is_seen(heads):
     images, _, _ = heads
     away = np.eye(4)
     away[0, 3] = 1e4
-    alone = mean_image(images[:1], [Affine.identity()], images[0].grid, np.ones(1))
-    both = mean_image(images[:2], [Affine.identity(), Affine(away)], images[0].grid, np.ones(2))
+    alone = mean_of(images[:1], [Affine.identity()], images[0].grid, [1]).image
+    both = mean_of(images[:2], [Affine.identity(), Affine(away)], images[0].grid, [1, 1]).image
     np.testing.assert_array_equal(alone.array, both.array)
 
 
 def test_the_mean_image_is_made_of_the_shares_of_its_images(heads):
     images, _, _ = heads
     still, grid = Affine.identity(), images[0].grid
-    first, second = (mean_image([x], [still], grid, np.ones(1)).array for x in images[:2])
-    both = mean_image(images[:2], [still, still], grid, np.array([1.5, 0.5]))
+    first, second = (mean_of([x], [still], grid, [1]).image.array for x in images[:2])
+    both = mean_of(images[:2], [still, still], grid, [1.5, 0.5]).image
     inside = images[1].grid.contains(grid.world(np.argwhere(first[0] > 0)[:, ::-1].astype(float)))
     places = tuple(np.argwhere(first[0] > 0)[inside].T)
     np.testing.assert_allclose(
         both.array[0][places], 0.75 * first[0][places] + 0.25 * second[0][places], atol=1e-5
     )
+
+
+def test_the_mean_of_the_others_does_not_hold_the_image(heads):
+    images, truths, _ = heads
+    grid, shares = images[0].grid, [0.4, 1.1, 1.5]
+    mean = mean_of(images[:3], truths[:3], grid, shares)
+    others = mean_of(images[1:3], truths[1:3], grid, shares[1:]).image
+    left = mean.without(images[0], truths[0], shares[0])
+    np.testing.assert_allclose(left.array, others.array, atol=1e-5)
+    mean.add(images[0], truths[0], -shares[0])
+    np.testing.assert_allclose(mean.image.array, others.array, atol=1e-5)
+
+
+def test_grey_and_coloured_pictures_meet_in_a_mean_of_either_kind():
+    values = np.random.default_rng(0).uniform(0, 1, (3, 1, 12, 14)).astype(np.float32)
+    colour, grey = (Image(x, Grid.of_picture(14, 12)) for x in (values, values[:1]))
+    for channels in (1, 3):
+        mean = RunningMean(colour.grid, channels)
+        for image in (colour, grey):
+            mean.add(image, Affine.identity(), 1.0)
+        assert mean.image.array.shape == (channels, 1, 12, 14)
+
+
+@pytest.mark.parametrize(("place", "count"), [(0, 2), (3, 3)])
+def test_a_stranger_is_named_and_left_out(heads, an_engine, stranger, place, count):
+    images, truths, landmarks = heads
+    group_images = [*images[:place], stranger[0], *images[place:count]]
+    ways = [*truths[:place], stranger[1], *truths[place:count]]
+    an_engine(FakeEngine(group_images, ways))
+    detect = FakeDetector(group_images, [way(landmarks) for way in ways])
+    group = register_group(KeyMorph(INFO, detect, mutual_information), group_images, {})
+    assert group.left_out == (place,)
+    found = group.results[place].quality
+    assert (found.verdict, found.numbers["share"]) == ("fail", 0)
+    assert "does not show what the others show" in found.reason
+    rest = [result for n, result in enumerate(group.results) if n != place]
+    assert [result.quality.verdict for result in rest] == ["accept"] * count
+    kept = [image for n, image in enumerate(group_images) if n != place]
+    alone = mean_of(kept, [r.transform for r in rest], kept[0].grid,
+                    [r.quality.numbers["share"] for r in rest]).image
+    assert group.template.grid is kept[0].grid
+    np.testing.assert_allclose(group.template.array, alone.array, atol=1e-4)
+
+
+def test_an_image_that_shows_nothing_is_left_out(heads, a_model):
+    images, _, _ = heads
+    blank = Image(np.zeros_like(images[0].array), images[0].grid)
+    group = register_group(a_model, [blank, *images[:2]], {})
+    assert group.left_out == (0,)
+    assert group.results[0].quality.verdict == "fail"
+    assert len(group.results[0].fixed_keypoints) == 0
+
+
+def test_no_two_images_that_go_together_have_no_mean(heads, a_model, stranger):
+    images, _, _ = heads
+    model = a_model
+    with pytest.raises(RegistrationError, match="No two of the images show the same thing"):
+        register_group(model, [images[0], stranger[0]], {})
+
+
+@pytest.mark.parametrize(("number", "offset_mm"), [(0, (30, 0, 0)), (1, (0, -25, 25))])
+def test_keypoints_that_are_off_are_mended_by_the_engine(heads, a_model, number, offset_mm):
+    images, truths, _ = heads
+    model = without_truth(a_model, number, offset_mm)
+    group = register_group(model, images[:2], {"transform": "rigid"})
+    home = group.results[0].transform(group.results[0].fixed_keypoints.points)
+    there = group.results[1].transform(group.results[0].fixed_keypoints.points)
+    assert np.linalg.norm(truths[1](home) - there, axis=1).max() < 4.0
+    assert [result.quality.verdict for result in group.results] == ["accept"] * 2
+    assert group.results[1].quality.numbers["keypoint_rms_mm"] > 20
+
+
+@pytest.mark.parametrize("offset_mm", [(30, 0, 0), (0, -25, 25)])
+def test_keypoints_that_are_off_are_not_accepted_when_the_engine_finds_nothing(
+    heads, a_model, an_engine, offset_mm
+):
+    images, truths, _ = heads
+    an_engine(FakeEngine(images[:2], truths[:2]))
+    model = without_truth(a_model, 2, offset_mm)
+    group = register_group(model, images[:3], {"transform": "rigid"})
+    assert group.results[2].quality.verdict != "accept"
+    assert group.left_out == (2,)
+    assert [result.quality.verdict for result in group.results[:2]] == ["accept"] * 2
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 40), (50, 0, 0)])
+def test_an_image_that_resembles_only_itself_is_not_accepted(heads, a_model, monkeypatch, turn):
+    """It was believed to belong: the mean holds it, and is still no evidence for it."""
+    images, _, _ = heads
+    wrong = np.eye(4)
+    wrong[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    find = group_module.find_star
+
+    def believing(linker, candidates, stages):
+        star = find(linker, candidates, stages)
+        if 1 not in candidates:
+            return star
+        link = star.links[1]
+        way = Affine(link.result.transform.moving_from_fixed @ wrong)
+        result = dataclasses.replace(link.result, transform=way, backward=way.inverse)
+        others = {**star.links, 1: dataclasses.replace(link, result=result)}
+        return dataclasses.replace(star, links=others)
+
+    monkeypatch.setattr(group_module, "find_star", believing)
+    group = register_group(a_model, images[:3], {"transform": "rigid"})
+    assert group.left_out == (1,)
+    assert group.results[1].quality.verdict == "fail"
+    assert [group.results[n].quality.verdict for n in (0, 2)] == ["accept"] * 2
+
+
+def test_a_triangle_of_images_shows_how_far_its_ways_are_apart(heads, a_model):
+    """Each way has the error of the engine, so the two ways differ by less than three of them."""
+    images, _, _ = heads
+    linker = links.Linker.of(a_model, {"transform": "rigid"}, images[:3])
+    star = links.find_star(linker, range(3), Stages())
+    direct = linker.pair(1, 2, Stages()).result.transform
+    size = np.linalg.norm(np.ptp(star.links[2].result.fixed_keypoints.points, axis=0))
+    for shift_mm in (0.5, 6.0):
+        aside = np.eye(4)
+        aside[0, 3] = shift_mm
+        way = Chain((direct, Affine(aside)))
+        error = links.triangle_error(images[:3], star, (1, 2), way)
+        assert abs(error * size - shift_mm) < 3 * 0.3 + 0.1
+    triangles = links.triangle_errors(linker, star, Stages())
+    assert set(triangles) == {frozenset({0, 1, 2})}
+
+
+def test_a_result_whose_triangle_stays_open_is_not_accepted():
+    good = {"agreement": 0.9, "blocks": 50.0, "overlap": 0.9, "inconsistency": 0.001,
+            "folding": 0.0, "inverse_consistency_p95_mm": 0.1}
+    assert judge({**good, "triangle": 0.001})[0] == "accept"
+    assert judge({**good, "triangle": 0.03})[0] == "check"
+    verdict, reason = judge({**good, "triangle": 0.2})
+    assert verdict == "fail"
+    assert "by another image of the group" in reason
+
+
+@pytest.mark.parametrize("moment", [0.01, 0.3])
+def test_a_group_can_be_cancelled(heads, a_model, moment):
+    def stop(_stage, fraction):
+        if fraction >= moment:
+            raise Cancelled("Stopped on request.")
+
+    with pytest.raises(Cancelled):
+        register_group(a_model, heads[0][:2], {"transform": "rigid"}, stop)
+
+
+@pytest.mark.parametrize(
+    ("given", "family", "linear"),
+    [({}, "affine", "affine"), ({"transform": "rigid"}, "rigid", "rigid"),
+     ({"transform": "tps"}, "tps", "affine"),
+     ({"transform": "deformable"}, "deformable", "affine")],
+)
+def test_the_transform_is_the_one_that_is_wanted(a_model, given, family, linear):
+    linker = links.Linker.of(a_model, given, [])
+    assert (linker.family, linker.linear_family) == (family, linear)
+    assert linker.described["transform"] == family
+    with pytest.raises(OptionError):
+        links.Linker.of(a_model, {"transform": "quadratic"}, [])
 
 
 def test_groups_of_one_and_of_another_kind_are_refused(heads, a_model):
@@ -184,13 +437,27 @@ def test_groups_of_one_and_of_another_kind_are_refused(heads, a_model):
         register_group(a_model, [images[0], picture], {})
 
 
-def test_points_on_a_line_have_no_mean(heads):
-    images, _, _ = heads
+def test_points_on_a_line_have_no_mean(heads, an_engine):
+    images, truths, _ = heads
+    an_engine(LineEngine(images, truths))
     line = np.outer(np.linspace(-30, 30, 40), [1.0, 0, 0])
     model = KeyMorph(INFO, FakeDetector(images, [line] * 4), mutual_information)
     model.detect.__class__ = ExactDetector
     with pytest.raises(RegistrationError, match="no mean"):
         register_group(model, images[:2], {})
+
+
+class LineEngine(FakeEngine):
+    """Knows only points on a line."""
+
+    def estimate(self, fixed, moving, options, stages):
+        found = super().estimate(fixed, moving, options, stages)
+        points = np.outer(np.linspace(-30, 30, 20), [1.0, 0, 0])
+        return dataclasses.replace(
+            found,
+            fixed_keypoints=dataclasses.replace(found.fixed_keypoints, points=points),
+            moving_keypoints=dataclasses.replace(found.fixed_keypoints, points=points),
+        )
 
 
 class ExactDetector(FakeDetector):

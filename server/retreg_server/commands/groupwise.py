@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from retreg_server.registration.keymorph.model import KeyMorph
 
 HELP = "register many images to their mean and write the mean, all transforms and their quality"
-FAMILIES = ("affine", "rigid", "similarity", "tps")
+FAMILIES = ("affine", "rigid", "similarity", "quadratic", "tps")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take picture N of DICOM files that hold several; the first is 1",
     )  # fmt: skip
     parser.add_argument("--model", help="keymorph-brain or keymorph-fundus; chosen by default")
-    parser.add_argument("--transform", choices=FAMILIES, default=FAMILIES[0])
+    parser.add_argument(
+        "--transform", choices=FAMILIES,
+        help="by default quadratic for pictures and affine for volumes",
+    )  # fmt: skip
     parser.add_argument("--smoothing", type=float, default=0.1, help="of --transform tps")
     add_option_argument(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Register the group; 0 when all images are accepted or to be checked, 3 when one fails."""
+    """Register the group; 0 when all are accepted or to be checked, 3 when one fails or is left
+    out of the mean."""
     from retreg.files import read_image
     from retreg_server.commands.register import ProgressBar
-    from retreg_server.registration.groupwise import register_group
+    from retreg_server.registration.groupwise.group import register_group
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
@@ -51,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model is None:
         refuse_scans_as_photographs(dict(zip(folder_names(args.images), images, strict=True)))
     model = _model(args.model, images[0])
-    options: dict[str, Scalar] = {
-        "transform": args.transform, "smoothing": args.smoothing, "device": args.device,
-    }  # fmt: skip
+    options: dict[str, Scalar] = {"smoothing": args.smoothing, "device": args.device}
+    if args.transform:
+        options["transform"] = args.transform
     options |= options_given(model.info, args.option)
     names = folder_names(args.images)
     _check_outputs(args, names, images)
@@ -71,8 +75,11 @@ def run(args: argparse.Namespace) -> int:
     for name, result in zip(names, group.results, strict=True):
         print(f"{name}: {result.quality.verdict}: {result.quality.reason}")
     print(f"The mean is {args.out / 'template.nrrd'}; each image has a folder beside it.")
+    left_out = [names[number] for number in group.left_out]
+    if left_out:
+        print(f"Left out of the mean: {', '.join(left_out)}.")
     failed = any(result.quality.verdict == "fail" for result in group.results)
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed or left_out else 0
 
 
 def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Image]) -> None:
@@ -80,7 +87,7 @@ def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Imag
     from retreg_server.reporting.output_room import check_room, needed_bytes
     from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
 
-    curved = args.transform == "tps"
+    curved = args.transform not in ("rigid", "similarity", "affine")
     count = sum(needed_bytes(images[0], image, curved, maps=False) for image in images)
     for name in names:
         check_writable(args.out / name)
@@ -90,12 +97,12 @@ def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Imag
 
 def _verdicts(
     names: list[str], results: tuple[RegistrationResult, ...]
-) -> dict[str, dict[str, Scalar]]:
+) -> dict[str, dict[str, Scalar | None]]:
     return {
         name: {
             "verdict": result.quality.verdict,
             "reason": result.quality.reason,
-            "keypoint_rms_mm": result.quality.numbers["keypoint_rms_mm"],
+            "keypoint_rms_mm": result.quality.numbers.get("keypoint_rms_mm"),
             "share": result.quality.numbers["share"],
         }
         for name, result in zip(names, results, strict=True)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from retreg.messages import ModelInfo, Scalar
-from retreg_server.registration.options import complete_options, parsed_option
+from retreg_server.registration.options import parsed_option
 
 Given = Sequence[tuple[str, str]]
 
@@ -26,7 +26,7 @@ def options_given(info: ModelInfo, given: Given) -> dict[str, Scalar]:
     as a number or as true or false.
     """
     options = {name: parsed_option(info, name, text) for name, text in given}
-    complete_options(info, options)  # says what is not known
+    info.complete(options)  # says what is not known
     return options
 
 

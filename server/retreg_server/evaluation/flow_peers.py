@@ -20,7 +20,6 @@ from retreg_server.registration.fundus.auto import DIAMETER, AutoFundus
 from retreg_server.registration.fundus.tracking import warped
 from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel
 from retreg_server.registration.model import Stages
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
 
 BACKGROUND = 0.03  # of the field of view
@@ -85,7 +84,7 @@ def with_flow(flow: Flow, fixed: Image, moving: Image) -> Chain:
 
     Raises RegistrationError when there is no global transform.
     """
-    options = complete_options(AutoFundus.info, {"transform": "quadratic"})
+    options = AutoFundus.info.complete({"transform": "quadratic"})
     bent = AutoFundus().estimate(fixed, moving, options, Stages()).transform
     first = retina_picture(fixed, "fixed", DIAMETER)
     second = retina_picture(moving, "moving", DIAMETER)

@@ -9,7 +9,6 @@ from retreg_server.evaluation.cost import Cost, measured
 from retreg_server.evaluation.peer_worker import PeerWorker
 from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.model import Stages
-from retreg_server.registration.options import complete_options
 
 
 def after_affine(
@@ -32,7 +31,7 @@ def after_affine(
 
 
 def _affine(fixed: Image, moving: Image) -> Affine:
-    options = complete_options(AutoBrain.info, {"transform": "affine"})
+    options = AutoBrain.info.complete({"transform": "affine"})
     estimate = AutoBrain().estimate(fixed, moving, options, Stages())
     if not isinstance(estimate.transform, Affine):
         raise TypeError("auto-brain was asked for an affine.")

@@ -33,7 +33,6 @@ from retreg_server.registration.keymorph.view_matching import Match
 from retreg_server.registration.model import Stages
 from retreg_server.registration.numerics.farthest_points import spread_out
 from retreg_server.registration.numerics.robust_weights import Linear
-from retreg_server.registration.options import complete_options
 
 ANGLES = (0.0, 45.0, 90.0, 135.0, 180.0)
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
@@ -183,7 +182,7 @@ def _people(model: KeyMorph, data: Path) -> Iterator[Measured]:
 
 
 def _matched(model: KeyMorph, fixed: Image, moving: Image) -> Match:
-    options: Mapping[str, Scalar] = complete_options(model.info, {})
+    options: Mapping[str, Scalar] = model.info.complete({})
     return model.matched(fixed, moving, options, Stages(), second=False)[0]
 
 

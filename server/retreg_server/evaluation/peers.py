@@ -28,7 +28,6 @@ from retreg_server.evaluation.global_start import after_affine
 from retreg_server.evaluation.peer_worker import PeerWorker, Register
 from retreg_server.evaluation.sift import sift_homography
 from retreg_server.registration.engine import register as run_engine
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import get_model, offered_models
 
 INSTALLED = {
@@ -94,7 +93,7 @@ def is_missing(name: str) -> str:
 
 def _model(name: str, family: str | None) -> Method:
     options: dict[str, Scalar] = {} if family is None else {"transform": family}
-    complete_options(get_model(name).info, options)
+    get_model(name).info.complete(options)
 
     def run(fixed: Image, moving: Image) -> Answer:
         result = run_engine(RegistrationRequest(fixed, moving, name, options))

@@ -11,7 +11,6 @@ from retreg.errors import OptionError
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
 from retreg_server.registration.subject import SUBJECTS, refuse_other_scale
@@ -26,7 +25,7 @@ def register(request: RegistrationRequest, progress: Progress = no_progress) -> 
     model finds nothing, and whatever report raises.
     """
     model = get_model(request.model)
-    options = complete_options(model.info, request.options)
+    options = model.info.complete(request.options)
     scale, request = SUBJECTS[model.info.subject].at_common_scale(model.info, request)
     refuse_other_scale(options.get("transform"), request.fixed, request.moving)
     stages = Stages(progress)
@@ -48,7 +47,7 @@ def register_sweep(
             "keypoints, such as keymorph-brain or keymorph-fundus."
         )
     every = [
-        complete_options(model.info, {**request.options, "smoothing": smoothing})
+        model.info.complete({**request.options, "smoothing": smoothing})
         for smoothing in smoothings
     ]
     scale, request = SUBJECTS[model.info.subject].at_common_scale(model.info, request)

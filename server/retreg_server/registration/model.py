@@ -20,7 +20,6 @@ from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.progress import Progress, no_progress
 from retreg.transforms import Affine, Transform
-from retreg_server.registration.options import complete_options
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,5 +139,5 @@ class Stages:
 
 def affine_estimate(model: Model, fixed: Image, moving: Image, stages: Stages) -> Estimate:
     """What a model makes of two images when asked for an affine, else with its defaults."""
-    options = complete_options(model.info, {"transform": "affine"})
+    options = model.info.complete({"transform": "affine"})
     return model.estimate(fixed, moving, options, stages)

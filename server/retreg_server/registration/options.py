@@ -1,8 +1,6 @@
-"""The options of a request, completed and checked; needs no network, so a server may use it."""
+"""The options that models share, and their values from text; needs no network."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from retreg.errors import OptionError
 from retreg.messages import ModelInfo, Option, Scalar
@@ -10,24 +8,6 @@ from retreg.messages import ModelInfo, Option, Scalar
 DEVICES = ("auto", "cpu", "cuda")  # on which networks can run; auto is CUDA where there is one
 SMOOTHPROPER = "Zhang et al. 2025, IPMI (SmoothProper)"  # the citation of its models
 STARTS = ("auto", "keymorph", "identity")  # of the models with a network for fields
-
-
-def complete_options(info: ModelInfo, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The options of the model with its defaults filled in, the transform family among them.
-
-    Raises OptionError for an option or a value that the model does not know.
-    """
-    known = {option.name: option for option in info.options}
-    unknown = set(given) - set(known)
-    if unknown:
-        raise OptionError(
-            f"{info.name} has no option {', '.join(sorted(unknown))}; it has "
-            f"{', '.join(known)}."
-        )
-    return {
-        name: option.checked(given[name]) if name in given else option.default
-        for name, option in known.items()
-    }
 
 
 def parsed_option(model: ModelInfo, name: str, text: str) -> Scalar:

@@ -31,7 +31,8 @@ class Subject:
     quality measure, "module:class" below this folder. default_model, keypoint_model: the model
     that is used when none is named, and the one whose network finds its keypoints. length: the
     function, "module:function", that finds the longest side of the subject in mm; empty where the
-    subject has no size in the world.
+    subject has no size in the world. usual: share of the usual agreement of a group that an image
+    of it must reach, where other specimens are alike enough to be accepted.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Subject:
     default_model: str
     keypoint_model: str
     length: str = ""
+    usual: float = 0.0
 
     def at_common_scale(
         self, info: ModelInfo, request: RegistrationRequest
@@ -92,6 +94,7 @@ SUBJECTS = {
             "auto-brain",
             "keymorph-brain",
             "preprocessing.head_mask:head_length_mm",
+            0.85,
         ),
     )
 }

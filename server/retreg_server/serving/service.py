@@ -12,7 +12,6 @@ from fastapi import Request
 from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
 from retreg.messages import ModelInfo, Scalar
-from retreg_server.registration.options import complete_options
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job, Jobs
@@ -122,7 +121,7 @@ class Service:
         options: Mapping[str, Scalar],
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        task = Task(fixed, moving, model.name, complete_options(model, options))
+        task = Task(fixed, moving, model.name, model.complete(options))
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
     async def read(

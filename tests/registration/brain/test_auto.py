@@ -14,13 +14,12 @@ from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.registration.brain.auto import FAMILIES, AutoBrain
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.options import complete_options
 
 
 def estimate(
     fixed: Image, moving: Image, transform: str = "affine", stages: Stages | None = None
 ) -> Estimate:
-    options = complete_options(AutoBrain.info, {"transform": transform})
+    options = AutoBrain.info.complete({"transform": transform})
     return AutoBrain().estimate(fixed, moving, options, stages or Stages())
 
 

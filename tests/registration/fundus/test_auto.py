@@ -17,7 +17,6 @@ from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.registration.fundus.auto import FAMILIES, AutoFundus
 from retreg_server.registration.fundus.sift import FundusSift
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.options import complete_options
 
 
 @cache
@@ -26,7 +25,7 @@ def a_bent_pair() -> PhantomPair:
 
 
 def estimated(fixed: Image, moving: Image, family: str = "quadratic") -> Estimate:
-    options = complete_options(AutoFundus.info, {"transform": family})
+    options = AutoFundus.info.complete({"transform": family})
     return AutoFundus().estimate(fixed, moving, options, Stages())
 
 

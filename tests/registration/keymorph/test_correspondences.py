@@ -27,7 +27,6 @@ from retreg_server.registration.keymorph import correspondences
 from retreg_server.registration.keymorph.correspondences import KeypointCorrespondences
 from retreg_server.registration.keymorph.view_matching import Match
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.options import complete_options
 
 RANDOM = np.random.default_rng(3)
 POINTS = RANDOM.uniform(-50, 50, (40, 3))
@@ -92,7 +91,7 @@ def search_finds(monkeypatch, matrix):
 
 
 def brain(pair, keypoints="network", transform="affine") -> Estimate:
-    options = complete_options(AutoBrain.info, {"keypoints": keypoints, "transform": transform})
+    options = AutoBrain.info.complete({"keypoints": keypoints, "transform": transform})
     return AutoBrain().estimate(pair.fixed, pair.moving, options, Stages())
 
 
@@ -161,7 +160,7 @@ def test_a_fit_to_the_keypoints_of_a_retina_is_close_to_what_is_shown(family, re
     pair = make_fundus_pair(2, size=512, rotation_deg=20, elastic_px=2, moving="redfree")
     results = []
     for keypoints in ("matched", "network"):
-        options = complete_options(AutoFundus.info, {"transform": family, "keypoints": keypoints})
+        options = AutoFundus.info.complete({"transform": family, "keypoints": keypoints})
         results.append(AutoFundus().estimate(pair.fixed, pair.moving, options, Stages()))
     assert missed_mm(results[1], pair) < missed_mm(results[0], pair) + 0.1
     found = results[1]

@@ -24,12 +24,11 @@ from retreg_server.registration.keymorph.initial_maps import suggestions
 from retreg_server.registration.keymorph.model import KeyMorph, keymorph_brain
 from retreg_server.registration.model import Stages
 from retreg_server.registration.networks import weights
-from retreg_server.registration.options import complete_options
 
 pytestmark = pytest.mark.usefixtures("equal_pairs_are_aligned_once")
 
-BRAIN_OPTIONS = complete_options(AutoBrain.info, {})
-FUNDUS_OPTIONS = complete_options(AutoFundus.info, {"transform": "affine"})
+BRAIN_OPTIONS = AutoBrain.info.complete({})
+FUNDUS_OPTIONS = AutoFundus.info.complete({"transform": "affine"})
 
 
 def no_suggestions(*_):
