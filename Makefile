@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(RUN) -m retreg.cli demo --out demo-out
 
 test: lint
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-test
 	$(RUN) -m ruff check

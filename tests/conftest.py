@@ -26,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, as servers are waited for; each may take 2 GB."""
+    return min((os.cpu_count() or 1) + 1, 5)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: one that comes last leaves the others idle."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
