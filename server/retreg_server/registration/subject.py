@@ -7,11 +7,12 @@ entry of SUBJECTS and the quality measure that it names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from retreg.errors import InputError
+from retreg.errors import InputError, RegistrationError
 from retreg.image import Image
 from retreg.messages import ImageKind, ModelInfo, RegistrationRequest
 from retreg_server.registration.numerics.common_scale import CommonScale
@@ -57,13 +58,13 @@ class Subject:
     def common_scale(self, images: Mapping[str, Image]) -> CommonScale:
         """The scale at which images, by their roles such as "fixed", suit the models.
 
-        Raises RegistrationError or InputError when one does not show the subject, or in another
-        size by far.
+        One that does not show the subject has no say; the models refuse it. Raises InputError
+        when two show it in sizes that are far apart.
         """
         lengths = {}
-        if self.length:  # else it has no size in the world
-            measured = _loaded(self.length)
-            lengths = {role: measured(image, role) for role, image in images.items()}
+        for role, image in images.items() if self.length else ():
+            with suppress(RegistrationError):
+                lengths[role] = _loaded(self.length)(image, role)
         return CommonScale.of(lengths, next(iter(images.values())).grid.centre)
 
     def measured(self, fixed: Image, moving: Image) -> Measure:

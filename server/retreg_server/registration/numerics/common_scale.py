@@ -126,6 +126,8 @@ class CommonScale:
             name: value / self.factor if name.endswith("_mm") else value
             for name, value in quality.numbers.items()
         }
+        if (quality.verdict, quality.reason) != judge(quality.numbers):  # such as that of a group
+            return replace(quality, numbers=numbers)
         return Quality(numbers, *judge(numbers))
 
 
