@@ -501,6 +501,23 @@ def test_the_command_writes_the_mean_and_a_folder_per_image(heads, a_model, tmp_
         assert (out / name / "result.json").exists()
 
 
+def test_the_command_names_what_it_left_out_and_says_so_to_the_shell(
+    heads, a_model, tmp_path, monkeypatch, capsys
+):
+    images, _, _ = heads
+    blank = Image(np.zeros_like(images[0].array), images[0].grid)
+    files = [tmp_path / f"{name}.nrrd" for name in ("first", "second", "blank")]
+    for file, image in zip(files, (*images[:2], blank), strict=True):
+        write_image(file, image)
+    monkeypatch.setattr(command, "_model", lambda *_: a_model)
+    out = tmp_path / "out"
+    assert main(["groupwise", *map(str, files), "-o", str(out), "--transform", "rigid"]) == 3
+    assert "Left out of the mean: 03-blank." in capsys.readouterr().out
+    written = json.loads((out / "groupwise.json").read_text())["images"]
+    assert [each["verdict"] for each in written.values()] == ["accept", "accept", "fail"]
+    assert (written["03-blank"]["share"], written["03-blank"]["keypoint_rms_mm"]) == (0, None)
+
+
 def test_the_mean_of_pictures_is_also_written_as_a_picture(tmp_path):
     values = np.linspace(-0.1, 1.2, 3 * 20 * 30).reshape(3, 1, 20, 30).astype(np.float32)
     template = Image(values, Grid.of_picture(30, 20))
