@@ -234,20 +234,22 @@ def _stranger(linker: Linker, results: Mapping[int, RegistrationResult]) -> int 
     """The number of the member that fits the others least, if it does not fit.
 
     That is one that fails; and, where specimens are alike enough to be accepted, one that agrees
-    clearly less than the others do, and has another shape as far as the transform can tell.
+    with every other clearly less than is usual, and has another shape as far as the transform can
+    tell.
     """
-    agreements = {n: result.quality.numbers.get("agreement", 0.0) for n, result in results.items()}
+    judged_by_all = {n: each.quality.numbers.get("agreement", 0.0) for n, each in results.items()}
+    by_one = {n: linker.agreement(n, [*results]) or judged_by_all[n] for n in results}
     rigid = linker.linear_family != "affine"
     strange = []
     for number, result in results.items():
         others = [n for n in results if n != number]
-        usual = linker.subject.usual * np.median([agreements[n] for n in others])
-        odd = agreements[number] < usual and (
+        usual = linker.subject.usual * np.median([by_one[n] for n in others])
+        odd = by_one[number] < usual and (
             rigid or min(_stretch(result, results[n]) for n in others) > OTHER_SHAPE
         )
         if odd or result.quality.verdict == "fail":
             strange.append(number)
-    return min(strange, key=agreements.__getitem__, default=None)
+    return min(strange, key=judged_by_all.__getitem__, default=None)
 
 
 def _stretch(one: RegistrationResult, other: RegistrationResult) -> float:

@@ -128,6 +128,15 @@ class Linker:
         links = (self.known[k] for k in ((first, second), (second, first)) if k in self.known)
         return any(link is None or link.rank == 0 for link in links)
 
+    def agreement(self, number: int, others: Sequence[int]) -> float:
+        """Of an image with the one of others that it was registered to and agrees with most.
+
+        A mean of several contrasts tells less than any of them does. 0 where there is none.
+        """
+        pairs = [{number, other} for other in others]
+        links = (link for pair, link in self.known.items() if {*pair} in pairs)
+        return max((link.agreement for link in links if link), default=0.0)
+
     def link(self, fixed: Image, moving: Image, stages: Stages) -> Link | None:
         """The better result of the two; None when neither finds anything."""
         found = [self._by_engine(fixed, moving, stages)]
