@@ -85,6 +85,8 @@ def main(count: int, first: int) -> int:
             outcomes.update(found)
             if "mistake" in found:
                 print(f"MISTAKE {label}", flush=True)
+            if seed % 100 == 99:
+                print(f"{seed + 1}: {outcomes}", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{count} images in {time.monotonic() - begun:.0f} s, peak {peak:.2f} GB: {outcomes}")
     return int(outcomes["mistake"] > 0)
