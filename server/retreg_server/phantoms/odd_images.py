@@ -34,15 +34,13 @@ def _with(value: float, share: float) -> Content:
 
 
 CONTENTS: dict[str, Content] = {
-    "nothing": lambda random, shape: np.zeros(shape),
-    "constant": lambda random, shape: np.full(shape, 7.0),
+    "nothing": lambda _, shape: np.zeros(shape),
+    "constant": lambda _, shape: np.full(shape, 7.0),
     "noise": lambda random, shape: 100 * random.random(shape),
     "ball": _ball,
-    "ramp": lambda random, shape: np.linspace(-50, 50, int(np.prod(shape))).reshape(shape),
-    "one voxel": lambda random, shape: np.where(np.arange(np.prod(shape)) == 0, 99, 0).reshape(
-        shape
-    ),
-    "not a number": lambda random, shape: np.full(shape, np.nan),
+    "ramp": lambda _, shape: np.linspace(-50, 50, int(np.prod(shape))).reshape(shape),
+    "one voxel": lambda _, shape: np.where(np.arange(np.prod(shape)) == 0, 99, 0).reshape(shape),
+    "not a number": lambda _, shape: np.full(shape, np.nan),
     "holes": _with(np.nan, 0.3),
     "infinities": _with(np.inf, 0.05),
     "huge numbers": _with(1e38, 0.1),
@@ -61,7 +59,7 @@ def odd_image(seed: int) -> tuple[str, Image]:
         few[int(random.integers(3))] = int(random.choice(SIDES[:6]))
         size = tuple(few)
     name = str(random.choice(list(CONTENTS)))
-    stretches = STRETCHES
+    stretches: tuple[float, ...] = STRETCHES
     if seed % 10 == 3:  # something that can be registered, apart from its size and axes
         size, name, stretches = (20, 24, 22), str(random.choice(["ball", "holes", "noise"])), (1.0,)
     kind = str(random.choice(TYPES))
