@@ -34,15 +34,13 @@ def _with(value: float, share: float) -> Content:
 
 
 CONTENTS: dict[str, Content] = {
-    "nothing": lambda random, shape: np.zeros(shape),
-    "constant": lambda random, shape: np.full(shape, 7.0),
+    "nothing": lambda _, shape: np.zeros(shape),
+    "constant": lambda _, shape: np.full(shape, 7.0),
     "noise": lambda random, shape: 100 * random.random(shape),
     "ball": _ball,
-    "ramp": lambda random, shape: np.linspace(-50, 50, int(np.prod(shape))).reshape(shape),
-    "one voxel": lambda random, shape: np.where(np.arange(np.prod(shape)) == 0, 99, 0).reshape(
-        shape
-    ),
-    "not a number": lambda random, shape: np.full(shape, np.nan),
+    "ramp": lambda _, shape: np.linspace(-50, 50, int(np.prod(shape))).reshape(shape),
+    "one voxel": lambda _, shape: np.where(np.arange(np.prod(shape)) == 0, 99, 0).reshape(shape),
+    "not a number": lambda _, shape: np.full(shape, np.nan),
     "holes": _with(np.nan, 0.3),
     "infinities": _with(np.inf, 0.05),
     "huge numbers": _with(1e38, 0.1),
@@ -55,12 +53,15 @@ def odd_image(seed: int) -> tuple[str, Image]:
     random = np.random.default_rng(seed)
     size = tuple(int(n) for n in random.choice(SIDES, 3))
     if seed % 2:  # every other one large enough to be looked at, and some of those with few slices
-        size = tuple(int(n) for n in random.choice(SIDES[5:], 3))
+        size = tuple(int(n) for n in random.choice(SIDES[6:], 3))
     if seed % 6 == 1:
         few = [*size]
         few[int(random.integers(3))] = int(random.choice(SIDES[:6]))
         size = tuple(few)
     name = str(random.choice(list(CONTENTS)))
+    stretches: tuple[float, ...] = STRETCHES
+    if seed % 10 == 3:  # something that can be registered, apart from its size and axes
+        size, name, stretches = (20, 24, 22), str(random.choice(["ball", "holes", "noise"])), (1.0,)
     kind = str(random.choice(TYPES))
     with np.errstate(invalid="ignore"):
         array = CONTENTS[name](random, size[::-1]).astype(kind)
@@ -68,16 +69,18 @@ def odd_image(seed: int) -> tuple[str, Image]:
     if random.random() < 0.3:  # read-only, backwards in memory
         array, order = array[::-1, ::-1, ::-1], "backwards"
     spacing = 10 ** (random.uniform(*EXPONENTS) if random.random() < 0.7 else 0.0)
-    grid = Grid((size[0], size[1], size[2]), _matrix(random, spacing))
+    grid = Grid((size[0], size[1], size[2]), _matrix(random, spacing, stretches))
     return f"{seed}: {size} {kind} {name}, {spacing:.2g} mm, {order}", Image(array[None], grid)
 
 
-def _matrix(random: np.random.Generator, spacing: float) -> np.ndarray:
+def _matrix(
+    random: np.random.Generator, spacing: float, stretches: tuple[float, ...]
+) -> np.ndarray:
     """(4, 4) with permuted, reversed and now and then oblique axes of unlike spacing."""
     linear = np.eye(3)[random.permutation(3)] * random.choice((-1.0, 1.0), 3)
     if random.random() < 0.3:
         linear = Rotation.random(random_state=int(random.integers(1 << 30))).as_matrix() @ linear
     matrix = np.eye(4)
-    matrix[:3, :3] = linear * np.minimum(spacing * random.choice(STRETCHES, 3), FARTHEST_MM)
+    matrix[:3, :3] = linear * np.minimum(spacing * random.choice(stretches, 3), FARTHEST_MM)
     matrix[:3, 3] = (random.normal(size=3) * spacing * 50).clip(-FARTHEST_MM, FARTHEST_MM)
     return matrix

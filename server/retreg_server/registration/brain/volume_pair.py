@@ -29,7 +29,7 @@ MARGIN_MM = 8.0  # how far around the object its surroundings are used otherwise
 PROBE_POINTS = 4000
 BORDERS = (5, 3, 1)  # voxels around the edge of an image that are not believed
 LEFT = 0.25  # of the object, at least
-FEWEST_POINTS = 64  # voxels with a weight at the coarsest level
+FEWEST_POINTS = 32  # voxels with a weight at the coarsest level
 THROUGH = 12  # voxels through a slab
 
 
@@ -64,14 +64,10 @@ class PreparedVolume:
         volume = canonical(image)
         return cls(volume, find_foreground(volume, role))
 
-    def margin_mm(self, spacing_mm: float) -> float:
-        """How far around the box of the object a cut reaches."""
-        return MARGIN_MM + 4 * spacing_mm
-
     def cut(self, spacing_mm: float) -> TensorVolume:
         """Cubic voxels around the object: channels intensity (0 to 1), depth in mm, validity."""
         half_mm = np.linalg.norm(self.volume.world_from_norm[:3, :3], axis=0)
-        margin = self.margin_mm(spacing_mm) / half_mm
+        margin = (MARGIN_MM + 4 * spacing_mm) / half_mm
         box = self.foreground.box + np.stack([-margin, margin])
         raw = isotropic(self.volume, spacing_mm, box, 4)
         depth = sample(self.foreground.depth_mm, raw, np.eye(4))
@@ -89,9 +85,8 @@ def common_spacing(
     objects = first.foreground, second.foreground
     slabs = [each.thickness_mm / THROUGH for each in objects if each.is_slab]
     wanted = max(min([each.longest_mm / voxels for each in objects] + slabs), least_mm)
-    extents = np.stack(
-        [each.foreground.extent_mm + 2 * each.margin_mm(wanted) for each in (first, second)]
-    )
+    margin = 2 * MARGIN_MM + 8 * wanted
+    extents = np.stack([each.extent_mm + margin for each in objects])
     return bounded_spacing(extents, wanted)
 
 
@@ -115,7 +110,7 @@ def _refuse_empty(level: TensorVolume, shown: Foreground) -> None:
     """Raise RegistrationError when hardly a voxel of the level (intensity, weight) counts."""
     if int((level.tensor[:, 1] > 0.5).sum()) < FEWEST_POINTS:
         raise RegistrationError(
-            f"One image shows only a piece {shown.thickness_mm:.2g} mm thick, too little to be "
+            f"One image shows only a piece {shown.thickness_mm:.0f} mm thick, too little to be "
             "found in the other one; give a volume that shows more of the head."
         )
 
