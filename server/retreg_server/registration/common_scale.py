@@ -132,8 +132,10 @@ class CommonScale:
 
 
 def _refuse_unlike(lengths: Mapping[str, float]) -> None:
-    least, most = (choose(lengths, key=lengths.get, default="") for choose in (min, max))
-    if lengths and lengths[most] > MOST_UNLIKE * lengths[least]:
+    if not lengths:
+        return
+    least, most = (choose(lengths, key=lambda role: lengths[role]) for choose in (min, max))
+    if lengths[most] > MOST_UNLIKE * lengths[least]:
         raise InputError(
             f"What the {least} image shows is {_length(lengths[least])} long, and what the {most} "
             f"image shows {_length(lengths[most])}, more than {MOST_UNLIKE:.0f} times as much; "
