@@ -121,6 +121,8 @@ def agreement(fixed: VesselPyramidLevel, moving: VesselPyramidLevel, mapped: Pix
     Chance is the distribution of the correlation after random further shifts and turns.
     """
     points = lattice(fixed, STRIDE)
+    if len(points) == 0:  # a picture of holes
+        return Agreement(0.0, 0.0, 0.0)
     values = sampled(fixed, points)[0][:, 0]
     targets = mapped(points)
     correlation, overlap = _correlation(values, moving, targets)
