@@ -86,7 +86,8 @@ class Limits:
     transform put them. inconsistency: 95th percentile of the inverse consistency, as a share of
     the size of the imaged object. correlation of the vessels counts for pictures only.
     undeformed: the agreement under the global map below a deformation, which makes any two images
-    somewhat alike.
+    somewhat alike. meeting_marks: most of the picture that may lie under an annotation that both
+    carry and that the transform puts onto itself.
     """
 
     agreement: float
@@ -95,16 +96,19 @@ class Limits:
     blocks: float
     correlation: float
     undeformed: float
+    meeting_marks: float
 
 
 # Unrelated pictures agree in 7 % of their tiles and unrelated volumes in 4 % of their blocks, by
 # chance (registration/quality/). With these limits none of 212 wrong real pairs was accepted and
 # none of 123 right ones rejected (`retreg evaluate retina` and `brain`; the table in README.md).
 ACCEPT = Limits(
-    agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2, undeformed=0.25
+    agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2, undeformed=0.25,
+    meeting_marks=0.0,
 )
 FAIL = Limits(
-    agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1, undeformed=0.12
+    agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1, undeformed=0.12,
+    meeting_marks=1.0,
 )
 SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
 
@@ -114,9 +118,9 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
 
     fail when one number is beyond FAIL, accept when all reach ACCEPT, else check. numbers:
     agreement, blocks, overlap, inconsistency, folding, and correlation for pictures; what is
-    missing or NaN counts as bad, except the correlation, agreement_undeformed, and triangle, which
-    only groups have (the inconsistency by way of another image). slab_mm, if it is there, explains
-    what is bad and asks for more agreement. unit names the unit of the world.
+    missing or NaN counts as bad, except the correlation, agreement_undeformed, meeting_marks, and
+    triangle, which only groups have (the inconsistency by way of another image). slab_mm, if it is
+    there, explains what is bad and asks for more agreement. unit names the unit of the world.
     """
     folding = numbers.get("folding", np.nan)  # not known where no point lands in the moving image
     if not numbers.get("overlap", 1.0) > 0 or np.isnan(folding):
@@ -143,6 +147,11 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
     """What is worse than the limits, or nothing."""
     agreement, blocks = numbers.get("agreement", 0.0), numbers.get("blocks", 0.0)
     inconsistency = numbers.get("inconsistency", np.inf)
+    if numbers.get("meeting_marks", 0.0) > limits.meeting_marks:
+        return (
+            "What agrees is an annotation, dirt or a reflex that both pictures carry at the same "
+            f"place; only {agreement:.0%} of the image beside it finds its counterpart"
+        )
     if not numbers.get("overlap", 0.0) >= limits.overlap:
         return f"The images share only {numbers.get('overlap', 0.0):.0%} of what they show"
     if not blocks >= limits.blocks:

@@ -30,6 +30,7 @@ from retreg_server.registration.keymorph.initial_maps import (
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.preprocessing.annotations import without_shared_marks
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 DIAMETER = 768
@@ -67,8 +68,9 @@ class AutoFundus:
         advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         family, smoothing = str(options["transform"]), float(options["smoothing"])
         with stages.stage("field of view", 0.05):
-            fixed_picture = retina_picture(fixed, "fixed", DIAMETER)
-            moving_picture = retina_picture(moving, "moving", DIAMETER)
+            shown = without_shared_marks(fixed, moving)
+            fixed_picture = retina_picture(shown[0], "fixed", DIAMETER)
+            moving_picture = retina_picture(shown[1], "moving", DIAMETER)
         with stages.stage("vessels and features", 0.55):
             suggest = partial(advice, "affine")
             found = global_alignment(fixed_picture, moving_picture, stages, suggest)

@@ -85,6 +85,21 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
     return Picture(picture.grey, shown > 0.5, picture.world_from_pixel)
 
 
+def stored_thumbnail(
+    image: Image, role: str, longer_side: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture as it is stored, (h, w) float32 from 0 to 1, and its field of view (h, w) bool.
+
+    Raises RegistrationError when the picture is blank; role names it in the message.
+    """
+    width, height = image.grid.size[:2]
+    shrink = min(1.0, longer_side / max(width, height))
+    shape = max(8, round(shrink * height)), max(8, round(shrink * width))
+    inside = field_of_view(_thumbnail(image, role)).astype(np.float32)
+    grey = _normalised(_rescaled(_used_channels(image.array)[0], shape), role)
+    return grey, _rescaled(inside, shape) > 0.5
+
+
 def _from_the_front(image: Image) -> Image:
     """The same picture with axes i, j, k that are right-handed in the world.
 

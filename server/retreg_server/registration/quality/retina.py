@@ -9,29 +9,35 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.quality import normalised_mutual_information
 from retreg.resample import resample
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Transform
+from retreg_server.registration.preprocessing.annotations import (
+    shared_marks,
+    without_shared_marks,
+)
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
+from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
 DIAMETER = 448  # pixels of the field of view in which the quality is measured
-TILE = 56
-REACH = 16  # pixels by which a tile may find itself elsewhere
-NEAR = 4  # pixels within which it counts as found where the transform put it
-VALID = 0.7  # share of a tile that must be retina in both pictures
 STRONGEST, OTHER, INSIDE, GREY = range(4)  # channels of the prepared pictures
+MOSTLY = 0.7  # of the marks of both pictures, that must lie on each other to have met
 POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
-VESSELS = 0.02  # mean square of the vesselness that a tile needs to say anything
 
 
 class PictureQuality:
     """The two pictures prepared once, then measured under any transform."""
 
     def __init__(self, fixed: Image, moving: Image) -> None:
-        fixed_picture = retina_picture(fixed, "fixed", DIAMETER)
-        moving_picture = retina_picture(moving, "moving", DIAMETER)
-        self.grid = _grid(fixed_picture)
-        self._fixed = _layers(fixed_picture)
-        self._moving = _layers(moving_picture)
+        beside = without_shared_marks(fixed, moving)
+        pictures = (
+            retina_picture(beside[0], "fixed", DIAMETER),
+            retina_picture(beside[1], "moving", DIAMETER),
+        )
+        self.grid = _grid(pictures[0])
+        self._fixed, self._moving = _layers(pictures[0]), _layers(pictures[1])
+        self._marks = None
+        if beside[0] is not fixed:
+            self._marks = _changed(fixed, beside[0]), _changed(moving, beside[1])
 
     @property
     def points(self) -> np.ndarray:
@@ -42,21 +48,43 @@ class PictureQuality:
         return self.grid.lattice()[inside & thin.ravel()]
 
     def measure(self, transform: Transform) -> dict[str, float]:
-        """overlap, correlation of the vessels, agreement (share of tiles) and nmi."""
+        """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
+
+        Also meeting_marks: the share of the picture under marks that both carry and that the
+        transform puts onto each other, although the vessels below them do not meet.
+        """
         fixed = self._fixed.array[:, 0]
         warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
         both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
         agreement, tiles, correlation = max(
-            (*_agreement(fixed[a], warped[b], both), _correlation(fixed[a][both], warped[b][both]))
+            (
+                *tile_agreement(fixed[a], warped[b], both),
+                _correlation(fixed[a][both], warped[b][both]),
+            )
             for a, b in POLARITIES
         )
+        marks = shared_marks(fixed[GREY], warped[GREY], fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5)
+        meeting = self._meeting_marks(transform)
         return {
             "overlap": float(both.sum() / max((fixed[INSIDE] > 0.5).sum(), 1)),
             "correlation": correlation,
-            "agreement": agreement,
+            "agreement": agreement if marks is None else min(agreement, marks.agreement),
             "blocks": tiles,
             "nmi": normalised_mutual_information(fixed[GREY][both], warped[GREY][both]),
+            "meeting_marks": meeting if marks is None else max(meeting, float(marks.where.mean())),
         }
+
+    def _meeting_marks(self, transform: Transform) -> float:
+        """Share of the picture where the marks of both lie on each other, if most of them do."""
+        if self._marks is None:
+            return 0.0
+        transforms = Affine.identity(), transform
+        fixed, warped = (
+            resample(marks, by, self.grid).array > 0.5
+            for marks, by in zip(self._marks, transforms, strict=True)
+        )
+        together, fewer = float((fixed & warped).sum()), float(min(fixed.sum(), warped.sum()))
+        return together / fixed.size if together > MOSTLY * fewer else 0.0
 
 
 def _grid(picture: Picture) -> Grid:
@@ -72,28 +100,13 @@ def _layers(picture: Picture) -> Image:
     return Image(array[:, None], _grid(picture))
 
 
+def _changed(stored: Image, painted: Image) -> Image:
+    """Where a picture was painted over, as 0 and 1."""
+    changed = (stored.array != painted.array).any(axis=0, keepdims=True)
+    return Image(changed.astype(np.float32), stored.grid)
+
+
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if a.size < 100 or a.std() < 1e-6 or b.std() < 1e-6:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def _agreement(fixed: np.ndarray, warped: np.ndarray, both: np.ndarray) -> tuple[float, float]:
-    """Share of tiles that find themselves where the transform put them, and their number.
-
-    Each tile of the warped vessels is looked for within REACH of its place among the fixed
-    vessels by normalised correlation. Unrelated pictures agree in about
-    ((2 NEAR + 1) / (2 REACH + 1))^2 = 7 % of the tiles.
-    """
-    masked = np.where(both, fixed, 0)
-    found = []
-    for top in range(REACH, fixed.shape[0] - TILE - REACH, TILE // 2):
-        for left in range(REACH, fixed.shape[1] - TILE - REACH, TILE // 2):
-            tile = slice(top, top + TILE), slice(left, left + TILE)
-            if both[tile].mean() < VALID or (warped[tile] ** 2).mean() < VESSELS:
-                continue
-            window = masked[top - REACH : top + TILE + REACH, left - REACH : left + TILE + REACH]
-            response = cv2.matchTemplate(window, warped[tile], cv2.TM_CCOEFF_NORMED)
-            offset = np.subtract(np.unravel_index(int(response.argmax()), response.shape), REACH)
-            found.append(np.abs(offset).max() <= NEAR)
-    return (float(np.mean(found)) if found else 0.0), float(len(found))

@@ -1,0 +1,187 @@
+"""What two pictures of the retina share to the pixel and what is no anatomy: grids, rulers, scan
+rasters, captions, watermarks, dirt on the lens, reflexes.
+
+No kind of annotation is looked for by its shape or colour. Two pictures with such a layer consist
+of two layers: one that coincides to the pixel, strokes and all, and the vessels, which do not meet
+there. Two pictures of one eye in the same position coincide as well, but what is left when their
+coinciding strokes are painted over still meets, or nothing is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from retreg.image import Image
+from retreg_server.registration.preprocessing.retina_picture import stored_thumbnail
+from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
+from retreg_server.registration.preprocessing.vesselness import VesselMaps, eroded, vessel_maps
+
+SIZE = 448  # pixels on the longer side of the pictures that are compared
+ASPECT = 0.02  # by which the shapes of two exports of one viewer may differ
+BANDS = ((0.8, 3.0, 3.0), (1.6, 6.0, 6.0))  # inner and outer sigma of the strokes, of the window
+NOISE = 0.006  # of the grey range: strokes fainter than this are not compared
+COINCIDING, ALIKE = 0.85, 0.6  # correlation in a window: of a stroke, and of what belongs to it
+STROKE = 0.15  # of the mean product of the window that a pixel of a stroke reaches
+RIM = 12  # pixels next to the rim of the field of view, which two pictures of one camera share
+LEAST = 0.015  # of the field of view that must coincide; chance reaches 0.005
+FEWEST_TILES = 15  # that what is left must fill to say that it does not meet
+MEETING = 0.53  # of these tiles; one eye reaches 0.6 of them, two eyes with one layer 0.48
+UNRELATED = 0.18  # of these tiles, where what is left of one picture may be mere noise
+NOISE_LIKE = 0.224  # median of a vessel map above which it may be noise; of vessels it is 0.15
+THROUGHOUT = 0.6  # of the strokes that coincide for certain: vessels of two contrasts reach 0.4
+GROWTH = 5  # pixels: the kernel that widens coinciding strokes until the layer lies inside
+VICINITY = 21  # pixels within which the strongest pixel of a stroke is found
+FILLS = (1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)  # sigmas with which a hole is filled
+REACHED = 0.1  # weight of the known pixels that is enough
+FAINTEST = 0.01  # of its product in both pictures, what still belongs to the stroke
+
+
+@dataclass(frozen=True, eq=False)
+class SharedMarks:
+    """A layer that both pictures carry: where it lies (h, w) bool, and what meets beside it.
+
+    agreement: share of the tiles that meet when the layer is taken away.
+    """
+
+    where: np.ndarray
+    agreement: float
+
+
+def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
+    """Both pictures with the marks painted over that they carry at the same pixels.
+
+    Pictures that were saved at two sizes are compared at one. The images themselves are returned
+    when they share no marks. Raises RegistrationError when one of them is blank or too small.
+    """
+    first, first_inside = stored_thumbnail(fixed, "fixed", SIZE)
+    second, second_inside = stored_thumbnail(moving, "moving", SIZE)
+    aspects = [grey.shape[0] / grey.shape[1] for grey in (first, second)]
+    if abs(aspects[0] / aspects[1] - 1) > ASPECT:
+        return fixed, moving
+    size = first.shape[1], first.shape[0]
+    second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
+    shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    marks = shared_marks(first, second, first_inside, shown)
+    if marks is None:
+        return fixed, moving
+    return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
+
+
+def shared_marks(
+    fixed: np.ndarray, moving: np.ndarray, fixed_inside: np.ndarray, moving_inside: np.ndarray
+) -> SharedMarks | None:
+    """The layer that two pictures (h, w) float32 from 0 to 1 share pixel by pixel, or None.
+
+    fixed_inside, moving_inside: their fields of view (h, w) bool.
+    """
+    both = fixed_inside & moving_inside
+    valid = eroded(both, RIM)
+    core, strokes = _coinciding(fixed, moving, valid)
+    if core.sum() <= LEAST * max(valid.sum(), 1):
+        return None
+    strokes &= eroded(both, RIM // 2)
+    where = _sharpened(fixed, moving, _grown(strokes, GROWTH))
+    maps = (
+        vessel_maps(_filled(fixed, where), fixed_inside),
+        vessel_maps(_filled(moving, where), moving_inside),
+    )
+    agreement, tiles = _agreement(*maps)
+    clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
+        _shows_a_tree(left, where) for left in maps
+    )
+    if tiles < FEWEST_TILES or agreement >= (MEETING if clear else UNRELATED):
+        return None
+    return SharedMarks(where, agreement)
+
+
+def _coinciding(
+    fixed: np.ndarray, moving: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where valid strokes coincide for certain, and all of these strokes, (h, w) bool."""
+    certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
+    for inner, outer, window in BANDS:
+        first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
+        product = first * second
+        shared = _blurred(product, window)
+        energies = [_blurred(x * x, window) + NOISE**2 for x in (first, second)]
+        correlation = shared / cv2.sqrt(energies[0] * energies[1])
+        stroke = product > STROKE * shared
+        certain |= stroke & (correlation > COINCIDING)
+        alike |= stroke & (correlation > ALIKE)
+    certain &= valid
+    _, labels = cv2.connectedComponents(alike.astype(np.uint8))
+    touched = np.zeros(labels.max() + 1, bool)
+    touched[labels[certain]] = True
+    touched[0] = False
+    return certain, touched[labels]
+
+
+def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
+    blurred: np.ndarray = cv2.GaussianBlur(values, (0, 0), sigma)
+    return blurred
+
+
+def _sharpened(fixed: np.ndarray, moving: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """The pixels (h, w) bool of around where both pictures differ alike from what lies around."""
+    product = (fixed - _filled(fixed, around)) * (moving - _filled(moving, around))
+    highest = cv2.dilate(product, np.ones((VICINITY, VICINITY), np.uint8))
+    return _grown(around & (product > FAINTEST * highest) & (highest > NOISE**2), 3)
+
+
+def _grown(strokes: np.ndarray, pixels: int) -> np.ndarray:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (pixels, pixels))
+    grown: np.ndarray = cv2.dilate(strokes.astype(np.uint8), kernel) > 0
+    return grown
+
+
+def _filled(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The values (h, w) float32; inside where, the mean of the nearest ones around it.
+
+    The mean is Gaussian, as narrow as it can be to reach known pixels (Knutsson and Westin 1993).
+    """
+    known = (~where).astype(np.float32)
+    filled, left = values.copy(), where.copy()
+    for sigma in FILLS:
+        weight = _blurred(known, sigma)
+        reached = left & (weight > REACHED)
+        filled[reached] = (_blurred(values * known, sigma) / np.maximum(weight, REACHED))[reached]
+        left &= ~reached
+        if not left.any():
+            break
+    return filled
+
+
+def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
+    """Whether vessels stand out from the ridges of noise beside the marks."""
+    beside = maps.best[maps.valid & ~where]
+    return bool(beside.size) and float(np.median(beside)) < NOISE_LIKE
+
+
+def _agreement(fixed: VesselMaps, moving: VesselMaps) -> tuple[float, float]:
+    """The best tile agreement of the two kinds of ridges, and the number of tiles."""
+    both = fixed.valid & moving.valid
+    first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
+    return max(tile_agreement(first[a], second[b], both) for a, b in ((0, 0), (1, 0), (0, 1)))
+
+
+def _painted_over(image: Image, where: np.ndarray) -> Image:
+    """The picture, where (h, w of a thumbnail) it carries marks, continued from around them."""
+    array = image.array[:, 0]
+    height, width = array.shape[1:]
+    size = where.shape[1], where.shape[0]
+    share = cv2.resize(_blurred(where.astype(np.float32), 0.7), (width, height))
+    share = np.minimum(2 * share, 1)
+    channels = []
+    for channel in array:
+        grey = np.nan_to_num(channel.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        small = _filled(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), where)
+        below = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+        channels.append(grey + share * (below - grey))
+    mixed = np.stack(channels)
+    if array.dtype.kind in "ui":
+        limits = np.iinfo(array.dtype)
+        mixed = np.clip(np.rint(mixed), limits.min, limits.max)
+    return replace(image, array=mixed.astype(array.dtype)[:, None])
