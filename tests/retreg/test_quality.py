@@ -111,6 +111,11 @@ def test_a_good_registration_is_accepted_in_a_sentence():
         ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
         ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
         ({"agreement_undeformed": np.nan}, "fail", "before it was deformed"),
+        ({"meeting_marks": 0.02}, "check", "annotation"),
+        ({"meeting_marks": 0.02, "agreement": 0.1}, "fail", "counterpart"),
+        ({"slab_mm": 12.0, "agreement": 0.5}, "check", "only 12 mm thick"),
+        ({"slab_mm": 12.0, "agreement": 0.1}, "fail", "only 12 mm thick"),
+        ({"triangle": 0.05}, "check", "another image"),
     ],
 )
 def test_one_bad_number_is_enough(changes, verdict, words):
@@ -118,6 +123,10 @@ def test_one_bad_number_is_enough(changes, verdict, words):
     assert found == verdict
     assert words in reason
     assert reason.endswith(".")
+
+
+def test_a_slab_is_accepted_when_most_of_it_agrees():
+    assert judge({**GOOD, "slab_mm": 12.0})[0] == "accept"
 
 
 @pytest.mark.parametrize("missing", ["agreement", "blocks", "overlap", "inconsistency", "folding"])
