@@ -29,9 +29,9 @@ def a_detector(dimensions: int):
     torch.manual_seed(4)
     net = KeypointNet(Architecture("light", dimensions, KEYPOINTS, width=4, levels=3)).eval()
     spacing = 7.0 if dimensions == 3 else None
-    template = torch.rand(KEYPOINTS, dimensions) - 0.5
+    card = {"retreg": {"template": (torch.rand(KEYPOINTS, dimensions) - 0.5).tolist()}}
     detector = BrainKeypointDetector() if dimensions == 3 else FundusKeypointDetector()
-    detector.__dict__["_loaded"] = (net, NetMetadata("", PIXELS, spacing, template, "", {}))
+    detector.__dict__["_loaded"] = (net, NetMetadata("", PIXELS, spacing, "", card))
     return detector
 
 
