@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from retreg.errors import FileError
 from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.registration.networks.keypoint_net import Architecture
+from retreg_server.registration.networks.segreg_net import STRIDE, SegRegArchitecture
 from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
 
@@ -35,7 +36,7 @@ class Bundle:
 
     name: str
     title: str
-    architecture: Architecture | FieldArchitecture
+    architecture: Architecture | FieldArchitecture | SegRegArchitecture
     pixels: int
     spacing_mm: float | None
     input_rule: str
@@ -123,6 +124,8 @@ def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, 
 def _outputs(bundle: Bundle) -> dict[str, Any]:
     """The outputs of the network, as MONAI's bundles describe them."""
     d = bundle.architecture.dimensions
+    if isinstance(bundle.architecture, SegRegArchitecture):
+        return _joint_outputs(bundle.pixels)
     if isinstance(bundle.architecture, Architecture):
         shape, kind = [d], {"type": "tuples", "format": "keypoints", "value_range": [-1, 1]}
         channels, name = bundle.architecture.keypoints, "points"
@@ -130,6 +133,21 @@ def _outputs(bundle: Bundle) -> dict[str, Any]:
         shape, kind = [bundle.pixels // 2] * d, {"type": "image", "format": "displacement field"}
         channels, name = d, "field"
     return {name: {**kind, "num_channels": channels, "spatial_shape": shape, "dtype": "float32"}}
+
+
+def _joint_outputs(pixels: int) -> dict[str, Any]:
+    """Those of a network that answers with a field and with vessels."""
+    common = {"type": "image", "dtype": "float32"}
+    nodes = [pixels // STRIDE] * 2
+    return {
+        "field": {
+            **common, "format": "displacement field", "num_channels": 2, "spatial_shape": nodes
+        },
+        "vessels": {
+            **common, "format": "segmentation", "num_channels": 1, "spatial_shape": [pixels] * 2,
+            "value_range": [0, 1],
+        },
+    }  # fmt: skip
 
 
 def _keypoint_rows(bundle: Bundle) -> dict[str, Any]:
