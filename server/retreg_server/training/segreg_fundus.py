@@ -96,13 +96,26 @@ def segreg_task(order: TrainingOrder) -> SegRegTask:
     critic = trained_critic(
         order.out / "critic.safetensors", [*made_up, *masks], order.seed, order.device
     )
-    style = mean_style(critic, [PlateView(plate.layers).layer("vessels") for plate in masks])
+    style = style_of_cameras(critic, [*made_up, *masks])
     generator = torch.Generator(order.device).manual_seed(VALIDATION_SEED)
     held = [plate.on(order.device) for plate in made[MADE_UP:]]
     unseen = tuple(
         segreg_pair(held[number % UNSEEN], generator) for number in range(VALIDATION_PAIRS)
     )
     return SegRegTask(SegRegArchitecture(), made_up, real, critic, style, unseen, Weights())
+
+
+def style_of_cameras(perceptual: nn.Module, plates: list[Plate]) -> Grams:
+    """The mean over all cameras, which count alike, of the style of their vessel maps."""
+    cameras = sorted({plate.camera for plate in plates})
+    each = [
+        mean_style(
+            perceptual,
+            [PlateView(one.layers).layer("vessels") for one in plates if one.camera == camera],
+        )
+        for camera in cameras
+    ]
+    return tuple(torch.stack(layer).mean(dim=0) for layer in zip(*each, strict=True))
 
 
 def _bundle(_order: TrainingOrder, recipe: dict[str, Any], hardware: str) -> Bundle:

@@ -1,7 +1,7 @@
 """The objective of segreg-fundus: segmentation by style, registration by content.
 
-Equations are numbered as in Zhang et al. 2019 (ICIP). φ, the perceptual network, is an argument; the terms of what
-is known in made-up pairs are not in the paper and have the weight 0 in PAPER.
+Equations are numbered as in Zhang et al. 2019 (ICIP). φ, the perceptual network, is an argument;
+the terms of what is known of the pairs are not in the paper and have the weight 0 in PAPER.
 """
 
 from __future__ import annotations
