@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
@@ -14,6 +16,7 @@ from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
+SEGMENTS_VESSELS, VESSEL = "segreg-fundus", 0.5  # the model, and from which probability
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
 
 
@@ -37,9 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option_argument(parser)
     parser.add_argument(
         "--maps",
-        action="store_true",
+        nargs="?",
+        const="transform",
+        choices=("transform", "vessels"),
         help="also write maps: distance after going there and back, length of the displacement, "
-        "Jacobian determinant and, for pictures, change of angles",
+        "Jacobian determinant and, for pictures, change of angles; with --maps vessels also a "
+        "label map of the vessels of FIXED, a picture of the retina",
     )
     parser.add_argument(
         "--fill",
@@ -77,13 +83,14 @@ def run(args: argparse.Namespace) -> int:
         for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
     )
     _check_outputs(args, fixed, moving)
+    vessels = _vessels(fixed) if args.maps == "vessels" else None
     failed = False
     with ProgressBar() as bar:
         results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps, args.fill)
+            write_outputs(folder, fixed, moving, result, bool(args.maps), args.fill, vessels)
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
         for note in result.notes:
@@ -95,6 +102,23 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if failed else 0
 
 
+def _vessels(fixed: Image) -> Image:
+    """The label map of the vessels of a picture of the retina: 1 on vessels, 0 elsewhere.
+
+    Raises OptionError for images that show no retina, and where the network is not installed.
+    """
+    from retreg_server.registration.model import SegmentationModel
+    from retreg_server.registration.registry import get_model
+    from retreg_server.registration.subject import subject_of
+
+    if subject_of(fixed).name != "retina":
+        raise OptionError("Only pictures of the retina have a map of vessels; use --maps alone.")
+    model = get_model(SEGMENTS_VESSELS)
+    assert isinstance(model, SegmentationModel)
+    likely = model.vessels(fixed)
+    return Image((likely.array > VESSEL).astype(np.uint8), likely.grid)
+
+
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
     """Raise FileError or OptionError for what would fail when the results are written."""
     from retreg.background import fill_values
@@ -104,7 +128,7 @@ def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> Non
     fill_values(moving, args.fill)
     curved = args.transform not in ("rigid", "similarity", "affine")
     folders = _folders(args)
-    count = len(folders) * needed_bytes(fixed, moving, curved, args.maps)
+    count = len(folders) * needed_bytes(fixed, moving, curved, bool(args.maps))
     for folder in folders:
         check_writable(folder)
         check_room(folder, RESULT_FILES, count)

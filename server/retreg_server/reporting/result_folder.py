@@ -54,13 +54,14 @@ def write_outputs(
     result: RegistrationResult,
     maps: bool = False,
     fill: float | None = None,
+    vessels: Image | None = None,
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
     transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, fixed.nrrd (the fixed image
     as it was placed), warped.nrrd (and warped.png for pictures), overlay.png, result.json; with
     maps also map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond
-    the moving image, its background for None.
+    the moving image, its background for None. vessels: a label map, for map_vessels.nrrd and .png.
     Raises FileError when the disk does not take them.
     """
     try:
@@ -68,6 +69,9 @@ def write_outputs(
         try:
             _write_images(staging, fixed, moving, result, fill)
             _write_result(staging, fixed, moving, result, maps)
+            if vessels is not None:
+                write_image(staging / "map_vessels.nrrd", vessels)
+                write_png(staging / "map_vessels.png", 255 * vessels.array[0, 0])
             for path in staging.iterdir():
                 path.replace(folder / path.name)
         finally:
