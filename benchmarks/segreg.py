@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a script that prints its result
-"""What segreg-fundus buys: python benchmarks/segreg.py DATA [--critic FILE] [--model NAME …]
+"""What segreg-fundus buys: python benchmarks/segreg.py DATA [--critic FILE] [--vessels] [--pairs N]
 
 Three tables. The critic: how often a damaged vessel map is further in style from right ones than
 another right one, on cameras that it never saw. Vessels: Dice with manual masks of DRIVE and STARE,
@@ -40,9 +40,7 @@ THRESHOLDS = np.linspace(0.02, 0.98, 49)
 ROWS: dict[str, tuple[str, dict[str, Scalar]]] = {
     "segreg-fundus": ("segreg-fundus", {"start": "identity", "refine": False}),
     "segreg-fundus, refined": ("segreg-fundus", {"start": "identity", "refine": True}),
-    "smoothproper-fundus": ("smoothproper-fundus", {"start": "identity", "refine": False}),
     "auto-fundus": ("auto-fundus", {"transform": "deformable"}),
-    "segreg-fundus, own start, refined": ("segreg-fundus", {}),
 }
 
 
