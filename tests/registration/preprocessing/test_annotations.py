@@ -80,6 +80,8 @@ KINDS: dict[str, tuple[Draw, tuple[int, ...], float]] = {
     "caption": (partial(_words, words="OD 45 deg 0815", size=0.8), (255, 255, 255), 1.0),
     "dirt": (_spots, (15, 10, 5), 0.7),
     "frames": (_frames, (0, 0, 0), 1.0),
+    "grey rings": (_rings, (128, 128, 128), 1.0),
+    "grey grid": (_squares, (128, 128, 128), 1.0),
 }
 
 
@@ -112,6 +114,14 @@ def agrees(fixed: Image, moving: Image, transform: Affine) -> bool:
 def test_two_eyes_with_the_same_annotation_do_not_agree(kind):
     fixed, moving = marked(an_eye(4).fixed, kind), marked(an_eye(11).fixed, kind)
     assert not agrees(fixed, moving, Affine.identity())
+
+
+@pytest.mark.parametrize("kind", ["grey rings", "grey grid"])
+def test_nor_where_the_marks_are_darker_than_one_and_brighter_than_the_other(kind):
+    bright, dark = an_eye(4).fixed, an_eye(11).fixed
+    bright = replace(bright, array=(150 + 0.4 * bright.array).astype(np.uint8))
+    dark = replace(dark, array=(0.4 * dark.array).astype(np.uint8))
+    assert not agrees(marked(bright, kind), marked(dark, kind), Affine.identity())
 
 
 @pytest.mark.parametrize("kind", ["white rings", "watermark", "dirt"])
