@@ -187,6 +187,21 @@ def test_pictures_without_marks_and_with_marks_on_one_of_them_stay_as_they_are()
         assert beside[1] is pair.moving
 
 
+def test_marks_are_painted_over_beyond_the_field_of_view_too():
+    """The rings lie so that two of them cross the rim."""
+    pair, beyond = an_eye(4), np.zeros((SIZE, SIZE), np.float32)
+    _rings(beyond, 2, 110)
+    fixed, moving = (
+        replace(x, array=np.maximum(x.array, np.rint(255 * beyond)).astype(np.uint8))
+        for x in (pair.fixed, pair.moving)
+    )
+    beside = without_shared_marks(fixed, moving)[0].array
+    dark = (pair.fixed.array.max(axis=0)[0] < 30).astype(np.uint8)
+    outside = (beyond > 0.5) & (cv2.erode(dark, np.ones((25, 25))) > 0)
+    assert outside.sum() > 200
+    assert np.median(beside[:, 0, outside]) < 30
+
+
 def test_only_the_marks_are_painted_over():
     pair = an_eye(4)
     fixed = marked(pair.fixed, "white rings")

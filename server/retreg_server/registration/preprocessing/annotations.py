@@ -84,13 +84,13 @@ def shared_marks(
     ones are darker than a bright picture and brighter than a dark one, like aligned vessels of two
     modalities.
     """
-    both = fixed_inside & moving_inside
+    both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
+    off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
     core, where = np.zeros_like(valid), np.zeros_like(valid)
     for sign in contrasts:
-        certain, strokes = _coinciding(fixed, sign * moving, valid)
-        strokes &= eroded(both, RIM // 2)
-        core |= certain
+        certain, strokes = _coinciding(fixed, sign * moving, off_the_rim)
+        core |= certain & valid
         where |= _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
     if core.sum() <= LEAST * max(valid.sum(), 1):
         return None
@@ -108,9 +108,9 @@ def shared_marks(
 
 
 def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, valid: np.ndarray
+    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where valid strokes coincide for certain, and all of these strokes, (h, w) bool."""
+    """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
     certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
     for inner, outer, window in BANDS:
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
@@ -121,8 +121,8 @@ def _coinciding(
         stroke = product > STROKE * shared
         certain |= stroke & (correlation > COINCIDING)
         alike |= stroke & (correlation > ALIKE)
-    certain &= valid
-    _, labels = cv2.connectedComponents(alike.astype(np.uint8))
+    certain &= within
+    _, labels = cv2.connectedComponents((alike & within).astype(np.uint8))
     touched = np.zeros(labels.max() + 1, bool)
     touched[labels[certain]] = True
     touched[0] = False
