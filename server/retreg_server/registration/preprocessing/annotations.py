@@ -87,13 +87,14 @@ def shared_marks(
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
-    core, where = np.zeros_like(valid), np.zeros_like(valid)
-    for sign in contrasts:
-        certain, strokes = _coinciding(fixed, sign * moving, off_the_rim)
-        core |= certain & valid
-        where |= _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
+    layers = [_coinciding(fixed, sign * moving, off_the_rim) for sign in contrasts]
+    core = np.logical_or.reduce([certain & valid for certain, _ in layers])
     if core.sum() <= LEAST * max(valid.sum(), 1):
         return None
+    where = np.logical_or.reduce([
+        _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
+        for sign, (_, strokes) in zip(contrasts, layers, strict=True)
+    ])
     maps = (
         vessel_maps(_filled(fixed, where), fixed_inside),
         vessel_maps(_filled(moving, where), moving_inside),
