@@ -9,7 +9,7 @@ from retreg.errors import RegistrationError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.registration.numerics.spaces import canonical
-from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
+from retreg_server.registration.preprocessing.foreground import Foreground, find_foreground
 
 SPACING = 4.0
 ORIGIN = np.array([-400.0, 90.0, 12.0])
