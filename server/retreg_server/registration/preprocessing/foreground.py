@@ -84,12 +84,7 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     shown = _above_otsu(strength, least)
     has_air = not shown.any() or _faces_of_air(strength, inside) >= FEWEST_FACES
     mask, depth, outside = _with_distances(shown if has_air else inside, beyond)
-    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
-    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
-        raise RegistrationError(
-            f"The {role} image shows nothing to register: it is empty, constant or far too small. "
-            "Check the file and its intensity range."
-        )
+    _refuse_small(mask, beyond, role)
     bright = float(np.percentile(strength[mask], 99))
     image_from_small = np.linalg.inv(volume.world_from_norm) @ small.world_from_norm
     box = apply_matrix(image_from_small, _box(mask))
@@ -108,6 +103,19 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
         _passing(mask),
         has_air,
     )
+
+
+def _refuse_small(mask: np.ndarray, beyond: np.ndarray, role: str) -> None:
+    """Raise RegistrationError for an object of a few voxels (k, j, i) or layers.
+
+    beyond: (3,) above 0 along the axes (i, j, k) on which the image is thin.
+    """
+    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
+    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
+        raise RegistrationError(
+            f"The {role} image shows nothing to register: it is empty, constant or far too small. "
+            "Check the file and its intensity range."
+        )
 
 
 def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
