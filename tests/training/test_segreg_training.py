@@ -8,6 +8,7 @@ import torch
 
 from retreg_server.registration.networks.segreg_net import MULTIPLE, SegRegArchitecture
 from retreg_server.registration.numerics.fields import interpolated, warped
+from retreg_server.training.checkpoints import load_weights, save_weights
 from retreg_server.training.damaged_vessels import DAMAGES, damaged, possible_damages
 from retreg_server.training.export import export_bundle
 from retreg_server.training.loop import Plan, train
@@ -223,7 +224,9 @@ def test_a_run_learns_and_leaves_weights_that_can_be_loaded(task, tmp_path):
         TrainingOrder(None, tmp_path / "run", 0, 0, "cpu"), {"seed": 0, "keypoints": 1}, "a CPU"
     )
     tiny = type(bundle)(**{**vars(bundle), "architecture": TINY})
-    export_bundle(tmp_path / "run", tmp_path / "w", tiny)
+    save_weights(tmp_path / "run" / "critic.safetensors", task.perceptual)
+    home = export_bundle(tmp_path / "run", tmp_path / "w", tiny)
+    load_weights(home / "models" / "critic.safetensors", VesselCritic())
     net, metadata = load_network("segreg-fundus", segreg_net_from_dict, tmp_path / "w")
     assert metadata.card["network_data_format"]["outputs"]["vessels"]["num_channels"] == 1
     assert "keypoints" not in metadata.card["retreg"]["recipe"]

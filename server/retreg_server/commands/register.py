@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
@@ -16,7 +14,6 @@ from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
-SEGMENTS_VESSELS, VESSEL = "segreg-fundus", 0.5  # the model, and from which probability
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
 
 
@@ -103,20 +100,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _vessels(fixed: Image) -> Image:
-    """The label map of the vessels of a picture of the retina: 1 on vessels, 0 elsewhere.
+    from retreg_server.registration.engine import vessel_labels  # not needed with --server
 
-    Raises OptionError for images that show no retina, and where the network is not installed.
-    """
-    from retreg_server.registration.model import SegmentationModel
-    from retreg_server.registration.registry import get_model
-    from retreg_server.registration.subject import subject_of
-
-    if subject_of(fixed).name != "retina":
-        raise OptionError("Only pictures of the retina have a map of vessels; use --maps alone.")
-    model = get_model(SEGMENTS_VESSELS)
-    assert isinstance(model, SegmentationModel)
-    likely = model.vessels(fixed)
-    return Image((likely.array > VESSEL).astype(np.uint8), likely.grid)
+    return vessel_labels(fixed)
 
 
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:

@@ -31,7 +31,7 @@ class Bundle:
     """What the card of a model says besides what the run itself knows.
 
     template: (k, d) of networks that find keypoints. recipe: options of the training by name.
-    trained_on: one sentence each.
+    trained_on: one sentence each. beside: files of the run that are shipped beside the weights.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Bundle:
     trained_on: tuple[str, ...]
     hardware: str
     template: torch.Tensor | None = None
+    beside: tuple[str, ...] = ()
 
 
 def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
@@ -70,6 +71,8 @@ def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
     for part in ("configs", "models", "docs"):
         (home / part).mkdir(parents=True, exist_ok=True)
     save_weights(home / TENSORS, net, torch.float16)
+    for name in bundle.beside:
+        shutil.copyfile(run / name, home / "models" / name)
     measured = json.loads((run / "best.json").read_text())
     card = _card(bundle, measured, hashlib.sha256((home / TENSORS).read_bytes()).hexdigest())
     (home / METADATA).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

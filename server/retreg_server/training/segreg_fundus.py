@@ -24,7 +24,7 @@ from retreg_server.training.segreg_pairs import SegRegPair, segreg_pair
 from retreg_server.training.segreg_pictures import Plate, lone_masks, made_up_plates, real_plates
 from retreg_server.training.vessel_critic import Grams, drawn, mean_style, trained_critic
 
-NAME = "segreg-fundus"
+NAME, CRITIC = "segreg-fundus", "critic.safetensors"
 MADE_UP, UNSEEN = 40, 8
 REAL_SHARE = 0.5  # of the pairs
 VALIDATION_SEED, VALIDATION_PAIRS = 20_000_011, 16
@@ -94,7 +94,7 @@ def segreg_task(order: TrainingOrder) -> SegRegTask:
     real = [plate.on(order.device) for plate in real_plates(order.folder)]
     masks = [*real, *(plate.on(order.device) for plate in lone_masks(order.folder))]
     critic = trained_critic(
-        order.out / "critic.safetensors", [*made_up, *masks], order.seed, order.device
+        order.out / CRITIC, [*made_up, *masks], order.seed, order.device
     )
     style = style_of_cameras(critic, [*made_up, *masks])
     generator = torch.Generator(order.device).manual_seed(VALIDATION_SEED)
@@ -137,6 +137,7 @@ def _bundle(_order: TrainingOrder, recipe: dict[str, Any], hardware: str) -> Bun
             "vessel masks of HRF (15, Budai et al. 2013), CC BY 4.0 by their owners' statement",
         ),
         hardware=hardware,
+        beside=(CRITIC,),
     )
 
 
