@@ -39,7 +39,7 @@ DIAMETER = 768
 THRESHOLDS = np.linspace(0.02, 0.98, 49)
 ROWS: dict[str, tuple[str, dict[str, Scalar]]] = {
     "segreg-fundus": ("segreg-fundus", {"start": "identity", "refine": False}),
-    "segreg-fundus, refined": ("segreg-fundus", {"start": "identity", "refine": True}),
+    "segreg-fundus, own start, refined": ("segreg-fundus", {}),
     "auto-fundus": ("auto-fundus", {"transform": "deformable"}),
 }
 
