@@ -8,22 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from retreg.bspline import BSpline
 from retreg.composed_field import composed_field
 from retreg.errors import FileError
-from retreg.files.doors import existing_file, reading, replacing
-from retreg.files.foreign_fields import displacements_of_mapping, is_mapping
-from retreg.files.formats import Format, recognised
-from retreg.files.limits import MAX_TRANSFORM_BYTES
+from retreg.files.doors import replacing
+from retreg.files.kernel_splines import hdf5_entries, only_spline, text_entries
 from retreg.files.names import usable_name
-from retreg.files.nifti import read_nifti_header
-from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_checked, to_itk
+from retreg.files.volumes import channels_first, grid_of, quiet_itk, to_itk
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 
 _TEXT_START = b"#Insight Transform File"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _MATLAB_START = re.compile(rb".{20}[A-Z]\w*Transform\w*_(double|float)_[23]_[23]\0", re.DOTALL)
-_START_BYTES = 96
 _SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
 
 
@@ -65,30 +62,30 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
             sitk.WriteTransform(stored, str(temporary))
 
 
-def read_transform(path: str | Path) -> Transform:
-    """Read an ITK transform (.h5, .tfm, .txt, .mat) or a displacement field image, also in 2-D.
+def is_itk(start: bytes) -> bool:
+    """Whether a file that starts so is one of ITK's transforms, as text, HDF5 or by ANTs."""
+    return start.startswith((_TEXT_START, _HDF5_START)) or bool(_MATLAB_START.match(start))
 
-    Linear kinds and composites of them become an Affine, displacement fields and SPM's deformations
-    a DisplacementField, other composites a Chain in the order of application, or their only part.
-    Raises FileError for other kinds and for damaged files.
+
+def read_itk_transform(path: Path, start: bytes) -> Transform:
+    """What a file of ITK holds: see retreg.files.transforms.read_transform. start: its first bytes.
+
+    Raises FileError.
     """
-    path = existing_file(usable_name(path), MAX_TRANSFORM_BYTES)
-    with reading(path.name, "a transform"):
-        with path.open("rb") as file:
-            start = file.read(_START_BYTES)
-        if start.startswith((_TEXT_START, _HDF5_START)) or _MATLAB_START.match(start):
-            import SimpleITK as sitk
+    import SimpleITK as sitk
 
-            if start.startswith(_TEXT_START):
-                _refuse_cut_text(path)
-            elif not start.startswith(_HDF5_START):
-                _refuse_other_matlab(path)
-            with quiet_itk():
-                return _from_itk(sitk.ReadTransform(str(path)), path.name)
-        found = recognised(path)
-        absolute = found is Format.NIFTI and is_mapping(path.name, read_nifti_header(path))
-        field = _from_field(read_checked(path, found), path.name)
-        return displacements_of_mapping(field) if absolute else field
+    spline = None
+    if start.startswith(_TEXT_START):
+        _refuse_cut_text(path)
+        spline = only_spline(text_entries(path), path.name)
+    elif start.startswith(_HDF5_START):
+        spline = only_spline(hdf5_entries(path), path.name)
+    else:
+        _refuse_other_matlab(path)
+    if spline is not None:
+        return spline
+    with quiet_itk():
+        return _from_itk(sitk.ReadTransform(str(path)), path.name)
 
 
 def _stored_field(transform: Transform, fixed_grid: Grid) -> DisplacementField:
@@ -140,21 +137,32 @@ def _from_itk(transform: Any, name: str) -> Transform:
     import SimpleITK as sitk
 
     if transform.IsLinear():  # also what ANTs writes, which ITK wraps in a composite
-        return _from_linear(transform)
+        return from_linear(transform)
     if transform.GetTransformEnum() == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
         parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
         chain = tuple(_from_itk(part, name) for part in reversed(parts))  # last one first
         return chain[0] if len(chain) == 1 else Chain(chain)
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
-        return _from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
+        return from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
+    if transform.GetTransformEnum() == sitk.sitkBSplineTransform:
+        return _from_bspline(sitk.BSplineTransform(transform))
     raise FileError(
-        f"{name} holds a {transform.GetName()}; linear transforms, displacement fields and "
-        "composites of them are supported, so convert it to a displacement field."
+        f"{name} holds a {transform.GetName()}; linear transforms, B-splines, thin-plate splines, "
+        "displacement fields and composites of them are supported, so convert it to a displacement "
+        "field."
     )
 
 
-def _from_linear(transform: Any) -> Affine:
+def _from_bspline(transform: Any) -> BSpline:
+    images = transform.GetCoefficientImages()
+    coefficients = np.zeros((3, *grid_of(images[0]).shape))
+    for axis, image in enumerate(images):
+        coefficients[axis] = channels_first(image)[0]
+    return BSpline(coefficients, grid_of(images[0]), transform.GetOrder())
+
+
+def from_linear(transform: Any) -> Affine:
     """Found by its effect on the unit vectors, which spares a case for every kind and centre."""
     dimension = transform.GetDimension()
     origin = np.array(transform.TransformPoint([0.0] * dimension))
@@ -165,7 +173,8 @@ def _from_linear(transform: Any) -> Affine:
     return Affine(matrix)
 
 
-def _from_field(field: Any, name: str) -> DisplacementField:
+def from_field(field: Any, name: str) -> DisplacementField:
+    """The field of a SimpleITK image of vectors, in 2-D too. Raises FileError for other images."""
     dimension = field.GetDimension()
     vectors = channels_first(field)
     in_plane = len(vectors) == 2 and vectors.shape[1] == 1
