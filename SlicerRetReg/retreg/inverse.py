@@ -12,6 +12,8 @@ TOLERANCE_MM = 1e-6
 MOST_STEPS = 60
 _STEP_MM = 1e-3  # over which derivatives are taken
 _HALVINGS = 12
+_SAMPLES = 100  # whose mean derivative all points begin with
+_SLOW = 0.3  # share of the distance that may be left by a step
 _PIECE = 1 << 17  # points that are solved at a time
 
 
@@ -20,7 +22,7 @@ class Inverse:
     """Maps moving points to the fixed points that transform takes there (both LPS mm).
 
     Each is solved by damped Newton steps with the derivative by central differences (Press et al.,
-    Numerical Recipes, 9.7), until it is hit within TOLERANCE_MM. Where a transform folds, several
+    Numerical Recipes, chapter 9.7), until it is hit within TOLERANCE_MM. Where a transform folds, several
     points have the same image, and one of them is found; residual says how far any answer is off.
     """
 
@@ -53,66 +55,82 @@ def inverse_of(transform: Transform) -> Transform:
     return Inverse(transform)
 
 
+def largest_residual_mm(transform: Transform, points: np.ndarray) -> float:
+    """The largest residual of any inverse within transform, where these points (n, 3) pass it."""
+    if isinstance(transform, Inverse):
+        return float(transform.residual(points).max(initial=0.0))
+    largest = 0.0
+    for part in transform.transforms if isinstance(transform, Chain) else ():
+        largest = max(largest, largest_residual_mm(part, points))
+        points = part(points)
+    return largest
+
+
 def _solved(transform: Transform, targets: np.ndarray) -> np.ndarray:
-    """(n, 3) points that transform takes to targets."""
-    found = _start(transform, targets)
+    """(n, 3) points that transform takes to targets.
+
+    Steps are taken with one derivative for all points; it is found anew for those that come near
+    too slowly.
+    """
+    some = targets[:: max(1, len(targets) // _SAMPLES)]
+    common = _derivatives(transform, some).mean(axis=0)
+    inverses = np.broadcast_to(np.linalg.pinv(common), (len(targets), 3, 3)).copy()
+    found = some.mean(axis=0) + (targets - transform(some).mean(axis=0)) @ inverses[0].T
     missing = transform(found) - targets
     open_ = np.linalg.norm(missing, axis=1) > TOLERANCE_MM
     for _ in range(MOST_STEPS):
-        if not open_.any():
-            break
         where = np.flatnonzero(open_)
-        steps = _newton_steps(transform, found[where], missing[where])
-        found[where], missing[where], moved = _damped(
-            transform, found[where], missing[where], steps, targets[where]
-        )
-        open_[where] = moved & (np.linalg.norm(missing[where], axis=1) > TOLERANCE_MM)
+        if len(where) == 0:
+            break
+        before = np.linalg.norm(missing[where], axis=1)
+        steps = -(inverses[where] @ missing[where, :, None])[:, :, 0]
+        tried = found[where] + steps
+        left = transform(tried) - targets[where]
+        after = np.linalg.norm(left, axis=1)
+        nearer = after < before
+        found[where[nearer]], missing[where[nearer]] = tried[nearer], left[nearer]
+        open_[where] = np.minimum(after, before) > TOLERANCE_MM
+        slow = where[(after > _SLOW * before) & open_[where]]
+        if len(slow):
+            inverses[slow] = np.linalg.pinv(_derivatives(transform, found[slow]))
+            moved = _damped_step(transform, found, missing, inverses, slow, targets)
+            open_[slow] = moved & (np.linalg.norm(missing[slow], axis=1) > TOLERANCE_MM)
     return found
 
 
-def _start(transform: Transform, targets: np.ndarray) -> np.ndarray:
-    """First guesses: two fixed-point steps y = x - displacement(y), the better one kept."""
-    best = targets.copy()
-    error = np.linalg.norm(transform(best) - targets, axis=1)
-    guess = best
-    for _ in range(2):
-        guess = guess - (transform(guess) - targets)
-        guess_error = np.linalg.norm(transform(guess) - targets, axis=1)
-        better = guess_error < error
-        best[better], error[better] = guess[better], guess_error[better]
-    return best
-
-
-def _newton_steps(transform: Transform, at: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """(n, 3) steps that a linear transform would need; pinv where the derivative is singular."""
+def _derivatives(transform: Transform, at: np.ndarray) -> np.ndarray:
+    """(n, 3, 3) derivatives at points (n, 3), by central differences."""
     columns = [
         (transform(at + _STEP_MM * unit) - transform(at - _STEP_MM * unit)) / (2 * _STEP_MM)
         for unit in np.eye(3)
     ]
-    derivative = np.stack(columns, axis=-1)
-    return -(np.linalg.pinv(derivative) @ missing[:, :, None])[:, :, 0]
+    return np.stack(columns, axis=-1)
 
 
-def _damped(
+def _damped_step(
     transform: Transform,
-    at: np.ndarray,
+    found: np.ndarray,
     missing: np.ndarray,
-    steps: np.ndarray,
+    inverses: np.ndarray,
+    where: np.ndarray,
     targets: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points after a step that brings each nearer, what is missing there, and which moved."""
-    at, missing = at.copy(), missing.copy()
-    error = np.linalg.norm(missing, axis=1)
-    waiting = np.ones(len(at), dtype=bool)
-    share = 1.0
-    for _ in range(_HALVINGS):
-        where = np.flatnonzero(waiting)
-        if len(where) == 0:
+) -> np.ndarray:
+    """Take the longest of halved Newton steps that brings each point nearer; (n,) bool: which did.
+
+    found and missing are changed where that is so.
+    """
+    steps = -(inverses[where] @ missing[where, :, None])[:, :, 0]
+    error = np.linalg.norm(missing[where], axis=1)
+    waiting = np.arange(len(where))
+    for halving in range(_HALVINGS):
+        tried = found[where[waiting]] + steps[waiting] / 2**halving
+        left = transform(tried) - targets[where[waiting]]
+        nearer = np.linalg.norm(left, axis=1) < error[waiting]
+        ends = where[waiting[nearer]]
+        found[ends], missing[ends] = tried[nearer], left[nearer]
+        waiting = waiting[~nearer]
+        if len(waiting) == 0:
             break
-        tried = at[where] + share * steps[where]
-        left = transform(tried) - targets[where]
-        nearer = np.linalg.norm(left, axis=1) < error[where]
-        at[where[nearer]], missing[where[nearer]] = tried[nearer], left[nearer]
-        waiting[where[nearer]] = False
-        share /= 2
-    return at, missing, ~waiting
+    moved = np.ones(len(where), dtype=bool)
+    moved[waiting] = False
+    return moved

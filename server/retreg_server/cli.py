@@ -16,7 +16,10 @@ from retreg_server.commands.exit_status import (
     EXIT_UNREACHABLE,
 )
 
-VERBS = ("register", "groupwise", "serve", "models", "demo", "train", "evaluate", "doctor")
+VERBS = (
+    "register", "apply", "convert", "groupwise", "serve", "models", "demo", "train", "evaluate",
+    "doctor",
+)  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 
 

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from retreg.geometry import Grid
-from retreg.inverse import Inverse, inverse_of
+from retreg.inverse import Inverse, inverse_of, largest_residual_mm
 from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline
 
 RNG = np.random.default_rng(3)
@@ -58,12 +58,15 @@ def test_the_inverse_of_a_field_is_that_of_itk():
     assert np.linalg.norm(inverse_of(field)(inner) - expected, axis=1).mean() < 0.05
 
 
+def everything_to_a_plane(points):
+    return points * [0, 1, 1]
+
+
 def test_the_residual_says_what_cannot_be_inverted():
-    vectors = np.zeros((3, 1, 1, 20))
-    vectors[0, 0, 0] = -np.arange(20.0)  # everything goes to x = 0
-    collapsed = DisplacementField(vectors, Grid((20, 1, 1), np.eye(4)))
-    residual = Inverse(collapsed).residual(np.array([[5.0, 0, 0], [0, 0, 0]]))
+    residual = Inverse(everything_to_a_plane).residual(np.array([[5.0, 7, 0], [0, 3, 1]]))
     np.testing.assert_allclose(residual, [5, 0], atol=1e-4)
+    unreached = Chain((inverse_of(a_field()), Inverse(everything_to_a_plane)))
+    assert largest_residual_mm(unreached, POINTS) > 5
     assert Inverse(a_field()).residual(POINTS).max() < 1e-5
 
 
