@@ -22,8 +22,9 @@ class Inverse:
     """Maps moving points to the fixed points that transform takes there (both LPS mm).
 
     Each is solved by damped Newton steps with the derivative by central differences (Press et al.,
-    Numerical Recipes, chapter 9.7), until it is hit within TOLERANCE_MM. Where a transform folds, several
-    points have the same image, and one of them is found; residual says how far any answer is off.
+    Numerical Recipes, chapter 9.7), until it is hit within TOLERANCE_MM. Where a transform folds,
+    several points have the same image, and one of them is found; residual says how far an answer is
+    off.
     """
 
     transform: Transform

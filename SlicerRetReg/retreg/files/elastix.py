@@ -119,7 +119,7 @@ def _thin_plate(given: Parameters) -> ThinPlateSpline:
     relaxation = float(given.get("SplineRelaxationFactor", ["0"])[0])
     if relaxation:
         raise FileError("A spline with a relaxation factor other than 0 is not supported.")
-    return ThinPlateSpline(*sides)
+    return ThinPlateSpline(sides[0], sides[1])
 
 
 def _numbers(given: Parameters, key: str) -> np.ndarray:

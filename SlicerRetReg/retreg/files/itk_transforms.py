@@ -21,16 +21,18 @@ from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_fi
 _TEXT_START = b"#Insight Transform File"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _MATLAB_START = re.compile(rb".{20}[A-Z]\w*Transform\w*_(double|float)_[23]_[23]\0", re.DOTALL)
-_SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
+_LINEAR_ONLY = (".tfm", ".mat")
+_LINEAR_SUFFIXES = (".h5", *_LINEAR_ONLY)
+_SUFFIXES = (".h5", ".tfm", ".mat", ".nrrd", ".nii.gz", ".mha")
 
 
 def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) -> None:
-    """Write .h5, .tfm (affine only), or a displacement field image .nrrd, .nii.gz or .mha.
+    """Write .h5, .tfm or .mat (affine only), or a displacement field .nrrd, .nii.gz or .mha.
 
-    An Affine is stored exactly, and so is a field with affines after it; everything else as the
-    displacement field that equals it on fixed_grid within 0.01 mm (retreg.transforms.as_field).
-    ITK moves no point beyond the field, while Slicer and retreg continue the displacement of its
-    edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
+    An Affine is stored exactly, in .mat as by ANTs, and so is a field with affines after it;
+    everything else as the displacement field that equals it on fixed_grid within 0.01 mm
+    (retreg.transforms.as_field). ITK moves no point beyond the field, while Slicer and retreg
+    continue the displacement of its edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
     reads it right, with a warning. An .h5 file holds a composite, since nitransforms reads nothing
     else.
     Raises FileError when the ending is unknown or the file cannot be written.
@@ -39,9 +41,9 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
 
     path = usable_name(path)
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
-    if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
+    if isinstance(transform, Affine) and suffix in _LINEAR_SUFFIXES:
         stored = _itk_affine(transform)
-    elif suffix not in ("", ".tfm"):
+    elif suffix and suffix not in _LINEAR_ONLY:
         field = _stored_field(transform, fixed_grid)
         if suffix == ".nii.gz" and field.grid.is_plane:
             field = _doubled(field)
@@ -49,7 +51,7 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     else:
         raise FileError(
             f"{path.name} has an ending that this transform cannot be written to; .h5, .nrrd or "
-            ".nii.gz was expected, or .tfm for an affine transform."
+            ".nii.gz was expected, or .tfm or .mat for an affine transform."
         )
     with replacing(path, suffix) as temporary, quiet_itk():
         if isinstance(stored, sitk.Image) and suffix == ".h5":

@@ -45,4 +45,4 @@ def _image(grid: Grid) -> Any:
     from nibabel.nifti1 import Nifti1Image
 
     voxels = np.broadcast_to(np.uint8(0), grid.size)
-    return Nifti1Image(voxels, _LPS_FROM_RAS @ grid.world_from_index)
+    return Nifti1Image(voxels, _LPS_FROM_RAS @ grid.world_from_index)  # type: ignore[no-untyped-call]

@@ -30,9 +30,11 @@ _DELIMITERS = ",;\t "
 
 
 class PointFile(Protocol):
-    """The content of a file with points. points: (n, 3) LPS mm."""
+    """The content of a file with points."""
 
-    points: np.ndarray
+    @property
+    def points(self) -> np.ndarray:
+        """(n, 3) LPS mm."""
 
     def moved(self, points: np.ndarray) -> str:
         """The text of the file with other points (n, 3), everything else kept."""
@@ -146,7 +148,8 @@ def _columns(head: str, delimiter: str, name: str) -> list[int]:
     if all(_number(cell) is not None for cell in cells):
         return list(range(min(len(cells), 3))) if len(cells) >= 2 else _no_columns(name)
     found = [cells.index(axis) for axis in _AXES if axis in cells]
-    return found if [cells[n] for n in found] in (["x", "y"], ["x", "y", "z"]) else _no_columns(name)
+    named = "".join(cells[n] for n in found)
+    return found if named in ("xy", "xyz") else _no_columns(name)
 
 
 def _no_columns(name: str) -> list[int]:
