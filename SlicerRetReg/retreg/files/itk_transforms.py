@@ -32,9 +32,9 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     An Affine is stored exactly, in .mat as by ANTs, and so is a field with affines after it;
     everything else as the displacement field that equals it on fixed_grid within 0.01 mm
     (retreg.transforms.as_field). ITK moves no point beyond the field, while Slicer and retreg
-    continue the displacement of its edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
-    reads it right, with a warning. An .h5 file holds a composite, since nitransforms reads nothing
-    else.
+    continue the displacement of its edge. A NIfTI field is stored as ANTs and SimpleITK do, with
+    LPS vectors of intent 1007: Slicer reads it right, with a warning. An .h5 file holds a
+    composite, since nitransforms reads nothing else.
     Raises FileError when the ending is unknown or the file cannot be written.
     """
     import SimpleITK as sitk
