@@ -45,8 +45,8 @@ def read_sequence(
     Raises FileError or GeometryError.
     """
     path = usable_name(path)
-    count, components = _shape(path)
-    if count == 1 and components <= MAX_CHANNELS:
+    count, components, is_list = _shape(path)
+    if count == 1 and components <= MAX_CHANNELS and not is_list:
         return Sequence((read_image(path, frame, nifti_geometry),))
     if count > 1 and components > MAX_CHANNELS:
         raise FileError(
@@ -69,7 +69,7 @@ def write_sequence(path: str | Path, sequence: Sequence) -> None:
 
     path = usable_name(path)
     frames = sequence.frames
-    if len(frames) == 1:
+    if len(frames) == 1 and not sequence.as_list:
         write_image(path, frames[0])
         return
     suffix = next((s for s in VOLUME_SUFFIXES if path.name.lower().endswith(s)), None)
@@ -89,22 +89,25 @@ def write_sequence(path: str | Path, sequence: Sequence) -> None:
             _call_it_a_list(temporary)
 
 
-def _shape(path: Path) -> tuple[int, int]:
-    """How many images along the fourth axis of a file, and how many values each voxel has."""
+def _shape(path: Path) -> tuple[int, int, bool]:
+    """How many images along the fourth axis of a file, how many values each voxel has, and whether
+    these are a list of images, as Slicer writes them."""
     kinds = (Format.NIFTI, Format.NRRD, Format.META)
     if path.is_dir() or recognised(existing_file(path)) not in kinds:
-        return 1, 1
+        return 1, 1, False
     import SimpleITK as sitk
 
     with reading(path.name, "an image"), quiet_itk():
         found = recognised(path)
         promise = checked_header(path, found)
         if found is Format.NIFTI:  # ITK refuses some headers that read_image takes
-            return prod(promise.sizes[3:4]), prod(promise.sizes[4:])
+            return prod(promise.sizes[3:4]), prod(promise.sizes[4:]), False
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        return prod(reader.GetSize()[3:]), reader.GetNumberOfComponents()
+        kinds_of_axes = [key for key in reader.GetMetaDataKeys() if key.startswith("NRRD_kinds")]
+        is_list = "list" in {reader.GetMetaData(key) for key in kinds_of_axes}
+        return prod(reader.GetSize()[3:]), reader.GetNumberOfComponents(), is_list
 
 
 def _read(path: Path) -> Any:
