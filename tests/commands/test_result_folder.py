@@ -1,4 +1,4 @@
-"""The folder of a result says what it is, carries both ways, and holds nothing of an earlier run."""
+"""The folder of a result says what it is, carries both ways, and holds nothing of other runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from retreg.transforms import Affine, DisplacementField
 from retreg_server.cli import main
 from retreg_server.phantoms.fundus import make_fundus_pair
 
-POINTS = Keypoints(np.array([[4.0, 5, 0], [10, 12, 0]]), np.array([0.5, 1]), np.array([True, False]))
+PLACES = np.array([[4.0, 5, 0], [10, 12, 0]])
+POINTS = Keypoints(PLACES, np.array([0.5, 1]), np.array([True, False]))
 PICTURE = Grid.of_picture(64, 48)
 VOLUME = Grid((20, 24, 16), np.diag([2.0, 1.5, 3, 1]))
 RNG = np.random.default_rng(2)
