@@ -26,6 +26,7 @@ from retreg_server.registration.fundus.features import (
 )
 from retreg_server.registration.fundus.world_transforms import world_matrix
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.options import SMOOTHING
 from retreg_server.registration.preprocessing.retina_picture import Picture, whole_picture
 
 LONGER_SIDE = 1000
@@ -48,7 +49,7 @@ class FundusSift:
         produces=FAMILIES,
         options=(
             Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
-            Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+            SMOOTHING,
         ),
         citation="Lowe 2004; Arandjelovic and Zisserman 2012 (RootSIFT); Barath et al. 2020",
     )
