@@ -63,7 +63,8 @@ class LocalCorrection:
         away = points[:, None] - self.points
         ratios = np.minimum(np.linalg.norm(away, axis=2) / self.reach_mm, 1)
         slopes = -20 * (1 - ratios) ** 3 / self.reach_mm**2
-        return np.linalg.det(np.eye(3) + np.einsum("nk,ki,nkj->nij", slopes, self.coefficients, away))
+        bends = np.einsum("nk,ki,nkj->nij", slopes, self.coefficients, away)
+        return np.linalg.det(np.eye(3) + bends)
 
     def smallest_determinant(self) -> float:
         """The smallest one on rings around the points, where a correction is steepest, and between

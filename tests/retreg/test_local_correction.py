@@ -37,12 +37,13 @@ def quadratic() -> DisplacementField:
 
 TURN = np.array([[0.0, -1.2, 0, 30], [1.2, 0, 0, -9], [0, 0, 1, 0], [0, 0, 0, 1]])
 BENT = places(9, 5)
+BENDS = np.random.default_rng(1).normal(0, 4, (9, 3)) * (1, 1, 0)
 RESULTS = {
     "affine": Affine(TURN),
     "deformable": waves(),
     "quadratic": quadratic(),
     "affine after a field": Chain((waves(), Affine(TURN))),
-    "spline": ThinPlateSpline(BENT, BENT + np.random.default_rng(1).normal(0, 4, (9, 3)) * (1, 1, 0)),
+    "spline": ThinPlateSpline(BENT, BENT + BENDS),
 }
 
 

@@ -15,8 +15,10 @@ import vtk
 from vtk.util import numpy_support
 
 from retreg.composed_field import composed_field
+from retreg.correction_fields import correction_fields
 from retreg.errors import InputError
 from retreg.geometry import Grid
+from retreg.local_correction import LocalCorrection
 from retreg.splines.thin_plate import CHUNK, distance_factors
 from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline, Transform, as_field
 from RetRegLib.scene.nodes import (
@@ -38,6 +40,7 @@ _SKETCH_INVERSE_MM = 0.05
 _PADDING = 0.1  # of the image on every side of a sampled field, since Slicer stops it at the edge
 SKETCH_PLACES = 8_000
 FINE_PLACES = 100_000
+CORRECTION_MM, SKETCHED_CORRECTION_MM = 0.01, 0.1  # to which the fields of a correction equal it
 _FLAT = 1e-7
 
 
@@ -90,6 +93,22 @@ def sketch_transform_node(
     vectors = (_in_single(transform, nodes) - nodes).T.reshape(3, *lattice.shape)
     carrier = _grid_carrier(DisplacementField(vectors, lattice), _SKETCH_INVERSE_MM)
     node.SetAndObserveTransformFromParent(carrier)
+
+
+def correct_transform_node(
+    node: Node, correction: LocalCorrection, measured: Any, grid: Grid, tolerance_mm: float
+) -> None:
+    """Set what a node held, the VTK transform measured, after a local correction.
+
+    The correction comes as small fields, so that measured stays as it is, whatever its kind, and
+    beyond the correction nothing changes by a hair.
+    """
+    both = vtk.vtkGeneralTransform()
+    both.PostMultiply()
+    for field in correction_fields(correction, grid, tolerance_mm):
+        both.Concatenate(_grid_carrier(field))
+    both.Concatenate(measured)
+    node.SetAndObserveTransformFromParent(both)
 
 
 def _in_single(transform: ThinPlateSpline, points: np.ndarray) -> np.ndarray:
