@@ -117,6 +117,12 @@ def corrected(
     return Chain((unfolded_correction(fixed, aims - fixed, reach_mm), transform))
 
 
+def correction_of(transform: Transform) -> LocalCorrection | None:
+    """The correction with which a transform begins, if it does."""
+    first = transform.transforms[0] if isinstance(transform, Chain) else None
+    return first if isinstance(first, LocalCorrection) else None
+
+
 def _ratios(points: np.ndarray, centres: np.ndarray, reach_mm: float) -> np.ndarray:
     squared = squared_distances(points, centres)
     return np.sqrt(np.maximum(squared, 0, out=squared), out=squared) / reach_mm

@@ -11,9 +11,8 @@ from retreg.local_correction import unfolded_correction
 
 PICTURE = Grid.of_picture(900, 700)
 HEAD = Grid((80, 90, 70), np.diag([-2.0, -2.0, 2.5, 1]))
-OBLIQUE = Grid((200, 150, 1), np.array(
-    [[0.6, 0, -0.8, 5], [0, 1.0, 0, 7], [0.8, 0, 0.6, -9], [0, 0, 0, 1]]
-))
+TURN = [[0.6, 0, -0.8, 5], [0, 1.0, 0, 7], [0.8, 0, 0.6, -9], [0, 0, 0, 1]]
+OBLIQUE = Grid((200, 150, 1), np.array(TURN))
 
 
 def correction_on(grid: Grid, count: int, reach: float):
