@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Union, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -54,7 +54,7 @@ from RetRegLib.scene.transform_nodes import (
 )
 from RetRegLib.scene.volumes import grid_of_volume
 
-Way = Union[Literal["correction"], Family]
+Way = Literal["correction"] | Family
 WAYS: tuple[Way, ...] = ("correction", *get_args(Family))
 _REACH_VOXELS, _REACH_SHARE = 100.0, 0.12  # of the longest side; the smaller one counts
 

@@ -14,6 +14,7 @@ from scene_content import FIXED_GRID, LARGE_GRID, PICTURE_GRID, field, points_in
 from retreg.errors import OptionError
 from retreg.quality import jacobian_determinants
 
+
 @pytest.fixture
 def bench(scene: Any) -> Bench:
     return Bench(scene, result_with(20))
