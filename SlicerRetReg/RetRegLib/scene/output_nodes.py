@@ -19,10 +19,12 @@ class OutputNodes:
     moving_keypoints: Node | None = None
 
 
-def check_output_nodes(wanted: OutputNodes, fixed: Node, moving: Node) -> None:
-    """Raise InputError unless the nodes can take the result."""
+def check_output_nodes(
+    wanted: OutputNodes, fixed: Node, moving: Node, below: Node | None = None
+) -> None:
+    """Raise InputError unless the nodes can take the result; below: see placement.disregarded."""
     grid_of_volume(fixed)
-    channels = len(voxels_of_volume(moving, wanted.transform).array)
+    channels = len(voxels_of_volume(moving, below or wanted.transform).array)
     if fixed is moving:
         raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
     expected = {

@@ -53,7 +53,7 @@ def transform_node(transform: Transform, name: str, scene: Node, grid: Grid | No
     grid (that of the fixed image; splines know where their points are). Raises InputError without
     a grid where one is needed.
     """
-    carrier = _carrier(transform, grid)
+    carrier = carrier_of(transform, grid)
     if isinstance(carrier, vtk.vtkLinearTransform):
         kind = "vtkMRMLLinearTransformNode"
     elif isinstance(carrier, vtk.vtkThinPlateSplineTransform):
@@ -71,7 +71,7 @@ def update_transform_node(node: Node, transform: Transform, grid: Grid | None = 
     Every class of transform node can hold and save every kind, so the node stays the one that
     people have chosen and refer to.
     """
-    node.SetAndObserveTransformFromParent(_carrier(transform, grid))
+    node.SetAndObserveTransformFromParent(carrier_of(transform, grid))
 
 
 def sketch_transform_node(
@@ -133,8 +133,8 @@ def transform_of(node: Node) -> Transform:
     return _from_vtk(node.GetTransformFromParent(), node.GetName())
 
 
-def _carrier(transform: Transform, grid: Grid | None) -> Any:
-    """The VTK transform, in RAS."""
+def carrier_of(transform: Transform, grid: Grid | None) -> Any:
+    """The VTK transform, in RAS, that a node is to hold; grid: see transform_node."""
     if isinstance(transform, Affine):
         linear = vtk.vtkTransform()
         linear.SetMatrix(vtk_matrix(flipped_map(transform.moving_from_fixed)))
@@ -145,6 +145,15 @@ def _carrier(transform: Transform, grid: Grid | None) -> Any:
         return _grid_carrier(transform)
     around = _padded(grid or _domain(transform))
     return _grid_carrier(composed_field(transform, around) or as_field(transform, around))
+
+
+def keep_linear(carrier: Any) -> None:
+    """Let grids be interpolated as they were before they were saved: reading forgets that."""
+    if isinstance(carrier, vtk.vtkGeneralTransform):
+        for n in range(carrier.GetNumberOfConcatenatedTransforms()):
+            keep_linear(carrier.GetConcatenatedTransform(n))
+    elif isinstance(carrier, slicer.vtkOrientedGridTransform):
+        carrier.SetInterpolationModeToLinear()
 
 
 def is_native(transform: Transform, at_most: int = MAX_SPLINE_POINTS) -> bool:
