@@ -21,7 +21,7 @@ from RetRegLib.scene.correspondences import correspondences_node, fill_correspon
 from RetRegLib.scene.folders import file_node, hierarchy_of, items_below
 from RetRegLib.scene.markups import MOVING_LOOK, fill_markups, markups_from_keypoints
 from RetRegLib.scene.nodes import Node, parents
-from RetRegLib.scene.output_nodes import OutputNodes, check_output_nodes
+from RetRegLib.scene.output_nodes import OutputNodes, check_companions, check_output_nodes
 from RetRegLib.scene.placement import (
     Placement,
     PlacementObserver,
@@ -125,6 +125,7 @@ def show_outcome(
     wanted = wanted or OutputNodes()
     below = disregarded(moving, wanted.transform, on_top)
     check_output_nodes(wanted, fixed, moving, below)
+    check_companions(also, fixed)
     scene = fixed.GetScene()
     with all_or_nothing(scene) as undo:
         views = SliceViewState.of(scene)
@@ -206,7 +207,7 @@ class _Builder:
         nodes = tuple(made.values())
         caretaker = PlacementObserver(self.scene, transform, placements, nodes, show_again)
         self.undo.later(caretaker.retire)
-        folder = self._folder([*nodes, *dict.fromkeys(each.own for each in placements)])
+        folder = self._folder(nodes)
         carrier = transform.GetTransformFromParent()
         images = {"fixed": self.fixed, "moving": self.moving}
         record_outcome(self.result, {**made, **images}, placements, self.also)
@@ -300,12 +301,11 @@ class _Builder:
         fill_provenance(node, provenance_of(self.result, self.fixed, self.moving))
         return node
 
-    def _folder(self, made: list[Node | None]) -> int:
+    def _folder(self, made: Sequence[Node]) -> int:
         hierarchy = hierarchy_of(self.scene)
         title = hierarchy.GenerateUniqueItemName(f"RetReg: {self.title}")
         folder = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title))
         self.undo.later(partial(hierarchy.RemoveItem, folder, False, False))
         for node in made:
-            if node is not None:
-                file_node(hierarchy, folder, node, self.undo)
+            file_node(hierarchy, folder, node, self.undo)
         return folder

@@ -344,7 +344,6 @@ def test_a_moving_volume_under_a_warp_is_refused_and_nothing_happens(
     scene: Any, fixed: Any, moving: Any, result: RegistrationResult, hierarchy: Any
 ) -> None:
     from RetRegLib.scene.outcome import show_outcome
-
     from RetRegLib.scene.transform_nodes import transform_node
 
     assert hierarchy
