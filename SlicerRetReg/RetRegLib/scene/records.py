@@ -15,6 +15,7 @@ from retreg.errors import InputError
 from retreg.messages import RegistrationResult
 from retreg.wire import decode_result, dumps, encode_result, loads
 from RetRegLib.scene.nodes import Node
+from RetRegLib.scene.parameters import referenced
 from RetRegLib.scene.placement import RECORD, Placement
 
 _ROLE = "RetReg."
@@ -81,10 +82,7 @@ def recorded_placements(keeper: Node) -> list[Placement]:
 
 def recorded_companions(keeper: Node) -> tuple[Node, ...]:
     """What goes along with the moving image."""
-    nodes = [
-        keeper.GetNthNodeReference(_ALSO, n) for n in range(keeper.GetNumberOfNodeReferences(_ALSO))
-    ]
-    return tuple(node for node in nodes if node is not None)
+    return referenced(keeper, _ALSO)
 
 
 def was_edited(keeper: Node) -> bool:
