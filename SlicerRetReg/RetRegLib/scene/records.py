@@ -69,7 +69,7 @@ def recorded_nodes(keeper: Node, roles: Sequence[str]) -> dict[str, Node]:
 
 def recorded_placements(keeper: Node) -> list[Placement]:
     """What hangs under the result, and where it came from."""
-    found = []
+    found: list[Placement] = []
     while True:
         n = len(found)
         top, earlier, under = (
