@@ -149,16 +149,14 @@ class Registration:
         """Begin to register moving to fixed; the job can be cancelled.
 
         Exactly one of on_done(outcome), on_error(RetRegError) and on_cancelled() is called later,
-        on the main thread. Without on_error the error is raised there. Other arguments are those
-        of register.
+        on the main thread; without on_error the error is raised there. For the rest see register.
         """
-        abort = None
         order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top)
         try:
             pair = order.pair()
             work, abort = self._order(pair.fixed_image, pair.moving_image, model, options)
         except RetRegError as error:
-            work = _raising(error)
+            work, abort = _raising(error), None
 
         def finish(result: RegistrationResult) -> None:
             try:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -342,4 +342,4 @@ def _way(name: str) -> Way:
         raise OptionError(
             f"The transform {name!r} cannot be fitted to keypoints; use one of {', '.join(WAYS)}."
         )
-    return cast(Way, name)
+    return name
