@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retreg import Chain, Grid
+from retreg import Affine, Chain, DisplacementField, Grid, Image, resample
 from retreg.correction_fields import MOST_NODES, correction_fields
 from retreg.local_correction import unfolded_correction
 
@@ -47,3 +47,30 @@ def test_no_field_is_larger_than_can_be_drawn() -> None:
     correction = correction_on(HEAD, 8, 100.0)
     for field in correction_fields(correction, HEAD, 1e-4):
         assert field.vectors_mm.size <= 3 * 1.2 * MOST_NODES
+
+
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize("grid", [PICTURE, HEAD], ids=["picture", "head"])
+def test_a_corrected_image_is_sampled_anew_in_the_boxes_of_the_correction_only(
+    grid, nearest, monkeypatch
+) -> None:
+    correction = correction_on(grid, 2, 0.08 * float((grid.spacing * grid.size).max()))
+    noise = np.random.default_rng(0).random((1, *grid.shape))
+    moving = Image((250 * noise).astype(np.uint8), grid)
+    turn = Affine(np.diag([1.02, 0.97, 1, 1]))
+    transform = Chain((*correction_fields(correction, grid, 0.02), turn))
+    exact = resample(moving, DisplacementField.sampled(transform, grid), grid, nearest).array
+    sampled = []
+    real = DisplacementField.sampled.__func__
+
+    def watched(cls, of, where):
+        sampled.append(int(np.prod(where.size)))
+        return real(cls, of, where)
+
+    monkeypatch.setattr(DisplacementField, "sampled", classmethod(watched))
+    found = resample(moving, transform, grid, nearest).array
+    assert 0 < sum(sampled) < 0.5 * np.prod(grid.size)
+    off = np.abs(found.astype(float) - exact)
+    assert np.mean(off > 1) < (2e-3 if nearest else 1e-6)
+    plain = resample(moving, turn, grid, nearest).array
+    assert (found != plain).any()

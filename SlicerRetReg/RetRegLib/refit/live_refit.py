@@ -32,7 +32,7 @@ from retreg.fitting import Family, fit
 from retreg.geometry import Grid
 from retreg.local_correction import corrected, correction_of
 from retreg.quality import Quality
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Chain, Transform
 from RetRegLib.refit.keypoint_pairs import KeypointPairs, PairsNow
 from RetRegLib.refit.local_quality import LocalJudge
 from RetRegLib.scene.correspondences import fill_correspondences, residuals
@@ -228,10 +228,12 @@ class LiveRefit:
         self._resting_until = 2 * time.perf_counter() - start
 
     def _fitted_to(self, pairs: PairsNow) -> Transform:
-        fixed, moving = pairs.fixed.points, pairs.moving.points
+        fixed, moving, result = pairs.fixed.points, pairs.moving.points, self._outcome.result
         if self.family != "correction":
+            few = pairs.weights > 0
+            if not len(result.fixed_keypoints) and 0 < few.sum() < 3:  # the first ones set by hand
+                return _shifted(result.transform, fixed[few], moving[few])
             return fit(self.family, fixed, moving, pairs.weights, self.smoothing)
-        result = self._outcome.result
         points = result.fixed_keypoints.points, result.moving_keypoints.points
         used = self._fitted.changed_since(*points) & pairs.fixed.inliers
         if not used.any():
@@ -327,6 +329,15 @@ class LiveRefit:
             yield
         finally:
             self._busy = False
+
+
+def _shifted(transform: Transform, fixed: np.ndarray, moving: np.ndarray) -> Transform:
+    """The transform, and then the shift that takes fixed to moving points (n, 3) on average."""
+    shift = np.eye(4)
+    shift[:3, 3] = (moving - transform(fixed)).mean(axis=0)
+    if isinstance(transform, Affine):
+        return Affine(shift @ transform.moving_from_fixed)
+    return Chain((transform, Affine(shift)))
 
 
 def _in_plane(points: np.ndarray, grid: Grid) -> np.ndarray:

@@ -165,6 +165,10 @@ def test_points_can_be_set_from_nothing_without_a_server(by_hand):
         outcome.fixed_keypoints.AddControlPoint(*point)
         assert outcome.moving_keypoints.GetNumberOfControlPoints() == n + 1
         outcome.moving_keypoints.SetNthControlPointPosition(n, *(turn @ point + (2, 3, -1)))
+        assert "at least 3" not in by_hand.message
+        if n == 0:  # the first one shifts the image onto it
+            shown = np.array(outcome.moving_keypoints.GetNthControlPointPositionWorld(0))
+            np.testing.assert_allclose(shown, point, atol=1e-6)
     assert by_hand.ui.refitSummary.text.startswith("4 keypoints are used")
     assert "all within 0.00 mm" in by_hand.ui.refitSummary.text
     matrix = outcome.transform.GetTransformFromParent().GetMatrix()
