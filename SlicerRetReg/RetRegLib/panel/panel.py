@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import qt
@@ -53,6 +54,8 @@ class Panel:
         self._job: Job[RegistrationResult] | None = None
         self._progress, self._began = 0.0, 0.0
         self._replacing: Outcome | None = None
+        self._waiting: list[Any] = []  # further moving images, and what became of those before
+        self._turns, self._failures = 1, list[str]()
         self._clock = qt.QTimer()
         self._clock.setInterval(CLOCK_MS)
         self._clock.connect("timeout()", self._tick)
@@ -83,7 +86,7 @@ class Panel:
 
     def enter(self) -> None:
         """The user opens the module."""
-        self._find_results()
+        self.line.guarded(self._find_results)()
         self.line.guarded(self.server.connect_quietly)()
 
     def exit(self) -> None:
@@ -98,6 +101,7 @@ class Panel:
 
     def scene_closes(self) -> None:
         """Every node goes away."""
+        self._waiting = []
         if self._job is not None:
             self._job.cancel()
         self.results.drop(*self.results.outcomes)
@@ -131,15 +135,22 @@ class Panel:
 
     def _register_or_cancel(self) -> None:
         if self._job is not None and not self._job.ended:
+            self._waiting = []
             self._job.cancel()
             return
-        order, model, wanted = self.order.parameters, self.order.model, self.order.wanted()
         self._keep_parameters()
+        order = self.order.parameters
+        self._waiting = [each for each in order.more if each not in (order.fixed, order.moving)]
+        self._turns, self._failures = 1 + len(self._waiting), []
+        self._began = time.monotonic()
+        self._start(order, self.order.wanted())
+
+    def _start(self, order: Parameters, wanted: OutputNodes) -> None:
+        model, self._progress = self.order.model, 0.0
         self._replacing = None if order.keep or order.on_top else self._same(order)
         if self._replacing is not None:
             wanted = wanted_again(wanted, self._replacing)
             self.refit.pause()  # else it would follow the keypoints that are put into its lists
-        self._progress, self._began = 0.0, time.monotonic()
         self._clock.start()
         self._job = self._logic.register_async(
             order.fixed,
@@ -158,6 +169,17 @@ class Panel:
             self._progressed(_("starting"), 0.0)
         self._draw()
 
+    def _go_on(self) -> None:
+        """Register the next one of several moving images; after the last one, sum up."""
+        if self._waiting:
+            moving = self._waiting.pop(0)
+            self._start(replace(self.order.parameters, moving=moving, also=()), OutputNodes())
+        elif self._turns > 1:
+            done = self._turns - len(self._failures)
+            text = _("{done} of {turns} images are registered; choose them in Results.")
+            text = text.format(done=done, turns=self._turns)
+            self.line.say(" ".join([text, *self._failures]), "bad" if self._failures else "plain")
+
     def _progressed(self, stage: str, fraction: float) -> None:
         bar = self._ui.progressBar
         # A bar without an end says that nobody knows how long it takes, as in a queue.
@@ -165,7 +187,9 @@ class Panel:
         share = SENDING * fraction if stage in UPLOADING.values() else SENDING + UNSENT * fraction
         self._progress = max(self._progress, share)  # each image is sent from 0 to 1
         bar.value = round(self._progress * PROGRESS_STEPS)
-        self.line.say(f"{stage[:1].upper()}{stage[1:]} …")
+        turn = self._turns - len(self._waiting)
+        which = f"{turn}/{self._turns}: " if self._turns > 1 else ""
+        self.line.say(f"{which}{stage[:1].upper()}{stage[1:]} …")
 
     def _same(self, order: Parameters) -> Outcome | None:
         """The result of the same images that a new one replaces: the shown one, or the latest."""
@@ -185,13 +209,14 @@ class Panel:
         self._draw()
         seconds = time.monotonic() - self._began
         self._log(f"{_('Done')} ({seconds:.1f} s): {outcome.result.quality.reason}")
+        self._go_on()
 
     def _set_points(self) -> None:
         """A result without keypoints, to which points are added by hand."""
         order = self.order.parameters
         below = disregarded(order.moving, None, order.on_top)
         grids = grid_of_volume(order.fixed), grid_of_volume(order.moving, below)
-        self._began = time.monotonic()
+        self._began, self._turns = time.monotonic(), 1
         nodes = order.fixed, order.moving
         made = landmark_result(*grids)
         self._done(show_outcome(made, *nodes, OutputNodes(), order.also, order.on_top))
@@ -218,11 +243,16 @@ class Panel:
         self.refit.resume()
         self.server.look_after()
         self.line.complain(error)
+        self._failures.append(str(error))
+        self.line.guarded(self._go_on)()
 
     def _cancelled(self) -> None:
         self._draw()
         self.refit.resume()
-        self.line.say(_("Cancelled; nothing was changed."))
+        self.line.say(
+            _("Cancelled; nothing was changed.") if self._turns == 1
+            else _("Cancelled; what was registered before is in Results.")
+        )
 
     def _undone(self) -> None:
         self._draw()

@@ -45,7 +45,9 @@ class RegistrationSection:
         }
         for selector in self._selectors.values():
             selector.connect("currentNodeChanged(vtkMRMLNode*)", line.guarded(self._node_chosen))
-        ui.alsoSelector.connect("checkedNodesChanged()", line.guarded(self._also_chosen))
+        self._lists = {"more": ui.moreSelector, "also": ui.alsoSelector}
+        for checked in self._lists.values():
+            checked.connect("checkedNodesChanged()", line.guarded(self._nodes_checked))
         ui.swapButton.connect("clicked()", line.guarded(self._swap))
         ui.keepCheckBox.connect("clicked()", line.guarded(self._outputs_chosen))
         ui.onTopCheckBox.connect("clicked()", line.guarded(self._outputs_chosen))
@@ -131,8 +133,8 @@ class RegistrationSection:
     def _node_chosen(self, _node: Any) -> None:
         self._edit(**{name: each.currentNode() for name, each in self._selectors.items()})
 
-    def _also_chosen(self) -> None:
-        self._edit(also=tuple(self._ui.alsoSelector.checkedNodes()))
+    def _nodes_checked(self) -> None:
+        self._edit(**{name: tuple(each.checkedNodes()) for name, each in self._lists.items()})
 
     def _swap(self) -> None:
         self._edit(fixed=self.parameters.moving, moving=self.parameters.fixed)
@@ -158,11 +160,8 @@ class RegistrationSection:
         ui, model = self._ui, self.model
         for name, selector in self._selectors.items():
             quietly(selector, selector.setCurrentNode, getattr(self.parameters, name))
-        blocked = ui.alsoSelector.blockSignals(True)
-        for node in {*ui.alsoSelector.checkedNodes(), *self.parameters.also}:
-            wanted = node in self.parameters.also
-            ui.alsoSelector.setCheckState(node, qt.Qt.Checked if wanted else qt.Qt.Unchecked)
-        ui.alsoSelector.blockSignals(blocked)
+        for name, checked in self._lists.items():
+            check_only(checked, getattr(self.parameters, name))
         ui.keepCheckBox.checked = self.parameters.keep
         ui.onTopCheckBox.checked = self.parameters.on_top
         suitable = self._suitable()
@@ -227,6 +226,14 @@ def refill(selector: Any, texts: list[str], index: int) -> None:
         selector.addItem(text)
     selector.setCurrentIndex(index)
     selector.blockSignals(False)
+
+
+def check_only(selector: Any, nodes: tuple[Any, ...]) -> None:
+    """Check these nodes of a list, and no others, without telling anybody."""
+    blocked = selector.blockSignals(True)
+    for node in {*selector.checkedNodes(), *nodes}:
+        selector.setCheckState(node, qt.Qt.Checked if node in nodes else qt.Qt.Unchecked)
+    selector.blockSignals(blocked)
 
 
 def quietly(widget: Any, setter: Callable[[Any], None], value: Any) -> None:

@@ -23,11 +23,12 @@ class Parameters:
     """One registration as it is ordered.
 
     fixed, moving: volume nodes, or None. transform, warped, fixed_keypoints, moving_keypoints:
-    nodes that take the result; None means that a new one is made. also: nodes that go with the
-    moving one. keep: whether earlier results of the same images stay. on_top: whether it starts
-    from what an earlier result shows. model: its name, "" lets the
-    server choose. family: of the transform, "" is the default of the model. smoothing: of
-    splines, 0 to infinity. options: what else differs from the defaults of the model, by name.
+    nodes that take the result; None means that a new one is made. more: further moving volumes,
+    registered one after the other. also: nodes that go with the first one. keep: whether earlier
+    results of the same images stay. on_top: whether it starts from what an earlier result shows.
+    model: its name, "" lets the server choose. family: of the transform, "" is the default of the
+    model. smoothing: of splines, 0 to infinity. options: what else differs from the defaults of
+    the model, by name.
     """
 
     fixed: Any = field(default=None, metadata=REFERENCE)
@@ -36,6 +37,7 @@ class Parameters:
     warped: Any = field(default=None, metadata=REFERENCE)
     fixed_keypoints: Any = field(default=None, metadata=REFERENCE)
     moving_keypoints: Any = field(default=None, metadata=REFERENCE)
+    more: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
     also: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
     keep: bool = False
     on_top: bool = False
