@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from retreg.errors import FileError
 from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.registration.networks.keypoint_net import Architecture
+from retreg_server.registration.networks.superpoint_net import PointArchitecture
 from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
 
@@ -35,7 +36,7 @@ class Bundle:
 
     name: str
     title: str
-    architecture: Architecture | FieldArchitecture
+    architecture: Architecture | FieldArchitecture | PointArchitecture
     pixels: int
     spacing_mm: float | None
     input_rule: str
