@@ -18,11 +18,15 @@ def assignment(
     or after rounds. The lower the temperature, the nearer all shares are to 0 and 1.
     """
     n, m = scores.shape
+    if not scores.size:
+        alone = np.zeros((n + 1, m + 1))
+        alone[:n, m] = alone[n, :m] = 1
+        return alone
     logits = np.full((n + 1, m + 1), dustbin, dtype=np.float64)
     logits[:n, :m] = scores
     logits /= temperature
     rows, columns = np.zeros(n + 1), np.zeros(m + 1)
-    rows[n], columns[m] = np.log(max(m, 1)), np.log(max(n, 1))
+    rows[n], columns[m] = np.log(m), np.log(n)
     down, right = np.zeros(n + 1), np.zeros(m + 1)
     for _ in range(rounds):
         down = rows - _log_sum(logits + right, axis=1)
