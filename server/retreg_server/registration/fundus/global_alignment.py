@@ -31,6 +31,8 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
 TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
+PLAUSIBLE_SCORE = 15.0
+CERTAIN_COUNT = 30  # inliers; two different eyes reach 12
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
@@ -101,18 +103,29 @@ def _registered(
     suggest: Suggest,
     methods: Sequence[Method],
 ) -> GlobalFit:
-    matched: list[_Matched] = []
+    pairs = _by_polarity(fixed, moving)
     for number, method in enumerate(methods):
         stages.at(0.2 + 0.2 * number / len(methods))
-        latest = _matched(fixed, moving, method)
-        matched.append(latest)
-        if all(method.is_strong(fit) for fit in latest.fits):
-            starts = _suggested(suggest, False, fixed, moving)
-            found = _completed(fixed, moving, [latest], starts, 0.0)
-            if found.score >= TRUSTED_SCORE:
-                return found
+        for pair in pairs[: method.polarities]:
+            matched = _matched(*pair, method)
+            if all(method.is_strong(fit) for fit in matched.fits):
+                starts = _suggested(suggest, False, *pair)
+                found = _completed(*pair, [matched], starts, 0.0)
+                if found.score >= (PLAUSIBLE_SCORE if matched.is_certain else TRUSTED_SCORE):
+                    return found
     stages.skip(0.4)
-    return _from_search(fixed, moving, matched, stages, suggest, methods)
+    return _from_search(pairs, stages, suggest, methods)
+
+
+def _by_polarity(
+    fixed: PreparedPicture, moving: PreparedPicture
+) -> tuple[tuple[PreparedPicture, PreparedPicture], ...]:
+    """The pair with the stronger ridges of both pictures, then with the others of one."""
+    return (
+        (fixed, moving),
+        (fixed, replace(moving, polarity=1)),
+        (replace(fixed, polarity=1), moving),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +135,11 @@ class _Matched:
     matches: tuple[Matches, Matches]
     fits: tuple[RobustFit | None, RobustFit | None]
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether so many agree in both directions that vessels that are faint may do."""
+        return all(fit is not None and fit.count >= CERTAIN_COUNT for fit in self.fits)
+
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
     forward, backward = method.match(fixed.features(method), moving.features(method))
@@ -130,19 +148,12 @@ def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) ->
 
 
 def _from_search(
-    fixed: PreparedPicture,
-    moving: PreparedPicture,
-    matched: Sequence[_Matched],
+    pairs: Sequence[tuple[PreparedPicture, PreparedPicture]],
     stages: Stages,
     suggest: Suggest,
     methods: Sequence[Method],
 ) -> GlobalFit:
     """Search with the stronger ridges, and with the others as long as no winner stands out."""
-    pairs = (
-        (fixed, moving),
-        (fixed, replace(moving, polarity=1)),
-        (replace(fixed, polarity=1), moving),
-    )
     best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
     for pair in pairs:
         with stages.part(SEARCH_SHARE):
@@ -154,8 +165,7 @@ def _from_search(
     fixed, moving = best
     with stages.part(SEARCH_SHARE):
         opposite = searched(moving.small, fixed.small, stages, CANDIDATES)
-    if best is not pairs[0]:
-        matched = [_matched(fixed, moving, method) for method in methods]
+    matched = [_matched(fixed, moving, method) for method in methods]
     forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
     starts = (
         [start.moving_from_fixed for start in hypotheses] + forward,
@@ -209,15 +219,19 @@ def _best_refined(
     def similarity(matrix: np.ndarray) -> float:
         return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
-    best = max(candidates, key=similarity)
-    judged = [_judged(best, fixed, moving, each) for each in matches]
-    return max(judged, key=lambda fit: int(fit.inliers.sum()))
+    return _judged(max(candidates, key=similarity), fixed, moving, matches)
 
 
 def _judged(
-    matrix: np.ndarray, fixed: PreparedPicture, moving: PreparedPicture, matches: Matches
+    matrix: np.ndarray,
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    matches: Sequence[Matches],
 ) -> LinearFit:
     mapped = linear_map(matrix)
-    distances = np.linalg.norm(mapped(matches.fixed) - matches.moving, axis=1)
+    supports = [
+        np.linalg.norm(mapped(each.fixed) - each.moving, axis=1) < TOLERANCE for each in matches
+    ]
+    best = max(range(len(matches)), key=lambda n: int(supports[n].sum()))
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)
-    return LinearFit(matrix, matches, distances < TOLERANCE, agreed)
+    return LinearFit(matrix, matches[best], supports[best], agreed)

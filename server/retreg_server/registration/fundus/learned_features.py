@@ -39,6 +39,8 @@ SMOOTH, WEAKEST_CORNER, LEAST_LIKELY = 1.2, 0.02, 0.01
 LEAST_SHARE = 0.2  # of an assignment (Sarlin et al. 2020)
 CONFIDENT = 0.2  # product of the shares from both sides
 ENOUGH = 50  # confident matches that end the looks; turned wrongly, eyes reach about 30
+STRONG_COUNT, STRONG_RATIO = 18, 0.12  # two different eyes reach 12 inliers, a tenth of the matches
+POLARITIES = 3
 TURNS = (0, 1, 3, 2)
 Shares = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -162,7 +164,7 @@ def learned_method(
     """How global_alignment uses the network. matcher: of MATCHERS; looks: 1 or 4; points: of
     POINTS."""
     match = partial(matched_looks, looks=looks, shares=MATCHERS[matcher])
-    return Method(POINTS[points], match)
+    return Method(POINTS[points], match, STRONG_COUNT, STRONG_RATIO, POLARITIES)
 
 
 @cache
