@@ -69,10 +69,8 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(
             f"The benchmark {args.benchmark} needs test images; name their folder with --data."
         )
-    if args.benchmark == "keypoints":
-        return _run_keypoints(args)
-    if args.benchmark == "matching":
-        return _run_matching(args)
+    if args.benchmark in ("keypoints", "matching"):
+        return (_run_keypoints if args.benchmark == "keypoints" else _run_matching)(args)
     from tqdm import tqdm
 
     from retreg_server.evaluation.bench import run_cases

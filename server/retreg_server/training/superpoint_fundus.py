@@ -228,8 +228,8 @@ def superpoint_bundle(_order: TrainingOrder, recipe: dict[str, Any], hardware: s
         input_rule="vessel strength (preprocessing/vesselness.py) of the field of view at 768 "
         "pixels, in the corner of a square of 384 pixels; the 1st to 99.5th percentile of every "
         "fifth pixel becomes 0 to 1, cut off there (trained on views of 256 pixels)",
-        error_unit="per cent; error: of points without a right match within 4 pixels; precision: of "
-        "mutual matches; nearest_right: of true points known by their descriptor",
+        error_unit="per cent; error: of points without a right match within 4 pixels; precision: "
+        "of mutual matches; nearest_right: of true points known by their descriptor",
         recipe={name: value for name, value in recipe.items() if name != "keypoints"},
         trained_on=(
             f"{MADE_UP} made-up eyes, each in colour or red-free light and as an angiogram; "

@@ -31,7 +31,7 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
 TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
-PLAUSIBLE_SCORE = 15.0
+PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 15.0, 6.0
 CERTAIN_COUNT = 30  # inliers; two different eyes reach 12
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
@@ -111,10 +111,16 @@ def _registered(
             if all(method.is_strong(fit) for fit in matched.fits):
                 starts = _suggested(suggest, False, *pair)
                 found = _completed(*pair, [matched], starts, 0.0)
-                if found.score >= (PLAUSIBLE_SCORE if matched.is_certain else TRUSTED_SCORE):
+                if found.score >= TRUSTED_SCORE or (matched.is_certain and _is_plausible(found)):
                     return found
     stages.skip(0.4)
     return _from_search(pairs, stages, suggest, methods)
+
+
+def _is_plausible(found: GlobalFit) -> bool:
+    """Whether vessels meet clearly enough to believe a map that many features agree on."""
+    deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
+    return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
 
 
 def _by_polarity(

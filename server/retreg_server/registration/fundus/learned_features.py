@@ -20,6 +20,7 @@ from retreg_server.registration.fundus.features import (
     Features,
     Matches,
     Method,
+    ransac_affine,
 )
 from retreg_server.registration.networks.point_extraction import (
     descriptors_at,
@@ -37,8 +38,8 @@ LOW, HIGH, EVERY = 1.0, 99.5, 5  # percentiles that become 0 and 1, of every fif
 MOST_POINTS, APART = 600, 10.0
 SMOOTH, WEAKEST_CORNER, LEAST_LIKELY = 1.2, 0.02, 0.01
 LEAST_SHARE = 0.2  # of an assignment (Sarlin et al. 2020)
-CONFIDENT = 0.2  # product of the shares from both sides
-ENOUGH = 50  # confident matches that end the looks; turned wrongly, eyes reach about 30
+TOLERANCE = 6.0  # pixels of the picture within which matches agree on a map
+ENOUGH = 40  # matches that agree and end the looks
 STRONG_COUNT, STRONG_RATIO = 18, 0.12  # two different eyes reach 12 inliers, a tenth of the matches
 POLARITIES = 3
 TURNS = (0, 1, 3, 2)
@@ -100,43 +101,41 @@ POINTS: dict[str, Callable[[np.ndarray, np.ndarray], TurnedFeatures]] = {
 def matched_looks(
     fixed: Features, moving: Features, looks: int, shares: Shares
 ) -> tuple[Matches, Matches]:
-    """The matches of the look of the moving picture that is matched with most confidence.
+    """The matches of the look of the moving picture in which most agree on one map.
 
     looks: how many quarter turns are tried. shares: of assignments to each fixed and to each moving
     point, from cosines (n, m). See features.Method.
     """
-    best: tuple[tuple[Matches, Matches], int] | None = None
+    best, most = None, -1
     for turns in TURNS[:looks]:
         shown = moving.turned(turns) if isinstance(moving, TurnedFeatures) else moving
         found = _matched(fixed, shown, shares)
-        if best is None or found[1] > best[1]:
-            best = found
-        if best[1] >= ENOUGH:
+        fit = ransac_affine(found[0], TOLERANCE, 1)
+        count = fit.count if fit else 0
+        if best is None or count > most:
+            best, most = found, count
+        if most >= ENOUGH:
             break
     assert best is not None
-    return best[0]
+    return best
 
 
-def _matched(
-    fixed: Features, moving: Features, shares: Shares
-) -> tuple[tuple[Matches, Matches], int]:
-    """Mutual best pairs whose share of the assignment is large enough, judged from either side, and
-    how many of them both sides are sure of."""
+def _matched(fixed: Features, moving: Features, shares: Shares) -> tuple[Matches, Matches]:
+    """Mutual best pairs whose share of the assignment is large enough, judged from either side."""
     if not (len(fixed) and len(moving)):
         nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-        return (nothing, nothing), 0
+        return nothing, nothing
     to_moving, to_fixed = shares(fixed.descriptors @ moving.descriptors.T)
     best, back = to_moving.argmax(axis=1), to_fixed.argmax(axis=0)
     mutual = np.flatnonzero(back[best] == np.arange(len(best)))
 
-    def kept(found: np.ndarray) -> Matches:
+    def kept(every: np.ndarray) -> Matches:
+        found = every[mutual, best[mutual]]
         good = found > LEAST_SHARE
         chosen = mutual[good]
         return Matches(fixed.points[chosen], moving.points[best[chosen]], found[good])
 
-    forward, backward = (every[mutual, best[mutual]] for every in (to_moving, to_fixed))
-    confident = int((forward * backward > CONFIDENT).sum())
-    return (kept(forward), kept(backward).swapped), confident
+    return kept(to_moving), kept(to_fixed).swapped
 
 
 def nearest(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

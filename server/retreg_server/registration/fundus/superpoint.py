@@ -18,6 +18,7 @@ from retreg_server.registration.fundus.learned_features import (
     MATCHERS,
     NAME,
     POINTS,
+    TOLERANCE,
     learned_method,
     network,
 )
@@ -27,7 +28,6 @@ from retreg_server.registration.preprocessing.retina_picture import Picture, ret
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
 DIAMETER = 768
-TOLERANCE = 6.0  # pixels at working size
 LOOKS = ("4", "1")
 
 
