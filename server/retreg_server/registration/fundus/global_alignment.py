@@ -32,7 +32,7 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 TOLERANCE = 6.0  # pixels at working size
 TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
 PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 15.0, 6.0
-CERTAIN_COUNT = 30  # inliers; two different eyes reach 12
+CERTAIN_COUNT = 30  # inliers; two different eyes reach 14
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
