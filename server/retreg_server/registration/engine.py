@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from retreg.about import notes_on
+from retreg.about import notes_on, notes_on_sameness
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
@@ -97,7 +97,7 @@ def judged(
         quality,
         provenance,
         estimate.backward,
-        notes_on(request.fixed, request.moving),
+        (*notes_on(fixed, moving), *notes_on_sameness(fixed, moving)),
     )
 
 
