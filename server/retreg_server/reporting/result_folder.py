@@ -110,25 +110,20 @@ def write_outputs(
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
-    transform.h5 and transform_backward.h5 (its inverse), fixed_keypoints.mrk.json,
-    moving_keypoints.mrk.json and keypoints.csv, fixed.nrrd (the fixed image as it was placed),
-    warped.nrrd (and warped.png for pictures), overlay.png, result.json; with maps also
-    map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond the moving
-    image, its background for None. sources: of the fixed and the moving image.
-    vessels: a label map, for map_vessels.nrrd and map_vessels.png.
+    RESULT_FILES, and warped.png for pictures; with maps also map_NAME.nrrd and map_NAME.png for
+    each map of retreg.maps. fill: the value beyond the moving image, its background for None.
+    sources: of the fixed and the moving image. vessels: a label map, for map_vessels.nrrd and .png.
     Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
-            _write_images(staging, fixed, moving, result, fill)
+            _write_images(staging, fixed, moving, result, fill, vessels)
             message = summary(result, fixed.grid, moving.grid, sources)
             message["backward"] = _write_transforms(staging, result, fixed.grid, moving.grid)
             _write_keypoints(staging, result)
             if maps:
                 message["maps"] = _write_maps(staging, fixed.grid, result)
-            if vessels is not None:
-                _write_vessels(staging, vessels)
             strict = json.loads(dumps(message))  # infinite numbers are spelled out
             text = json.dumps(strict, indent=2, allow_nan=False)
             (staging / "result.json").write_text(text + "\n", encoding="utf-8")
@@ -145,14 +140,17 @@ def write_outputs(
         ) from error
 
 
-def _write_vessels(folder: Path, vessels: Image) -> None:
-    write_image(folder / "map_vessels.nrrd", vessels)
-    write_png(folder / "map_vessels.png", 255 * vessels.array[0, 0])
-
-
 def _write_images(
-    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, fill: float | None
+    folder: Path,
+    fixed: Image,
+    moving: Image,
+    result: RegistrationResult,
+    fill: float | None,
+    vessels: Image | None,
 ) -> None:
+    if vessels is not None:
+        write_image(folder / "map_vessels.nrrd", vessels)
+        write_png(folder / "map_vessels.png", 255 * vessels.array[0, 0])
     warped = resample(moving, result.transform, fixed.grid, fill=fill)
     write_image(folder / "fixed.nrrd", fixed)
     write_image(folder / "warped.nrrd", warped)
