@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="transform",
         choices=("transform", "vessels"),
-        help="also write maps: distance there and back, displacement, Jacobian determinant and, for "
-        "pictures, change of angles; vessels: also a label map of vessels of FIXED, a retina",
+        help="also write maps: distance there and back, displacement, Jacobian determinant, for "
+        "pictures change of angles; vessels: also a label map of the vessels of FIXED, a retina",
     )
     parser.add_argument(
         "--fill",
