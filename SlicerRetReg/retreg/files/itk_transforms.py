@@ -10,6 +10,7 @@ import numpy as np
 
 from retreg.composed_field import composed_field
 from retreg.errors import FileError
+from retreg.files.dicom_registration import read_registration
 from retreg.files.doors import existing_file, reading, replacing
 from retreg.files.foreign_fields import displacements_of_mapping, is_mapping
 from retreg.files.formats import Format, recognised
@@ -70,6 +71,7 @@ def read_transform(path: str | Path) -> Transform:
 
     Linear kinds and composites of them become an Affine, displacement fields and SPM's deformations
     a DisplacementField, other composites a Chain in the order of application, or their only part.
+    DICOM registrations of two images are read as well (see files.dicom_registration).
     Raises FileError for other kinds and for damaged files.
     """
     path = existing_file(usable_name(path), MAX_TRANSFORM_BYTES)
@@ -86,6 +88,8 @@ def read_transform(path: str | Path) -> Transform:
             with quiet_itk():
                 return _from_itk(sitk.ReadTransform(str(path)), path.name)
         found = recognised(path)
+        if found is Format.DICOM:
+            return read_registration(path).transform
         absolute = found is Format.NIFTI and is_mapping(path.name, read_nifti_header(path))
         field = _from_field(read_checked(path, found), path.name)
         return displacements_of_mapping(field) if absolute else field

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
+
+if TYPE_CHECKING:
+    from retreg.dicom.source import Source
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
@@ -47,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="what stands in warped.nrrd beyond the moving image; its background by default",
     )
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write DICOM objects into DIR/dicom: the registered series, the registration and "
+        "the keypoints; FIXED and MOVING must be DICOM",
+    )
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -68,15 +79,17 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
+    from retreg.dicom.objects import Registered
     from retreg.files import read_image
+    from retreg_server.dicom.object_folder import write_objects
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
     fixed, moving = (
-        read_image(path, args.frame if frame is None else frame, args.nifti_geometry)
-        for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
+        read_image(path, frame, args.nifti_geometry) for path, frame in _inputs(args)
     )
     _check_outputs(args, fixed, moving)
+    sources = _dicom_sources(args, moving)
     failed = False
     with ProgressBar() as bar:
         results = _register(args, fixed, moving, bar)
@@ -84,15 +97,37 @@ def run(args: argparse.Namespace) -> int:
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
             write_outputs(folder, fixed, moving, result, args.maps, args.fill)
+            if sources and result.quality.verdict != "fail":
+                write_objects(folder, Registered(fixed, moving, sources, result, version("retreg")))
     for folder, result in zip(_folders(args), results, strict=True):
         print(f"{result.quality.verdict}: {result.quality.reason}")
         for note in result.notes:
             print(f"Note: {note}")
         print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
+        if args.dicom and result.quality.verdict == "fail":
+            print("There are no DICOM objects: an archive should keep only what may be right.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
         failed |= result.quality.verdict == "fail"
     return EXIT_FAILED if failed else 0
+
+
+def _inputs(args: argparse.Namespace) -> tuple[tuple[Path, int | None], ...]:
+    """Path and frame of the fixed and of the moving image."""
+    frames = ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
+    return tuple((path, args.frame if frame is None else frame) for path, frame in frames)
+
+
+def _dicom_sources(args: argparse.Namespace, moving: Image) -> tuple[Source, Source] | None:
+    """What DICOM objects refer to, if some are wanted. Raises FileError when there can be none."""
+    if not args.dicom:
+        return None
+    from retreg.dicom.objects import refuse_unusable
+    from retreg.dicom.source import source_of
+
+    fixed_source, moving_source = (source_of(*each) for each in _inputs(args))
+    refuse_unusable(moving, fixed_source, moving_source)
+    return fixed_source, moving_source
 
 
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:

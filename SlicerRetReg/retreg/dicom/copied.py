@@ -1,0 +1,72 @@
+"""What a new object copies from the images that it was made of: this table, and nothing else.
+
+Names and dates of the patient and the study are copied since the object belongs to them. Texts
+that people wrote, private elements and everything that is not listed stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+PATIENT_AND_STUDY = (
+    "SpecificCharacterSet",
+    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientAge", "PatientSize", "PatientWeight",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName",
+    "BodyPartExamined", "Laterality",
+)  # fmt: skip
+"""From the fixed image, into every object: whose it is, and of what."""
+
+SPACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition")
+"""From the fixed image, into what lies on its grid."""
+
+LOOK = (
+    "WindowCenter", "WindowWidth", "AcquisitionDate", "AcquisitionTime",
+    "BurnedInAnnotation", "RecognizableVisualFeatures",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+"""From the moving image, into the pictures made of it."""
+
+BY_MODALITY = {
+    "MR": (
+        "ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "EchoTime",
+        "EchoTrainLength", "RepetitionTime", "InversionTime", "FlipAngle", "EchoNumbers",
+        "MagneticFieldStrength", "ImagingFrequency", "ImagedNucleus",
+    ),
+    "CT": (
+        "KVP", "ScanOptions", "XRayTubeCurrent", "ExposureTime", "Exposure", "FilterType",
+        "ConvolutionKernel", "AcquisitionNumber", "RescaleType",
+    ),
+    "OP": (
+        "ImageLaterality", "AnatomicRegionSequence", "RelativeImagePositionCodeSequence",
+        "AcquisitionDateTime", "AcquisitionDeviceTypeCodeSequence",
+        "IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence",
+        "ImagePathFilterTypeStackCodeSequence", "LensesCodeSequence", "DetectorType",
+        "HorizontalFieldOfView", "EmmetropicMagnification", "PupilDilated",
+    ),
+}  # fmt: skip
+"""From the moving image: how it was taken."""
+
+_CODE = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning")
+
+
+def copy(target: Any, source: Any, names: Sequence[str]) -> None:
+    """Copy the named attributes that source has; of sequences only the codes of their items."""
+    from pydicom.dataset import Dataset
+
+    for name in names:
+        value = source.get(name)
+        if value is None or value == "":
+            continue
+        if name.endswith("Sequence"):
+            items = []
+            for item in value:
+                code = Dataset()
+                copy(code, item, _CODE)
+                items.append(code)
+            value = items
+        setattr(target, name, value)
