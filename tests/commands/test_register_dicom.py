@@ -146,7 +146,8 @@ def test_objects_of_scans_are_written_beside_the_other_files(scans, tmp_path):
     assert main(command) == 0
     assert main(command) == 0  # what is there is replaced
     series = [f"dicom/series/{n:04d}.dcm" for n in range(1, 6)]
-    assert written(out) == ["dicom/fiducials.dcm", "dicom/registration.dcm", *series]
+    others = [f"dicom/{name}.dcm" for name in ("fiducials", "registration", "report")]
+    assert written(out) == [*others, *series]
     assert (out / "transform.h5").is_file()
     assert not list(out.glob(".retreg-*"))
     from retreg.files import read_image
@@ -166,7 +167,7 @@ def test_objects_of_photographs_are_written_for_the_frames_that_were_taken(visit
         data.StudyInstanceUID = "1.2.3"
         data.save_as(path)
     assert main(["register", *paths, "-o", out, "--frame", "2", "--dicom"]) == 0
-    names = ["blink", "fiducials", "registered", "registration"]
+    names = ["blink", "checkerboard", "fiducials", "registered", "registration", "report"]
     assert written(tmp_path / "out") == [f"dicom/{name}.dcm" for name in names]
     data = pydicom.dcmread(tmp_path / "out/dicom/registration.dcm")
     for item in data.RegistrationSequence:

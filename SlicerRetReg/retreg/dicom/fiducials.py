@@ -66,6 +66,6 @@ def _fiducial(source: Source, grid: Grid, points: Keypoints, number: int) -> Any
     pixel = grid.index(point[None])[0, :2] + PIXEL_CENTRE
     place = Dataset()
     place.ReferencedImageSequence = image_references(source)
-    place.GraphicData = [float(value) for value in np.float32(pixel)]
+    place.GraphicData = pixel.tolist()
     item.GraphicCoordinatesDataSequence = [place]
     return item

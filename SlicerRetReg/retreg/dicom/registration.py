@@ -180,8 +180,7 @@ def _turned(field: DisplacementField) -> DisplacementField | None:
     turn[3, 3] = 1.0
     last = np.array(field.grid.size)[order] - 1
     turn[order, 3] = np.where(signs < 0, last, 0)
-    flipped = [axis for axis in range(3) if signs[axis] < 0]
-    vectors = np.flip(vectors, [3 - axis for axis in flipped])
+    vectors = np.flip(vectors, tuple(3 - axis for axis in range(3) if signs[axis] < 0))
     i, j, k = (int(n) for n in last + 1)
     matrix = field.grid.world_from_index @ turn
     straight = np.diag([*np.diag(matrix)[:3], 1.0])

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from retreg.dicom.new_object import save
 from retreg.dicom.objects import Registered, objects_of
 from retreg.errors import FileError
+from retreg_server.dicom.checkerboard import checkerboard_object
+from retreg_server.dicom.report import report_object
 
 FOLDER = "dicom"
+
+
+def all_objects(registered: Registered) -> Iterator[tuple[str, Any]]:
+    """(name of the file below its folder, pydicom data set) of every object. Raises FileError.
+
+    Those of retreg.dicom.objects, report.dcm, and for photographs checkerboard.dcm.
+    """
+    yield from objects_of(registered)
+    yield "report.dcm", report_object(registered)
+    if not registered.sources[0].is_placed:
+        yield "checkerboard.dcm", checkerboard_object(registered)
 
 
 def write_objects(folder: Path, registered: Registered) -> Path:
@@ -22,7 +37,7 @@ def write_objects(folder: Path, registered: Registered) -> Path:
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
-            for name, data in objects_of(registered):
+            for name, data in all_objects(registered):
                 path = staging / name
                 path.parent.mkdir(exist_ok=True)
                 save(data, path)
