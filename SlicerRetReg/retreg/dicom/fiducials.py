@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from retreg.dicom.new_object import content, decimal, new_object
 from retreg.dicom.references import image_references, list_references
 from retreg.dicom.registration import Pair

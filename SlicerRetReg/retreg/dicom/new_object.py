@@ -32,12 +32,9 @@ def new_object(
     data, now = Dataset(), datetime.now().astimezone()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    for name in _EMPTY:
-        setattr(data, name, "")
-    copy(data, fixed.header, PATIENT_AND_STUDY)
+    give_to_study(data, fixed)
     data.SOPClassUID, data.SOPInstanceUID = sop_class, generate_uid(prefix=None)
     data.SeriesInstanceUID = generate_uid(prefix=None)
-    _name_body(data, fixed)
     data.Modality, data.SeriesDescription = modality, description
     data.SeriesNumber = SERIES_NUMBERS + series + int(fixed.header.get("SeriesNumber") or 0)
     data.InstanceNumber = 1
@@ -52,9 +49,15 @@ def new_object(
     return data
 
 
-def _name_body(data: Any, fixed: Source) -> None:
-    """The part of the body, and its side where it has one: a photograph is one of an eye."""
+def give_to_study(data: Any, fixed: Source) -> None:
+    """Say whose the object is: patient and study of the fixed image, and the part of the body.
+
+    A photograph is one of an eye, which has a side.
+    """
     header = fixed.header
+    for name in _EMPTY:
+        setattr(data, name, "")
+    copy(data, header, PATIENT_AND_STUDY)
     if not fixed.is_placed:
         data.BodyPartExamined = header.get("BodyPartExamined") or "EYE"
         data.Laterality = header.get("ImageLaterality") or header.get("Laterality") or ""

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from retreg.dicom.copied import PATIENT_AND_STUDY, copy
-from retreg.dicom.new_object import MAKER, SERIES_NUMBERS
+from retreg.dicom.new_object import MAKER, SERIES_NUMBERS, give_to_study
 from retreg.dicom.objects import Registered
 from retreg.image import Image
 from retreg.resample import resample
@@ -37,9 +36,7 @@ def checkerboard_object(registered: Registered) -> Any:
         patient_orientation=("L", "F"),
         series_description=f"RetReg checkerboard ({registered.words.how})",
     )
-    copy(data, fixed, PATIENT_AND_STUDY)
-    data.BodyPartExamined = data.get("BodyPartExamined") or "EYE"
-    data.Laterality = fixed.get("ImageLaterality") or data.get("Laterality") or ""
+    give_to_study(data, registered.sources[0])
     return data
 
 

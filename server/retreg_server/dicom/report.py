@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retreg.dicom.copied import PATIENT_AND_STUDY, copy
-from retreg.dicom.new_object import MAKER, SERIES_NUMBERS
+from retreg.dicom.new_object import MAKER, SERIES_NUMBERS, give_to_study
 from retreg.dicom.objects import Registered
 from retreg.dicom.source import Source
 from retreg.files.dicom_fiducials import PIXEL_CENTRE
@@ -68,9 +67,7 @@ def report_object(registered: Registered) -> Any:
         manufacturer=MAKER,
         series_description="RetReg report",
     )
-    copy(data, fixed.header, PATIENT_AND_STUDY)
-    if not data.get("BodyPartExamined"):
-        data.Laterality = data.get("Laterality") or ""
+    give_to_study(data, fixed)
     return data
 
 
@@ -80,9 +77,7 @@ def _evidence(source: Source, patient: Source) -> Iterator[Any]:
 
     for header in source.headers:
         item = Dataset()
-        for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
-            setattr(item, name, "")
-        copy(item, patient.header, PATIENT_AND_STUDY)
+        give_to_study(item, patient)
         for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
             setattr(item, name, header[name].value)
         yield item
