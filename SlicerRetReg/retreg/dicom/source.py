@@ -15,9 +15,11 @@ from retreg.files.dicom_header import read_header
 from retreg.files.dicom_mosaic import is_mosaic
 from retreg.files.dicom_registration import ImageSet
 from retreg.files.dicom_series import main_series
+from retreg.files.dicom_stack import stacked, unplaced_grid
 from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
 from retreg.files.names import usable_name
+from retreg.geometry import Grid
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
@@ -45,6 +47,22 @@ class Source:
         """The UID of the space in which the image lies; empty for photographs and without one."""
         uid = str(self.header.get("FrameOfReferenceUID") or "")
         return uid if self.is_placed else ""
+
+    def grid(self) -> Grid:
+        """Where the voxels lie, LPS mm; of a picture without a place its pixels times spacing.
+
+        Raises FileError for what is no regular stack, or a mosaic.
+        """
+        header = self.header
+        if is_mosaic(header):
+            raise FileError("A mosaic was given; the volumes of a series were expected.")
+        columns, rows = int(header.Columns), int(header.Rows)
+        frames = [frames_of(each)[0] for each in self.headers]
+        if len(frames) == 1:
+            frames = frames_of(header)
+        if not self.is_placed:
+            return unplaced_grid(frames[0], 1, columns, rows)
+        return stacked(frames, columns, rows)[1]
 
     @property
     def images(self) -> ImageSet:

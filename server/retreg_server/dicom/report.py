@@ -15,7 +15,11 @@ from retreg.geometry import Grid
 from retreg.messages import Keypoints
 
 if TYPE_CHECKING:
-    from highdicom.sr import Measurement, MeasurementsAndQualitativeEvaluations
+    from highdicom.sr import (
+        Measurement,
+        MeasurementsAndQualitativeEvaluations,
+        ObservationContext,
+    )
 
 SCHEME = "99RETREG"
 MOST_KEYPOINTS = 100  # those of the greatest weight; all are in the fiducials
@@ -32,25 +36,12 @@ def report_object(registered: Registered) -> Any:
     One group holds the measured numbers and the verdict, and one more stands for each keypoint:
     its weight, inferred from its place. The fixed points come last: viewers go to the last one.
     """
-    from highdicom.sr import (
-        CodedConcept,
-        Comprehensive3DSR,
-        DeviceObserverIdentifyingAttributes,
-        MeasurementReport,
-        ObservationContext,
-        ObserverContext,
-    )
+    from highdicom.sr import CodedConcept, Comprehensive3DSR, MeasurementReport
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
-    observer = ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-            uid=generate_uid(prefix=None), name=MAKER, model_name=MAKER
-        ),
-    )
     report = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=observer),
+        observation_context=_observer(),
         procedure_reported=CodedConcept("363679005", "SCT", "Imaging procedure"),
         imaging_measurements=[_judgement(registered), *_points(registered)],
         title=codes.DCM.ImagingMeasurementReport,
@@ -69,6 +60,25 @@ def report_object(registered: Registered) -> Any:
     )
     give_to_study(data, fixed)
     return data
+
+
+def _observer() -> ObservationContext:
+    """Who says it: this software."""
+    from highdicom.sr import (
+        DeviceObserverIdentifyingAttributes,
+        ObservationContext,
+        ObserverContext,
+    )
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    device = DeviceObserverIdentifyingAttributes(
+        uid=generate_uid(prefix=None), name=MAKER, model_name=MAKER
+    )
+    context = ObserverContext(
+        observer_type=codes.DCM.Device, observer_identifying_attributes=device
+    )
+    return ObservationContext(observer_device_context=context)
 
 
 def _evidence(source: Source, patient: Source) -> Iterator[Any]:
