@@ -66,12 +66,18 @@ def give_to_study(data: Any, fixed: Source) -> None:
 
 
 def save(data: Any, path: Path) -> None:
-    """Write an object; its own file meta information is completed."""
+    """Write an object as a file of DICOM's format."""
     import pydicom
 
+    pydicom.dcmwrite(path, with_file_header(data), enforce_file_format=True)
+
+
+def with_file_header(data: Any) -> Any:
+    """The same object, with what stands at the beginning of its file (PS3.10, 7.1)."""
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    data.preamble = b"\0" * 128
+    return data
 
 
 def content(data: Any, label: str, description: str) -> None:
