@@ -7,13 +7,13 @@ import pytest
 from fake_archive import PASSWORD, USER, fake_archive
 from made_up_dicom import a_result, an_affine
 
-from retreg.dicom.objects import Registered
+from retreg.dicom.objects import KINDS, Registered
 from retreg.dicom.source import source_of
 from retreg.errors import FileError, InputError, ServerError
 from retreg.files import read_image
-from retreg_server.dicom.archives import Archive, archive_named, archives_from
+from retreg_server.dicom.archives import Archive, SeriesName, archive_named, archives_from
 from retreg_server.dicom.careful_session import Bounds, careful_session
-from retreg_server.dicom.dicomweb import KINDS, SeriesName, chosen, fetch_series, store_objects
+from retreg_server.dicom.dicomweb import fetch_series, store_objects
 from retreg_server.dicom.object_folder import all_objects
 
 BOUNDS = Bounds(10_000_000, 2.0, 20.0)
@@ -61,7 +61,8 @@ def test_what_is_asked_for_is_stored_and_nothing_else(archive, known, a_scan, ki
     images = [read_image(path) for path in paths]
     result = a_result(an_affine(), images[0].grid)
     made = Registered(*images, tuple(map(source_of, paths)), result, "0.1")
-    stored = store_objects(known, chosen(all_objects(made), kinds), BOUNDS)
+    objects = [data for _, data in all_objects(made, kinds)]
+    stored = store_objects(known, objects, BOUNDS)
     counts = {"series": 5, "registration": 1, "fiducials": 1, "report": 1}
     assert sorted(map(len, stored.values())) == sorted(counts[kind] for kind in kinds)
     assert {(key[1], key[2]) for key in archive.kept} == {
@@ -107,7 +108,7 @@ def test_wrong_credentials_and_an_unknown_series_are_told(archive, known, scan, 
         fetched(known, SeriesName(scan.study, "1.2.3.4.5"), tmp_path / "in")
 
 
-def test_nobody_answers(known, scan, tmp_path):
+def test_nobody_answers(scan, tmp_path):
     nowhere = Archive("hospital", "http://127.0.0.1:9/dicom-web")
     with pytest.raises(ServerError, match="cannot be reached"):
         fetched(nowhere, scan, tmp_path / "in")

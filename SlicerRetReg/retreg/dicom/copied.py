@@ -1,7 +1,8 @@
 """What a new object copies from the images that it was made of: this table, and nothing else.
 
-Names and dates of the patient and the study are copied since the object belongs to them. Texts
-that people wrote, private elements and everything that is not listed stay where they are.
+Names, dates and the description of the patient and the study are copied since the object belongs
+to them. Other texts that people wrote, private elements and everything that is not listed stay
+where they are.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from retreg.errors import FileError
 from retreg.image import Image
 from retreg.messages import RegistrationResult
 from retreg.resample import resample
+
+KINDS = ("series", "registration", "fiducials", "report")
+"""What can be made; series stands for all pictures, and a report needs more than this module."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,18 +62,26 @@ def refuse_unusable(moving_image: Image, fixed: Source, moving: Source) -> None:
         refuse_other_pictures(moving_image)
 
 
-def objects_of(registered: Registered) -> Iterator[tuple[str, Any]]:
-    """(name of the file below its folder, pydicom data set) of every object.
+def objects_of(
+    registered: Registered, kinds: Collection[str] = KINDS
+) -> Iterator[tuple[str, Any]]:
+    """(name of the file below its folder, pydicom data set) of every object of some kinds.
 
     series/0001.dcm and so on for volumes, registered.dcm and blink.dcm for photographs;
     registration.dcm, and with keypoints fiducials.dcm. Raises FileError.
     """
     pair, result = registered.pair, registered.result
-    warped = resample(registered.moving, result.transform, pair.grid)
-    yield "registration.dcm", registration_object(pair, result.transform)
-    if len(result.fixed_keypoints):
+    if "registration" in kinds:
+        yield "registration.dcm", registration_object(pair, result.transform)
+    if "fiducials" in kinds and len(result.fixed_keypoints):
         points = (result.fixed_keypoints, result.moving_keypoints)
         yield "fiducials.dcm", fiducials_object(pair, registered.moving.grid, *points)
+    if "series" in kinds:
+        yield from _pictures(registered, pair)
+
+
+def _pictures(registered: Registered, pair: Pair) -> Iterator[tuple[str, Any]]:
+    warped = resample(registered.moving, registered.result.transform, pair.grid)
     if pair.fixed.is_placed:
         for number, data in enumerate(derived_series(pair, warped, registered.words), start=1):
             yield f"series/{number:04d}.dcm", data

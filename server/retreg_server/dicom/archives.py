@@ -26,6 +26,14 @@ class Archive:
     token: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True)
+class SeriesName:
+    """A series in an archive, by its UIDs."""
+
+    study: str
+    series: str
+
+
 def archives_from(table: Any) -> dict[str, Archive]:
     """The archives of the table [archives.NAME] of a settings file. Raises InputError."""
     if not isinstance(table, Mapping):

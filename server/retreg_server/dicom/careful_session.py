@@ -25,7 +25,7 @@ class Bounds:
 
 
 def careful_session(archive: Archive, bounds: Bounds) -> requests.Session:
-    """A session that reaches this archive only. Its requests raise ServerError beyond the bounds."""
+    """A session that reaches this archive only; its requests raise ServerError beyond bounds."""
     session = requests.Session()
     session.trust_env = False  # no proxy and no password file of whoever runs this
     session.max_redirects = 0

@@ -6,7 +6,6 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +13,13 @@ from retreg.dicom.new_object import with_file_header
 from retreg.errors import FileError, ServerError
 from retreg.files.limits import MAX_SERIES_FILES
 from retreg.progress import Progress, no_progress
-from retreg_server.dicom.archives import Archive
+from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds, careful_session
 
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
 
-KINDS = ("series", "registration", "fiducials", "report")
-"""What can be stored; series stands for all pictures that are made."""
 _INSTANCE = "00080018"
-
-
-@dataclass(frozen=True)
-class SeriesName:
-    """A series in an archive, by its UIDs."""
-
-    study: str
-    series: str
 
 
 def fetch_series(
@@ -97,16 +86,6 @@ def _instances(client: DICOMwebClient, study: str, series: str) -> set[str]:
         if not new:
             return known
         known |= new
-
-
-def chosen(objects: Iterator[tuple[str, Any]], kinds: Sequence[str]) -> list[Any]:
-    """The data sets of the kinds that are to be stored, from (file name, data set)."""
-    return [data for name, data in objects if _kind(name) in kinds]
-
-
-def _kind(name: str) -> str:
-    stem = name.removesuffix(".dcm")
-    return stem if stem in KINDS else "series"
 
 
 def _client(archive: Archive, bounds: Bounds) -> DICOMwebClient:

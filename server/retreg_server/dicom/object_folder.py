@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from retreg.dicom.new_object import save
-from retreg.dicom.objects import Registered, objects_of
+from retreg.dicom.objects import KINDS, Registered, objects_of
 from retreg.errors import FileError
 from retreg_server.dicom.checkerboard import checkerboard_object
 from retreg_server.dicom.report import report_object
@@ -17,14 +17,18 @@ from retreg_server.dicom.report import report_object
 FOLDER = "dicom"
 
 
-def all_objects(registered: Registered) -> Iterator[tuple[str, Any]]:
-    """(name of the file below its folder, pydicom data set) of every object. Raises FileError.
+def all_objects(
+    registered: Registered, kinds: Collection[str] = KINDS
+) -> Iterator[tuple[str, Any]]:
+    """(name of the file below its folder, pydicom data set) of every object of some kinds.
 
-    Those of retreg.dicom.objects, report.dcm, and for photographs checkerboard.dcm.
+    Those of retreg.dicom.objects, report.dcm, and for photographs checkerboard.dcm. Raises
+    FileError.
     """
-    yield from objects_of(registered)
-    yield "report.dcm", report_object(registered)
-    if not registered.sources[0].is_placed:
+    yield from objects_of(registered, kinds)
+    if "report" in kinds:
+        yield "report.dcm", report_object(registered)
+    if "series" in kinds and not registered.sources[0].is_placed:
         yield "checkerboard.dcm", checkerboard_object(registered)
 
 
