@@ -208,3 +208,35 @@ def test_a_moving_scan_without_a_frame_of_reference_is_found_by_its_instances(a_
     item = dict(objects_of(made))["registration.dcm"].RegistrationSequence[1]
     assert "FrameOfReferenceUID" not in item
     assert len(item.ReferencedImageSequence) == 5
+
+
+def test_values_that_are_not_valid_are_not_copied(a_scan, tmp_path, dciodvfy):
+    wrong = {"PatientAge": "42", "StudyDate": "yesterday", "StudyID": "x" * 40}
+    with pytest.warns(UserWarning, match="VR"):
+        fixed = a_scan("fixed", **wrong)
+    for name, data in objects_of(registered(fixed, a_scan("moving"), an_affine())):
+        assert "42" not in str(data.get("PatientAge", "")), name
+        assert (data.StudyDate, data.StudyID) == ("", "")
+        assert not dciodvfy(data, tmp_path)
+
+
+def test_nothing_of_the_patient_is_in_warnings_or_logs(a_scan, caplog, recwarn):
+    from retreg_server.dicom.object_folder import all_objects
+
+    made = registered(*(a_scan(name, PatientName="Secret_Name") for name in ("fixed", "moving")))
+    assert len(list(all_objects(made))) == 8
+    assert "Secret" not in caplog.text + "".join(str(each.message) for each in recwarn)
+
+
+def test_photographs_that_do_not_say_which_eye_they_show_are_refused(a_photograph):
+    with pytest.raises(FileError, match="Neither photograph says which eye"):
+        registered(a_photograph("a", ImageLaterality=""), a_photograph("b", ImageLaterality=""))
+    made = registered(a_photograph("c"), a_photograph("d", ImageLaterality=""))
+    assert dict(objects_of(made))["registered.dcm"].ImageLaterality == "R"
+
+
+@pytest.mark.parametrize("says", [{"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"},
+                                  {"Modality": "US", "SOPClassUID": "1.2.3"}])  # fmt: skip
+def test_scans_that_lost_their_place_are_no_photographs(a_photograph, says):
+    with pytest.raises(FileError, match="no photographs either"):
+        registered(a_photograph("a", **says), a_photograph("b", **says))

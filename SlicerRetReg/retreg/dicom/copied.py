@@ -56,12 +56,15 @@ _CODE = ("CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMean
 
 
 def copy(target: Any, source: Any, names: Sequence[str]) -> None:
-    """Copy the named attributes that source has; of sequences only the codes of their items."""
+    """Copy the named attributes that source has; of sequences only the codes of their items.
+
+    Values that DICOM does not allow, such as an age without a unit, stay where they are.
+    """
     from pydicom.dataset import Dataset
 
     for name in names:
         value = source.get(name)
-        if value is None or value == "":
+        if value is None or value == "" or not _is_valid(source[name]):
             continue
         if name.endswith("Sequence"):
             items = []
@@ -71,3 +74,17 @@ def copy(target: Any, source: Any, names: Sequence[str]) -> None:
                 items.append(code)
             value = items
         setattr(target, name, value)
+
+
+def _is_valid(element: Any) -> bool:
+    from pydicom.config import RAISE
+    from pydicom.valuerep import validate_value
+
+    values = [element.value] if element.VM <= 1 else element.value
+    try:
+        for value in values if element.VR not in ("SQ", "PN") else ():
+            text = getattr(value, "original_string", value)
+            validate_value(element.VR, text, RAISE)
+    except ValueError:
+        return False
+    return True

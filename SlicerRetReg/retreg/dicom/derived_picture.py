@@ -8,10 +8,12 @@ import numpy as np
 
 from retreg.dicom.copied import BY_MODALITY, LOOK, copy
 from retreg.dicom.derived import Words
-from retreg.dicom.new_object import code, decimal, new_object
+from retreg.dicom.new_object import code, decimal, new_object, side_of
 from retreg.dicom.references import image_references
 from retreg.dicom.registration import Pair
+from retreg.dicom.source import Source
 from retreg.errors import FileError
+from retreg.files.dicom_about import content_of
 from retreg.image import Image
 
 _SERIES = 1
@@ -67,8 +69,20 @@ def photograph(pair: Pair, frames: np.ndarray, words: Words, number: int = 1) ->
     return data
 
 
-def refuse_other_pictures(image: Image) -> None:
-    """Raise FileError for values that an ophthalmic photograph cannot hold."""
+def refuse_other_pictures(image: Image, fixed: Source, moving: Source) -> None:
+    """Raise FileError for what an ophthalmic photograph cannot hold."""
+    if not image.is_picture or any(
+        content_of(source.header, False) not in ("", "photograph") for source in (fixed, moving)
+    ):
+        raise FileError(
+            "The images have no place in a body but are no photographs either; export the scans "
+            "with their positions, or leave --dicom out."
+        )
+    if not (side_of(moving) or side_of(fixed)):
+        raise FileError(
+            "Neither photograph says which eye it shows (ImageLaterality), as an ophthalmic "
+            "photograph must; export them again with it, or leave --dicom out."
+        )
     dtype = image.array.dtype
     if dtype != np.uint8 and (dtype != np.uint16 or len(image.array) != 1):
         raise FileError(
@@ -91,8 +105,7 @@ def _say_how_taken(data: Any, pair: Pair) -> None:
     data.SynchronizationFrameOfReferenceUID = generate_uid(prefix=None)
     data.SynchronizationTrigger, data.AcquisitionTimeSynchronized = "NO TRIGGER", "N"
     data.pop("Laterality", None)  # that of the image stands for it
-    side = str(header.get("ImageLaterality") or header.get("Laterality") or "")
-    data.ImageLaterality = side if side in ("R", "L", "B") else "U"
+    data.ImageLaterality = side_of(pair.moving) or side_of(pair.fixed)
     data.BurnedInAnnotation = data.get("BurnedInAnnotation") or "NO"
     data.LossyImageCompression = data.get("LossyImageCompression") or "00"
     if not data.get("AnatomicRegionSequence"):

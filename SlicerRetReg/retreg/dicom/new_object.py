@@ -12,7 +12,7 @@ from retreg.dicom.source import Source
 MAKER = "SlicerRetReg"
 SERIES_NUMBERS = 9000  # what is added to the number of the fixed series: far from those of scanners
 _DS_LETTERS = 16
-_EMPTY = (  # type 2: there, even when nobody knows
+EMPTY = (  # type 2: there, even when nobody knows
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
@@ -55,14 +55,21 @@ def give_to_study(data: Any, fixed: Source) -> None:
     A photograph is one of an eye, which has a side.
     """
     header = fixed.header
-    for name in _EMPTY:
+    for name in EMPTY:
         setattr(data, name, "")
     copy(data, header, PATIENT_AND_STUDY)
     if not fixed.is_placed:
-        data.BodyPartExamined = header.get("BodyPartExamined") or "EYE"
-        data.Laterality = header.get("ImageLaterality") or header.get("Laterality") or ""
+        data.BodyPartExamined = data.get("BodyPartExamined") or "EYE"
+        data.Laterality = side_of(fixed)
     elif not data.get("BodyPartExamined"):
         data.Laterality = data.get("Laterality") or ""
+
+
+def side_of(source: Source) -> str:
+    """R, L or B, which eyes a photograph shows; empty where it does not say."""
+    header = source.header
+    side = str(header.get("ImageLaterality") or header.get("Laterality") or "").upper()
+    return side if side in ("R", "L", "B") else ""
 
 
 def save(data: Any, path: Path) -> None:

@@ -59,7 +59,7 @@ def refuse_unusable(moving_image: Image, fixed: Source, moving: Source) -> None:
     if moving.is_placed:
         refuse_other_scans(moving, moving_image)
     else:
-        refuse_other_pictures(moving_image)
+        refuse_other_pictures(moving_image, fixed, moving)
 
 
 def objects_of(

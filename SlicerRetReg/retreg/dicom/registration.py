@@ -8,6 +8,7 @@ matrices around it, larger than the fixed image.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,13 +106,15 @@ def _sampled(transform: Transform, grid: Grid) -> DisplacementField:
     index = np.random.default_rng(0).uniform(-0.5, np.array(grid.size) - 0.5, (_PROBES, 3))
     places = grid.world(index * (1, 1, not grid.is_plane))
     expected = transform(places)
-    while True:
+    for share in itertools.count(1):
         box = _box(grid, step)
-        field = as_field(transform, box, allowed / 5)
+        field = as_field(transform, box, allowed / share)
         error = np.linalg.norm(field(places) - expected, axis=1).max()
-        if error <= allowed or 8 * np.prod(np.array(box.size, np.float64)) > _MOST_NODES:
-            return field
-        step /= 2
+        is_finest = field.grid.spacing[0] < 1.5 * step
+        if error <= allowed or (is_finest and 8 * np.prod(np.array(box.size)) > _MOST_NODES):
+            break
+        step = step / 2 if is_finest else step
+    return field
 
 
 def _started(pair: Pair, sop_class: str) -> Any:

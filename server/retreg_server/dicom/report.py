@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retreg.dicom.new_object import MAKER, SERIES_NUMBERS, give_to_study
+from retreg.dicom.new_object import EMPTY, MAKER, SERIES_NUMBERS, give_to_study
 from retreg.dicom.objects import Registered
 from retreg.dicom.source import Source
 from retreg.files.dicom_fiducials import PIXEL_CENTRE
@@ -49,7 +49,7 @@ def report_object(registered: Registered) -> Any:
     fixed, moving = registered.sources
     number = SERIES_NUMBERS + _SERIES + int(fixed.header.get("SeriesNumber") or 0)
     data = Comprehensive3DSR(
-        evidence=[*_evidence(fixed, fixed), *_evidence(moving, fixed)],
+        evidence=[*_evidence(fixed), *_evidence(moving)],
         content=report,
         series_instance_uid=generate_uid(prefix=None),
         series_number=number,
@@ -81,13 +81,14 @@ def _observer() -> ObservationContext:
     return ObservationContext(observer_device_context=context)
 
 
-def _evidence(source: Source, patient: Source) -> Iterator[Any]:
-    """The images that were used, with nothing but what a report may take over from them."""
+def _evidence(source: Source) -> Iterator[Any]:
+    """The images that were used, and of nobody: highdicom puts names of patients into warnings."""
     from pydicom.dataset import Dataset
 
     for header in source.headers:
         item = Dataset()
-        give_to_study(item, patient)
+        for name in EMPTY:
+            setattr(item, name, "")
         for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
             setattr(item, name, header[name].value)
         yield item
