@@ -8,7 +8,6 @@ matrices around it, larger than the fixed image.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,20 +99,19 @@ def axis_aligned(transform: Transform, grid: Grid) -> DisplacementField:
 
 
 def _sampled(transform: Transform, grid: Grid) -> DisplacementField:
-    """The coarsest field that is near enough; finer than the voxels where it has to be."""
+    """A coarse field if that is near enough, else one as fine as the voxels, else a finer one."""
     voxel = float(grid.spacing[: 2 if grid.is_plane else 3].min())
-    allowed, step = _FIELD_ERROR * min(1.0, voxel), voxel
+    allowed = _FIELD_ERROR * min(1.0, voxel)
     index = np.random.default_rng(0).uniform(-0.5, np.array(grid.size) - 0.5, (_PROBES, 3))
     places = grid.world(index * (1, 1, not grid.is_plane))
     expected = transform(places)
-    for share in itertools.count(1):
-        box = _box(grid, step)
-        field = as_field(transform, box, allowed / share)
+    for tolerance_mm, step in (
+        (allowed, voxel), (allowed / 5, voxel), (0.0, voxel), (0.0, voxel / 2), (0.0, voxel / 4),
+    ):  # fmt: skip
+        field = as_field(transform, _box(grid, step), tolerance_mm)
         error = np.linalg.norm(field(places) - expected, axis=1).max()
-        is_finest = field.grid.spacing[0] < 1.5 * step
-        if error <= allowed or (is_finest and 8 * np.prod(np.array(box.size)) > _MOST_NODES):
+        if error <= allowed or 8 * np.prod(np.array(field.grid.size)) > _MOST_NODES:
             break
-        step = step / 2 if is_finest else step
     return field
 
 
