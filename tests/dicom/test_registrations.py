@@ -23,15 +23,17 @@ from made_up_dicom import (
 )
 from pydicom.dataset import Dataset
 
+from retreg.dicom.derived import Words, derived_series
 from retreg.dicom.fiducials import fiducials_object
 from retreg.dicom.new_object import decimal, save
-from retreg.dicom.registration import axis_aligned, registration_object
+from retreg.dicom.registration import Pair, axis_aligned, registration_object
 from retreg.dicom.validate import validate
 from retreg.errors import FileError
 from retreg.files import read_image, read_transform, write_transform
 from retreg.files.dicom_fiducials import in_common, read_fiducials
 from retreg.files.dicom_registration import ImageSet, read_registration, registration_of
 from retreg.geometry import Grid
+from retreg.image import Image
 from retreg.transforms import Affine, Chain, DisplacementField
 
 AFFINES = {
@@ -234,6 +236,59 @@ def test_several_matrices_act_one_after_the_other_and_matrices_around_a_grid_too
     item.PostDeformationMatrixRegistrationSequence = [post]
     expected = an_affine()(a_rigid()(points) + (field(points) - points))  # PS3.3 C.20.3.1.1
     np.testing.assert_allclose(registration_of(data).transform(points), expected, atol=1e-6)
+
+
+LEFT_HANDED = {"mirrored": np.diag([1.0, 1.0, -1.0]), "turned": np.eye(3)[[1, 0, 2]]}
+
+
+@pytest.mark.parametrize("mirror", LEFT_HANDED)
+@pytest.mark.parametrize("kind", ["affine", "spline", "field"])
+def test_left_handed_grids_are_written_where_they_lie(
+    a_scan, pair_of, tmp_path, dciodvfy, mirror, kind
+):
+    pair = pair_of(a_scan("fixed", OBLIQUE), a_scan("moving"))
+    matrix = pair.grid.world_from_index.copy()
+    matrix[:3, :3] = matrix[:3, :3] @ LEFT_HANDED[mirror]
+    grid = Grid(pair.grid.size, matrix)
+    assert np.linalg.det(grid.direction) < 0
+    pair = Pair(pair.fixed, pair.moving, grid, "0.1")
+    transform = an_affine() if kind == "affine" else a_spline(grid)
+    if kind == "field":
+        transform = DisplacementField.sampled(transform, grid.coarsened(2))
+    data = registration_object(pair, transform)
+    assert not dciodvfy(data, tmp_path)
+    found = read_registration(stored(data, tmp_path))
+    error = np.linalg.norm(found.transform(places(grid)) - transform(places(grid)), axis=1)
+    assert error.max() < (1e-6 if kind == "affine" else 0.01)
+
+
+@pytest.mark.parametrize("mirror", LEFT_HANDED)
+def test_a_series_on_a_left_handed_grid_shows_every_voxel_where_it_lies(
+    a_scan, pair_of, tmp_path, mirror
+):
+    pair = pair_of(a_scan("fixed", OBLIQUE), a_scan("moving"))
+    matrix = pair.grid.world_from_index.copy()
+    matrix[:3, :3] = matrix[:3, :3] @ LEFT_HANDED[mirror]
+    grid = Grid((9, 8, 5), matrix)
+    values = np.random.default_rng(0).integers(0, 999, (1, *grid.shape)).astype(np.int16)
+    pair = Pair(pair.fixed, pair.moving, grid, "0.1")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for n, data in enumerate(derived_series(pair, Image(values, grid), Words("affine"))):
+        save(data, folder / f"{n}.dcm")
+    image = read_image(folder)
+    index = np.rint(image.grid.index(grid.lattice())).astype(int)
+    np.testing.assert_allclose(image.grid.world(index), grid.lattice(), atol=1e-6)
+    i, j, k = index.T
+    np.testing.assert_array_equal(image.array[0, k, j, i], values.ravel())
+
+
+def test_images_are_the_same_by_instances_first_and_by_frame_else():
+    frame, one, other = "1.2", frozenset({"1.5", "1.6"}), frozenset({"1.7"})
+    assert ImageSet("1.3", one).is_same(ImageSet(frame, frozenset({"1.6"})))
+    assert not ImageSet(frame, one).is_same(ImageSet(frame, other))
+    assert ImageSet(frame, one).is_same(ImageSet(frame, frozenset()))
+    assert not ImageSet("", frozenset()).is_same(ImageSet("", frozenset()))
 
 
 def test_an_oblique_grid_is_read_where_it_lies(a_scan, pair_of):

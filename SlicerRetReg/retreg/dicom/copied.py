@@ -60,31 +60,34 @@ def copy(target: Any, source: Any, names: Sequence[str]) -> None:
 
     Values that DICOM does not allow, such as an age without a unit, stay where they are.
     """
+    from pydicom.config import disable_value_validation
+
+    with disable_value_validation():  # which would write the value into warnings and logs
+        for name in names:
+            value = source.get(name)
+            if value is None or value == "" or not _is_valid(source[name]):
+                continue
+            is_sequence = name.endswith("Sequence")
+            setattr(target, name, [_code(item) for item in value] if is_sequence else value)
+
+
+def _code(item: Any) -> Any:
     from pydicom.dataset import Dataset
 
-    for name in names:
-        value = source.get(name)
-        if value is None or value == "" or not _is_valid(source[name]):
-            continue
-        if name.endswith("Sequence"):
-            items = []
-            for item in value:
-                code = Dataset()
-                copy(code, item, _CODE)
-                items.append(code)
-            value = items
-        setattr(target, name, value)
+    code = Dataset()
+    copy(code, item, _CODE)
+    return code
 
 
 def _is_valid(element: Any) -> bool:
     from pydicom.config import RAISE
     from pydicom.valuerep import validate_value
 
-    values = [element.value] if element.VM <= 1 else element.value
+    if element.VR in ("SQ", "PN"):
+        return True
     try:
-        for value in values if element.VR not in ("SQ", "PN") else ():
-            text = getattr(value, "original_string", value)
-            validate_value(element.VR, text, RAISE)
+        for value in [element.value] if element.VM <= 1 else element.value:
+            validate_value(element.VR, getattr(value, "original_string", value), RAISE)
     except ValueError:
         return False
     return True
