@@ -70,9 +70,16 @@ class Handler(BaseHTTPRequestHandler):
         if not self.allowed():
             return
         archive, parts = self.server.archive, self.path.split("?")[0].split("/")[2:]
-        study, series = parts[1], parts[3]
+        study, series = parts[1], parts[3] if len(parts) > 3 else ""
         found = {k: v for k, v in archive.kept.items() if k[:2] == (study, series)}
-        if not found:
+        if len(parts) == 3:  # a search for series
+            wanted = parse_qs(urlsplit(self.path).query).get("SeriesInstanceUID", [""])[0]
+            count = len([key for key in archive.kept if key[:2] == (study, wanted)])
+            row = {"0020000E": {"vr": "UI", "Value": [wanted]}}
+            row["00201209"] = {"vr": "IS", "Value": [count - (archive.mood == "forgetful")]}
+            body = json.dumps([{} if archive.mood == "counts nothing" else row]).encode()
+            self.answer(200, body, Content_Type="application/dicom+json")
+        elif not found:
             self.answer(404)
         elif len(parts) == 5:  # a search for instances
             if archive.mood == "forgetful":

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from retreg.dicom.objects import KINDS, Registered, refuse_unusable
-from retreg.dicom.source import source_of
+from retreg.dicom.source import Source, source_from
 from retreg.files import read_image
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
@@ -60,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     """Fetch, register, store; prints the verdict and the new UIDs. 0 done, 3 failed."""
     archive = archive_named(archives_of(args.config, os.environ), args.archive)
     with ProgressBar() as bar, TemporaryDirectory() as scratch:
-        folders = _fetch(archive, {"fixed": args.fixed, "moving": args.moving}, Path(scratch), bar)
-        images, sources = [read_image(f) for f in folders], [source_of(f) for f in folders]
-        refuse_unusable(images[1], sources[0], sources[1])
-        result = _register(args, images[0], images[1], bar)
+        fixed, fixed_source = _fetched(archive, args.fixed, Path(scratch, "fixed"), bar)
+        moving, moving_source = _fetched(archive, args.moving, Path(scratch, "moving"), bar)
+        sources = (fixed_source, moving_source)
+        refuse_unusable(moving, *sources)
+        result = _register(args, fixed, moving, bar)
         failed, stored = result.quality.verdict == "fail", {}
         if not failed:
-            pair = (sources[0], sources[1])
-            made = Registered(images[0], images[1], pair, result, version("retreg"))
+            made = Registered(fixed, moving, sources, result, version("retreg"))
             stored = _store(archive, made, args.store, bar)
     print(f"{result.quality.verdict}: {result.quality.reason}")
     for note in result.notes:
@@ -79,18 +78,15 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_FAILED if failed else 0
 
 
-def _fetch(
-    archive: Archive, wanted: Mapping[str, SeriesName], scratch: Path, progress: Progress
-) -> list[Path]:
-    """The folders with the series."""
+def _fetched(
+    archive: Archive, wanted: SeriesName, folder: Path, progress: Progress
+) -> tuple[Image, Source]:
+    """The image of a series, and what new objects refer to."""
     from retreg_server.dicom.dicomweb import fetch_series
 
-    folders = []
-    for role, series in wanted.items():
-        folders.append(scratch / role)
-        folders[-1].mkdir()
-        fetch_series(archive, series, folders[-1], _bounds(), progress)
-    return folders
+    folder.mkdir()
+    headers = fetch_series(archive, wanted, folder, _bounds(), progress)
+    return read_image(folder), source_from(headers, f"The {folder.name} series")
 
 
 def _register(

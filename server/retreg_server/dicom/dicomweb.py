@@ -19,7 +19,7 @@ from retreg_server.dicom.careful_session import Bounds, careful_session
 if TYPE_CHECKING:
     from dicomweb_client import DICOMwebClient
 
-_INSTANCE = "00080018"
+_INSTANCE, _SERIES, _COUNT = "00080018", "0020000E", "00201209"
 
 
 def fetch_series(
@@ -28,28 +28,30 @@ def fetch_series(
     folder: Path,
     bounds: Bounds,
     progress: Progress = no_progress,
-) -> None:
+) -> list[Any]:
     """Write all instances of a series into folder, one file each, as they arrive.
 
-    Raises ServerError when the archive does not let one in, has no such series, or sends what is
-    not allowed, and FileError for what is no DICOM.
+    Returns their pydicom data sets without the pixels. Raises ServerError when the archive does not
+    let one in, has no such series, or sends what is not allowed, and FileError for what is no
+    DICOM.
     """
-    from pydicom import dcmwrite
-
-    count = 0
+    headers: list[Any] = []
     with _sentences(archive):
         client = _client(archive, bounds)
         every = client.iter_series(
             wanted.study, wanted.series, media_types=(("application/dicom", "*"),)
         )
         for data in every:
-            count += 1
             progress("receiving from the archive", 0.0)
-            if count > MAX_SERIES_FILES:
+            if len(headers) == MAX_SERIES_FILES:
                 raise FileError(f"The series has more than {MAX_SERIES_FILES} instances.")
-            dcmwrite(folder / f"{count:05d}.dcm", data)
-    if not count:
+            (folder / f"{len(headers):05d}.dcm").write_bytes(data.buffer.getvalue())
+            data.buffer = None  # what was sent is in the file now
+            data.pop("PixelData", None)
+            headers.append(data)
+    if not headers:
         raise ServerError(f"The archive {archive.name} has no such series; check both UIDs.")
+    return headers
 
 
 def store_objects(
@@ -67,24 +69,32 @@ def store_objects(
     with _sentences(archive):
         client = _client(archive, bounds)
         client.store_instances([with_file_header(data) for data in objects])
-        there = {uid for series in by_series for uid in _instances(client, study, series)}
-    missing = {uid for uids in by_series.values() for uid in uids} - there
-    if missing:
+        kept = sum(_kept(client, study, series, uids) for series, uids in by_series.items())
+    if kept < len(objects):
         raise ServerError(
-            f"The archive {archive.name} has kept only {len(objects) - len(missing)} of "
-            f"{len(objects)} objects; ask its administrator, and register again."
+            f"The archive {archive.name} has kept only {kept} of {len(objects)} objects; ask its "
+            "administrator, and register again."
         )
     return dict(by_series)
 
 
-def _instances(client: DICOMwebClient, study: str, series: str) -> set[str]:
-    """UIDs of the instances in a series; asks on while an archive answers in parts."""
+def _kept(client: DICOMwebClient, study: str, series: str, uids: Sequence[str]) -> int:
+    """How many of the instances of a new series are there; archives that do not count are asked on.
+
+    Some answer in parts.
+    """
+    named = {"SeriesInstanceUID": series}
+    found = client.search_for_series(study, fields=[_COUNT], search_filters=named)
+    described = found[0] if len(found) == 1 else {}
+    count = described.get(_COUNT, {}).get("Value")
+    if count and described.get(_SERIES, {}).get("Value") == [series]:
+        return min(int(count[0]), len(uids))
     known: set[str] = set()
     while True:
         found = client.search_for_instances(study, series, offset=len(known))
         new = {str(item[_INSTANCE]["Value"][0]) for item in found} - known
         if not new:
-            return known
+            return len(known & set(uids))
         known |= new
 
 

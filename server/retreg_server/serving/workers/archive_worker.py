@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from retreg import wire
+from retreg.dicom.source import Source
 from retreg.errors import FileError
 from retreg.progress import Progress
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds
 from retreg_server.serving.workers.file_worker import packed
 from retreg_server.serving.workers.messages import Message, SharedImage
+
+_REMEMBERED = 7  # besides the newest; others are read from their files again
 
 
 class ArchiveWorker:
@@ -32,6 +35,7 @@ class ArchiveWorker:
     ) -> None:
         self._archives = {name: Archive(name, **entry) for name, entry in archives.items()}
         self._key, self._bounds = bytes.fromhex(key), Bounds(**bounds)
+        self._sources: dict[str, Source] = {}  # what was fetched last, by folder
 
     def hello(self) -> dict[str, Any]:
         """Import what takes a while."""
@@ -52,13 +56,18 @@ class ArchiveWorker:
 
     def _fetch(self, request: Message, progress: Progress) -> Message:
         """The image of a series, whose files are left in the folder."""
+        from retreg.dicom.source import source_from
         from retreg.files import read_image
         from retreg_server.dicom.dicomweb import fetch_series
 
         head, folder = request.head, Path(request.head["folder"])
         folder.mkdir(parents=True)
         wanted = SeriesName(head["study"], head["series"])
-        fetch_series(self._archives[head["archive"]], wanted, folder, self._bounds, progress)
+        headers = fetch_series(
+            self._archives[head["archive"]], wanted, folder, self._bounds, progress
+        )
+        self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
+        self._sources[head["folder"]] = source_from(headers, "The series")
         return packed(read_image(folder), self._key)
 
     def _store(self, request: Message, progress: Progress) -> Message:
@@ -73,7 +82,7 @@ class ArchiveWorker:
             SharedImage.received(header, each).image
             for header, each in zip(head["headers"], voxels, strict=True)
         ]
-        sources = [source_of(folder) for folder in head["folders"]]
+        sources = [self._sources.pop(name, None) or source_of(name) for name in head["folders"]]
         result = wire.decode_result(wire.loads(bytes(text.view)))
         made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
         progress("making the objects", 0.0)
