@@ -166,6 +166,8 @@ def test_what_is_not_in_the_table_stays_where_it_is(a_scan, a_photograph, photog
     ("change", "told"),
     [
         ({"PatientID": "P-2"}, "different patients"),
+        ({"PatientID": "", "PatientBirthDate": "19810101"}, "different patients"),
+        ({"FrameOfReferenceUID": ""}, "moving image names no frame of reference"),
         ({"StudyInstanceUID": ""}, "has no StudyInstanceUID"),
         ({"Modality": "PT"}, "MR and CT, not of PT"),
     ],
@@ -203,11 +205,20 @@ def test_a_file_that_is_no_dicom_is_told(tmp_path):
         source_of(path)
 
 
-def test_a_moving_scan_without_a_frame_of_reference_is_found_by_its_instances(a_scan):
-    made = registered(a_scan("fixed"), a_scan("moving", FrameOfReferenceUID=""), an_affine())
-    item = dict(objects_of(made))["registration.dcm"].RegistrationSequence[1]
-    assert "FrameOfReferenceUID" not in item
-    assert len(item.ReferencedImageSequence) == 5
+def test_pictures_that_are_white_at_zero_are_turned_round(a_photograph, tmp_path, dciodvfy):
+    pixels = np.random.default_rng(0).integers(0, 4096, (24, 32), dtype=np.uint16)
+    more = {"BitsStored": 12, "HighBit": 11}
+    paths = (
+        a_photograph("fixed", pixels, **more),
+        a_photograph("moving", pixels, PhotometricInterpretation="MONOCHROME1", **more),
+    )
+    objects = dict(objects_of(registered(*paths)))
+    data = objects["registered.dcm"]
+    assert not dciodvfy(data, tmp_path)
+    assert (data.PhotometricInterpretation, data.BitsStored) == ("MONOCHROME2", 16)
+    assert (data.WindowCenter, data.WindowWidth) == (2048, 4096)
+    np.testing.assert_array_equal(data.pixel_array, 4095 - pixels)
+    np.testing.assert_array_equal(objects["blink.dcm"].pixel_array, [pixels, 4095 - pixels])
 
 
 def test_values_that_are_not_valid_are_not_copied(a_scan, tmp_path, dciodvfy):

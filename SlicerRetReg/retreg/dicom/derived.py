@@ -69,8 +69,7 @@ def refuse_other_scans(moving: Source, image: Image) -> None:
     modality = str(moving.header.get("Modality") or "")
     if modality not in _CLASSES or len(image.array) != 1:
         raise FileError(
-            f"A registered series can be written of MR and CT, not of {modality or 'others'}; "
-            "leave --dicom out."
+            f"A registered series can be written of MR and CT, not of {modality or 'others'}."
         )
 
 

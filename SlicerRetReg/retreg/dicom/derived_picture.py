@@ -58,6 +58,9 @@ def photograph(pair: Pair, frames: np.ndarray, words: Words, number: int = 1) ->
     data.Rows, data.Columns = frames.shape[2:]
     bits = 8 * frames.dtype.itemsize
     data.BitsAllocated, data.BitsStored, data.HighBit = bits, bits, bits - 1
+    used = max(int(source.header.BitsStored) for source in (pair.fixed, pair.moving))
+    if used < bits and "WindowWidth" not in data:  # dark otherwise, as all bits must be stored
+        data.WindowCenter, data.WindowWidth = 2 ** (used - 1), 2**used
     data.PixelRepresentation = 0
     if channels == 3:
         data.PhotometricInterpretation, data.PlanarConfiguration = "RGB", 0
@@ -69,6 +72,16 @@ def photograph(pair: Pair, frames: np.ndarray, words: Words, number: int = 1) ->
     return data
 
 
+def brighter_is_more(pixels: np.ndarray, source: Source) -> np.ndarray:
+    """The pixels of a photograph, turned round where its files say that 0 is white.
+
+    An ophthalmic photograph has no other way to say so.
+    """
+    if source.header.PhotometricInterpretation != "MONOCHROME1":
+        return pixels
+    return (2 ** int(source.header.BitsStored) - 1 - pixels).astype(pixels.dtype)
+
+
 def refuse_other_pictures(image: Image, fixed: Source, moving: Source) -> None:
     """Raise FileError for what an ophthalmic photograph cannot hold."""
     if not image.is_picture or any(
@@ -76,18 +89,18 @@ def refuse_other_pictures(image: Image, fixed: Source, moving: Source) -> None:
     ):
         raise FileError(
             "The images have no place in a body but are no photographs either; export the scans "
-            "with their positions, or leave --dicom out."
+            "with their positions."
         )
     if not (side_of(moving) or side_of(fixed)):
         raise FileError(
             "Neither photograph says which eye it shows (ImageLaterality), as an ophthalmic "
-            "photograph must; export them again with it, or leave --dicom out."
+            "photograph must; export them again with it."
         )
     dtype = image.array.dtype
     if dtype != np.uint8 and (dtype != np.uint16 or len(image.array) != 1):
         raise FileError(
             "A registered photograph can be written in 8 bits, or grey in 16 bits, without a sign; "
-            "leave --dicom out."
+            f"pixels of the type {dtype} were given."
         )
 
 

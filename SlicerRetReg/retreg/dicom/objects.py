@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from retreg.dicom.derived import Words, derived_series, refuse_other_scans
-from retreg.dicom.derived_picture import photograph, refuse_other_pictures
+from retreg.dicom.derived_picture import brighter_is_more, photograph, refuse_other_pictures
 from retreg.dicom.fiducials import fiducials_object
 from retreg.dicom.registration import Pair, registration_object
 from retreg.dicom.source import Source, refuse_unusable_pair
@@ -86,19 +86,20 @@ def _pictures(registered: Registered, pair: Pair) -> Iterator[tuple[str, Any]]:
         for number, data in enumerate(derived_series(pair, warped, registered.words), start=1):
             yield f"series/{number:04d}.dcm", data
         return
-    data = photograph(pair, warped.array, registered.words)
+    fixed, moved = (
+        brighter_is_more(image.array, source)
+        for image, source in zip((registered.fixed, warped), registered.sources, strict=True)
+    )
+    data = photograph(pair, moved, registered.words)
     yield "registered.dcm", data
-    if registered.fixed.array.dtype == warped.array.dtype:
-        yield "blink.dcm", _blink(registered, warped, str(data.SeriesInstanceUID))
+    if fixed.dtype == moved.dtype:
+        yield "blink.dcm", _blink(registered, (fixed, moved), str(data.SeriesInstanceUID))
 
 
-def _blink(registered: Registered, warped: Image, series: str) -> Any:
+def _blink(registered: Registered, pictures: Sequence[np.ndarray], series: str) -> Any:
     """The fixed picture and the registered moving one, as two frames of one object."""
-    colours = max(len(registered.fixed.array), len(warped.array))
-    frames = [
-        each.array.repeat(colours, axis=0) if len(each.array) < colours else each.array
-        for each in (registered.fixed, warped)
-    ]
+    colours = max(map(len, pictures))
+    frames = [each.repeat(colours // len(each), axis=0) for each in pictures]
     words = Words(f"{registered.words.how}; blinks")
     data = photograph(registered.pair, np.concatenate(frames, axis=1), words, number=2)
     data.SeriesInstanceUID = series

@@ -135,7 +135,7 @@ def _matrix_item(source: Source, matrix: np.ndarray) -> Any:
     step.FrameOfReferenceTransformationMatrix = [decimal(value) for value in matrix.ravel()]
     registration.MatrixSequence = [step]
     registration.RegistrationTypeCodeSequence = [_type_code()]
-    if source.frame_of_reference:
+    if source.is_placed:
         item.FrameOfReferenceUID = source.frame_of_reference
     else:
         registration.FrameOfReferenceTransformationComment = _UNPLACED
@@ -156,7 +156,7 @@ def _deformation(pair: Pair, transform: Transform) -> Any:
     grid.GridResolution = field.grid.spacing.tolist()
     grid.VectorGridData = field.vectors_mm.transpose(1, 2, 3, 0).astype("<f4").tobytes()
     item.SourceFrameOfReferenceUID = pair.moving.frame_of_reference or generate_uid(prefix=None)
-    if not pair.moving.frame_of_reference:
+    if not pair.moving.is_placed:
         item.FrameOfReferenceTransformationComment = _UNPLACED
     item.ReferencedImageSequence = image_references(pair.moving)
     item.RegistrationTypeCodeSequence = [_type_code()]

@@ -111,21 +111,23 @@ def _height(header: Any) -> float:
 def refuse_unusable_pair(fixed: Source, moving: Source) -> None:
     """Raise FileError when no object can hold what two images have in common.
 
-    One of two photographs or two scans; of one patient; the fixed scan in a frame of reference.
+    Two photographs or two scans; of one patient; scans in a frame of reference each.
     """
     if fixed.is_placed != moving.is_placed:
         raise FileError(
             "One image has a place in the body and the other one has none, so no DICOM object can "
-            "relate them; leave --dicom out."
+            "relate them."
         )
-    ids = {str(s.header.get("PatientID") or "").strip() for s in (fixed, moving)} - {""}
-    if len(ids) > 1:
-        raise FileError(
-            "The two images say that they are of different patients, and a DICOM object belongs to "
-            "one; leave --dicom out."
-        )
-    if fixed.is_placed and not fixed.frame_of_reference:
-        raise FileError(
-            "The fixed image names no frame of reference, so nothing can be said to lie in it; "
-            "export the series again, or leave --dicom out."
-        )
+    for name in ("PatientID", "PatientBirthDate"):
+        said = {str(s.header.get(name) or "").strip() for s in (fixed, moving)} - {""}
+        if len(said) > 1:
+            raise FileError(
+                "The two images say that they are of different patients, and a DICOM object "
+                "belongs to one, so none can be made."
+            )
+    for role, source in (("fixed", fixed), ("moving", moving)):
+        if source.is_placed and not source.frame_of_reference:
+            raise FileError(
+                f"The {role} image names no frame of reference, so no DICOM object can say what "
+                "lies where in it; export the series again from where it is archived."
+            )

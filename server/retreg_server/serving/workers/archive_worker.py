@@ -39,7 +39,7 @@ class ArchiveWorker:
 
     def hello(self) -> dict[str, Any]:
         """Import what takes a while."""
-        import dicomweb_client  # noqa: F401
+        import retreg_server.dicom.dicomweb  # noqa: F401
 
         return {}
 
@@ -82,7 +82,8 @@ class ArchiveWorker:
             SharedImage.received(header, each).image
             for header, each in zip(head["headers"], voxels, strict=True)
         ]
-        sources = [self._sources.pop(name, None) or source_of(name) for name in head["folders"]]
+        known = self._sources
+        sources = [known[name] if name in known else source_of(name) for name in head["folders"]]
         result = wire.decode_result(wire.loads(bytes(text.view)))
         made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
         progress("making the objects", 0.0)
