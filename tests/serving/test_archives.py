@@ -99,9 +99,9 @@ def test_two_series_are_fetched_registered_and_the_result_is_stored(archive, ser
     assert registration.json()["provenance"]["options"]["shift"] == 3.0
 
 
-def test_only_what_is_asked_for_is_stored(archive, server):
+def test_only_what_is_asked_for_is_stored_by_either_name_of_the_address(archive, server):
     wanted = order(archive, store=["report", "fiducials"])
-    assert ended(server, server.post(ORDERS, json=wanted))["state"] == "done"
+    assert ended(server, server.post("/v1/dicom/registrations", json=wanted))["state"] == "done"
     assert len(made(archive)) == 2
     assert ended(server, server.post(ORDERS, json=order(archive, store=[])))["stored"] == {}
     assert len(made(archive)) == 2

@@ -26,6 +26,13 @@ PART = (0.3, 0.6)  # of the volume, that is left of a part
 PART_DEG = 45.0
 PARTS = 5  # of each volume
 REAL = (("infant_month6_t1", "infant_month6_t2"), ("xa_t1", "xa_dwi_ap"), ("xa_t1", "xa_dwi_pa"))
+HEADS = (
+    "templates/MNI152_T1_1mm_brain.nii.gz",
+    "malf_oasis/1003_SS.nii.gz",
+    "openms_longitudinal_raw/p01_study1_FLAIR.nii.gz",
+    "chris/chris_t1.nii.gz",
+)
+END = 0.45  # of the length of a thing: the ends that share nothing
 SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -35,7 +42,9 @@ def volume_cases(data: Path, limit: int | None = None) -> list[Case]:
     Raises FileError when data does not hold the folder.
     """
     volumes = {_stem(path): path for path in sorted((data / "other" / "mri").glob("*"))}
-    sets = [_copies(volumes), _parts(volumes), _real(volumes), _wrong(volumes)]
+    heads = {_stem(data / "brain" / name): data / "brain" / name for name in HEADS}
+    heads = {name: path for name, path in heads.items() if path.is_file()}
+    sets = [_copies(volumes), _parts(volumes), _real(volumes), _wrong(volumes, heads)]
     cases = [case for members in sets for case in subset(members, limit)]
     return checked_cases(cases, data, "other/mri")
 
@@ -148,19 +157,58 @@ def _session(fixed_path: Path, moving_path: Path, angle_deg: float | None) -> Pa
     return replace(pair, moving=turned, original_from_moving=original_from_turned)
 
 
-def _wrong(volumes: dict[str, Path]) -> list[Case]:
-    """Different things, each with each; what shows one head or one person is left out."""
-    return [
-        Case("wrong", f"{a}-{b}", partial(_unrelated, volumes[a], volumes[b]), right=False)
-        for a, b in permutations(volumes, 2)
-        if _kind(a) != _kind(b)
+def _wrong(volumes: dict[str, Path], heads: dict[str, Path]) -> list[Case]:
+    """Different things, each with each, two ends of one thing, and things with noise.
+
+    heads: more of them, to be mistaken for anything else. What shows heads of people is left out:
+    they can be laid onto each other whoever they are.
+    """
+    every = {**volumes, **heads}
+    cases = [
+        Case("wrong", f"{a}-{b}", partial(_unrelated, every[a], every[b]), right=False)
+        for a, b in permutations(every, 2)
+        if _kind(a, heads) != _kind(b, heads)
     ]
+    for name, path in volumes.items():
+        for axis in range(3):
+            load = partial(_two_ends, path, axis, f"ends {name} {axis}")
+            cases.append(Case("wrong", f"{name} {'ijk'[axis]} ends", load, right=False))
+        for swapped in (False, True):
+            load = partial(_with_noise, path, swapped)
+            cases.append(Case("wrong", f"{name} noise {swapped}", load, right=False))
+    return cases
 
 
-def _kind(name: str) -> str:
-    """Heads of people can be laid onto each other whoever they are."""
-    heads = ("infant", "xa", "dwi")
-    return "head" if name.startswith(heads) else name
+def _kind(name: str, heads: dict[str, Path]) -> str:
+    """What a volume shows, by its name."""
+    return "head" if name in heads or name.startswith(("infant", "xa", "dwi")) else name
+
+
+def _two_ends(path: Path, axis: int, name: str) -> Pair:
+    """Both ends of what a volume shows along an axis (i, j, k): they share nothing."""
+    random, whole = random_for(name), read_image(path)
+    index = np.rint(whole.grid.index(foreground_points(whole))).astype(int)[:, axis]
+    low, high = int(index.min()), int(index.max()) + 1
+    length = max(1, round(END * (high - low)))
+    first, last = (_slices(whole, axis, start, length) for start in (low, high - length))
+    rotation, shift = random_turn(random, float(random.uniform(0, PART_DEG)))
+    return Pair(first, turned_volume(_in_other_contrast(last, random), rotation, shift)[0])
+
+
+def _slices(whole: Image, axis: int, first: int, count: int) -> Image:
+    start, size = [0, 0, 0], list(whole.grid.size)
+    start[axis], size[axis] = first, count
+    array = np.take(whole.array, range(first, first + count), axis=3 - axis)
+    matrix = whole.grid.world_from_index.copy()
+    matrix[:3, 3] = whole.grid.world(np.array([start], float))[0]
+    return Image(array, Grid((size[0], size[1], size[2]), matrix))
+
+
+def _with_noise(path: Path, swapped: bool) -> Pair:
+    image = read_image(path)
+    values = random_for(f"noise {path.name}").uniform(0, 1000, image.grid.shape)
+    noise = Image(values.astype(np.float32)[None], image.grid)
+    return Pair(noise, image) if swapped else Pair(image, noise)
 
 
 def _unrelated(fixed: Path, moving: Path) -> Pair:

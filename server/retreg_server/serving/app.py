@@ -65,8 +65,10 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service, app.state.archive_orders = service, archive_orders
-    for part in (server_info, images, registrations, register_files, dicomweb, monailabel):
+    for part in (server_info, images, registrations, register_files, monailabel):
         app.include_router(part.router)
+    for prefix in dicomweb.PREFIXES:
+        app.include_router(dicomweb.router, prefix=prefix)
     add_error_handlers(app)
     _add_middleware(app, service)
     return app

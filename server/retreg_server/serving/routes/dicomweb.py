@@ -14,7 +14,9 @@ from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_me
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.routes.registrations import Name, Value
 
-router = APIRouter(prefix="/v1/dicomweb/registrations", tags=["archives"])
+PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
+"""Two names of the same."""
+router = APIRouter(tags=["archives"])
 
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -63,7 +65,7 @@ async def order_registration(order: ArchiveOrder, orders: Orders) -> Response:
     job = orders.begin(
         Order(order.archive, fixed, moving, order.model, options, tuple(order.store))
     )
-    headers = {"Location": f"{router.prefix}/{job.id}"}
+    headers = {"Location": f"{PREFIXES[0]}/{job.id}"}
     return json_response(status_message(job), 202, headers)
 
 

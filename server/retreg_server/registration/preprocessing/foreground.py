@@ -1,4 +1,4 @@
-"""Where the head or brain is: a mask, its centre and its size, from any contrast."""
+"""Where the object in a volume is: a mask, its centre and its size, from any contrast."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ WHOLE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 GRID = 56  # voxels along the longest side of the volume in which the mask is made
 THIN = 0.4  # of the longest side: a thinner volume is a slab, cut out of something that goes on
 BEYOND = 8  # voxels of the mask by which a slab is continued beyond its faces
+TISSUE = 0.08  # of the grey range, that the middle half of a face of the image spans unless air
+FEWEST_FACES = 3  # of air, where an object ends in the image; a block out of a body has fewer
 FEWEST = 12  # voxels that a volume has along two of its axes at least
 
 
@@ -29,7 +31,9 @@ class Foreground:
     difference from background inside the object. centroid, core: (3,) LPS mm, the mean of all
     voxels and of the deep ones (a neck pulls the first, not the second). box: (2, 3) corners in
     normalised coordinates of the image. extent_mm: (3,) the sides of the box. is_slab: whether
-    the image is a few slices out of something that goes on, whose faces are no surface.
+    the image is a few slices out of something that goes on, whose faces are no surface. passes:
+    (3,) how much of its largest section along each axis (i, j, k) both faces of the image show at
+    least. has_air: whether the object ends in the image, rather than filling all of it.
     """
 
     depth_mm: TensorVolume
@@ -41,6 +45,8 @@ class Foreground:
     box: np.ndarray
     extent_mm: np.ndarray
     is_slab: bool
+    passes: np.ndarray
+    has_air: bool
 
     @property
     def longest_mm(self) -> float:
@@ -75,13 +81,10 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     strength = np.where(inside, np.abs(values - background), 0.0)
     least = 1e-4 * float(np.abs(values).max())  # less than this is rounding, not contrast
     beyond = np.where(half_mm < THIN * half_mm.max(), BEYOND, 0)
-    mask, depth, outside = _with_distances(_above_otsu(strength, least), beyond)
-    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
-    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
-        raise RegistrationError(
-            f"The {role} image shows no head or brain: it is empty, constant or far too small. "
-            "Check the file and its intensity range."
-        )
+    shown = _above_otsu(strength, least)
+    has_air = not shown.any() or _faces_of_air(strength, inside) >= FEWEST_FACES
+    mask, depth, outside = _with_distances(shown if has_air else inside, beyond)
+    _refuse_small(mask, beyond, role)
     bright = float(np.percentile(strength[mask], 99))
     image_from_small = np.linalg.inv(volume.world_from_norm) @ small.world_from_norm
     box = apply_matrix(image_from_small, _box(mask))
@@ -97,7 +100,42 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
         box,
         np.ptp(box, axis=0) * half_mm,
         bool(beyond.any()),
+        _passing(mask),
+        has_air,
     )
+
+
+def _refuse_small(mask: np.ndarray, beyond: np.ndarray, role: str) -> None:
+    """Raise RegistrationError for an object of a few voxels (k, j, i) or layers.
+
+    beyond: (3,) above 0 along the axes (i, j, k) on which the image is thin.
+    """
+    layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
+    if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
+        raise RegistrationError(
+            f"The {role} image shows nothing to register: it is empty, constant or far too small. "
+            "Check the file and its intensity range."
+        )
+
+
+def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
+    """A low percentile of the outermost voxels: air, even where tissue touches the border."""
+    border = inside & ~ndimage.binary_erosion(inside, np.ones((3, 3, 3)))
+    return float(np.percentile(values[border], 10)) if border.any() else 0.0
+
+
+def _faces_of_air(strength: np.ndarray, inside: np.ndarray) -> int:
+    """How many of the six faces of the image (inside is it, on a larger grid) are mostly flat."""
+    image = strength[ndimage.find_objects(inside.astype(np.uint8))[0]]
+    faces = [image.take(end, axis) for axis in range(3) for end in (0, -1)]
+    spreads = [np.ptp(np.percentile(face, (25, 75))) for face in faces]
+    return int((np.array(spreads) <= TISSUE * np.percentile(strength, 98)).sum())
+
+
+def _passing(mask: np.ndarray) -> np.ndarray:
+    """(3,) the smaller of the sections at both ends of each axis (i, j, k), 1 for the largest."""
+    sections = [mask.sum(axis=tuple({0, 1, 2} - {axis})) for axis in (2, 1, 0)]
+    return np.array([min(each[0], each[-1]) / each.max() for each in sections])
 
 
 def _box(mask: np.ndarray) -> np.ndarray:
@@ -108,23 +146,17 @@ def _box(mask: np.ndarray) -> np.ndarray:
     return np.stack([low, high])
 
 
-def head_length_mm(image: Image, role: str) -> float:
-    """The longest side of the head or brain in an image; raises as find_foreground."""
+def object_length_mm(image: Image, role: str) -> float:
+    """The longest side of the object in an image; raises as find_foreground."""
     return find_foreground(canonical(image), role).longest_mm
 
 
 def _refuse_tiny(size: tuple[int, int, int], role: str) -> None:
     if sorted(size)[1] < FEWEST:
         raise InputError(
-            f"The {role} image has {size[0]} x {size[1]} x {size[2]} voxels, too few to show a "
-            f"head; at least {FEWEST} along two axes were expected."
+            f"The {role} image has {size[0]} x {size[1]} x {size[2]} voxels, too few to "
+            f"register; at least {FEWEST} along two axes were expected."
         )
-
-
-def _border_level(values: np.ndarray, inside: np.ndarray) -> float:
-    """A low percentile of the outermost voxels: air, even where tissue touches the border."""
-    border = inside & ~ndimage.binary_erosion(inside, np.ones((3, 3, 3)))
-    return float(np.percentile(values[border], 10)) if border.any() else 0.0
 
 
 def _above_otsu(strength: np.ndarray, least: float) -> np.ndarray:

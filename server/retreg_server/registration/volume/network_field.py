@@ -7,13 +7,13 @@ import torch
 
 from retreg.geometry import apply_matrix
 from retreg.transforms import DisplacementField
-from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.networks.field_net import FieldNet
 from retreg_server.registration.networks.input_range import normalised
 from retreg_server.registration.numerics.folding import unfolded
 from retreg_server.registration.numerics.lattice_displacement import field_from_displacement
 from retreg_server.registration.numerics.spaces import TensorVolume, isotropic, sample
-from retreg_server.registration.preprocessing.head_mask import WHOLE
+from retreg_server.registration.preprocessing.foreground import WHOLE
+from retreg_server.registration.volume.volume_pair import PreparedVolume
 
 
 @torch.no_grad()

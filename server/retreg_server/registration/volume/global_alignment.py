@@ -1,4 +1,4 @@
-"""The rigid, similarity or affine map between two heads of any contrast and any rotation.
+"""The rigid, similarity or affine map between two volumes of any contrast and any rotation.
 
 All rotations are searched by normalised mutual information on a small grid; the best ones are
 improved, and finished by Gauss-Newton on MIND-SSC descriptors. Both directions are searched on
@@ -16,9 +16,11 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import apply_matrix
 from retreg.messages import Keypoints
 from retreg.transforms import Affine
-from retreg_server.registration.brain.affine_gauss_newton import Aligner, generators
-from retreg_server.registration.brain.landmarks import find_landmarks
-from retreg_server.registration.brain.rotation_search import (
+from retreg_server.registration.keymorph.initial_maps import Suggest
+from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
+from retreg_server.registration.volume.landmarks import find_landmarks
+from retreg_server.registration.volume.rotation_search import (
     Jitter,
     angles_deg,
     climb,
@@ -27,9 +29,7 @@ from retreg_server.registration.brain.rotation_search import (
     uniform_rotations,
     well_separated,
 )
-from retreg_server.registration.brain.volume_pair import VolumePair
-from retreg_server.registration.keymorph.initial_maps import Suggest
-from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.volume.volume_pair import VolumePair
 
 ROTATIONS = 1000
 CLIMBERS, COPIES = 24, 32

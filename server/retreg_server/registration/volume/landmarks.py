@@ -9,10 +9,10 @@ import torch
 
 from retreg.errors import RegistrationError
 from retreg.geometry import apply_matrix
-from retreg_server.registration.brain.volume_pair import VolumePairLevel
 from retreg_server.registration.numerics.farthest_points import farthest_points
 from retreg_server.registration.numerics.spaces import sample
 from retreg_server.registration.numerics.volume_features import mind_ssc
+from retreg_server.registration.volume.volume_pair import VolumePairLevel
 
 COUNT = 128
 REACH = 3  # voxels searched around a keypoint, to each side
@@ -45,7 +45,7 @@ def find_landmarks(pair: VolumePairLevel, target_from_domain: np.ndarray) -> Lan
     if len(chosen) < 4:
         raise RegistrationError(
             "The two volumes hardly overlap where they fit best; check that both show the same "
-            "part of a head."
+            "part of the object."
         )
     similarity, agrees = _match(domain_mind, target_mind, chosen)
     points = apply_matrix(pair.domain.world_from_index, chosen[:, ::-1].astype(np.float64))

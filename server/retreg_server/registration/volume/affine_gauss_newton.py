@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from retreg_server.registration.brain.volume_pair import VolumePairLevel
 from retreg_server.registration.numerics.spaces import TensorVolume, sample
 from retreg_server.registration.numerics.volume_features import mind_ssc
+from retreg_server.registration.volume.volume_pair import VolumePairLevel
 
 FAMILY_SIZES = {"rigid": 6, "similarity": 7, "affine": 12}
 SETTLED = 1e-4  # a step below this fraction of a radian or of the radius ends the iterations

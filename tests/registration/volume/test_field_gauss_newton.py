@@ -7,7 +7,8 @@ import torch
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
-from retreg_server.registration.brain.field_gauss_newton import (
+from retreg_server.registration.numerics.fields import warped
+from retreg_server.registration.volume.field_gauss_newton import (
     DAMPING,
     Normal,
     Stiffness,
@@ -15,7 +16,6 @@ from retreg_server.registration.brain.field_gauss_newton import (
     normal_equations,
     smooth_step,
 )
-from retreg_server.registration.numerics.fields import warped
 
 SHAPE = (5, 6, 4)
 PAIRS = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]

@@ -14,9 +14,9 @@ from retreg.quality import jacobian_determinants
 from retreg.resample import resample
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.brain.deformation import deform, pair_of, refine
-from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.model import Stages
+from retreg_server.registration.volume.deformation import deform, pair_of, refine
+from retreg_server.registration.volume.volume_pair import PreparedVolume
 
 WARP_MM = 8.0
 
@@ -172,7 +172,7 @@ def test_the_same_call_gives_the_same_numbers():
 
 
 def test_out_of_time_each_level_still_takes_a_step(monkeypatch):
-    monkeypatch.setattr("retreg_server.registration.brain.deformation.TIME_LIMIT_S", 0.0)
+    monkeypatch.setattr("retreg_server.registration.volume.deformation.TIME_LIMIT_S", 0.0)
     fixed, moving, truth, points = a_warped_pair()
     pair = pair_of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     heard: list[float] = []

@@ -13,9 +13,9 @@ from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.pair import PhantomPair
-from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.numerics.robust_weights import Linear
+from retreg_server.registration.volume.brain import AutoBrain
 
 
 def estimate(

@@ -21,7 +21,7 @@ from retreg_server.registration.numerics.spaces import (
     sample,
 )
 from retreg_server.registration.numerics.volume_features import mind_ssc
-from retreg_server.registration.preprocessing.head_mask import WHOLE, Foreground, find_foreground
+from retreg_server.registration.preprocessing.foreground import WHOLE, Foreground, find_foreground
 
 SPACING = 3.0  # mm between the voxels in which the quality is measured
 BLOCK = 6  # voxels along a side of a block

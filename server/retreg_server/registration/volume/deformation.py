@@ -18,22 +18,6 @@ from torch.nn import functional
 
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField
-from retreg_server.registration.brain.both_directions import both_directions
-from retreg_server.registration.brain.field_gauss_newton import (
-    Stiffness,
-    boxes_of,
-    normal_equations,
-    smooth_step,
-)
-from retreg_server.registration.brain.volume_pair import (
-    MARGIN_MM,
-    TRIM_MM,
-    UNEQUAL,
-    PreparedVolume,
-    VolumePairLevel,
-    common_spacing,
-    weighted,
-)
 from retreg_server.registration.model import Stages
 from retreg_server.registration.numerics.discrete_search import convex_start
 from retreg_server.registration.numerics.fields import composed, half_sizes, identity_grid, warped
@@ -45,6 +29,22 @@ from retreg_server.registration.numerics.lattice_displacement import (
 )
 from retreg_server.registration.numerics.spaces import TensorVolume, sample
 from retreg_server.registration.numerics.volume_features import described, grey_share
+from retreg_server.registration.volume.both_directions import both_directions
+from retreg_server.registration.volume.field_gauss_newton import (
+    Stiffness,
+    boxes_of,
+    normal_equations,
+    smooth_step,
+)
+from retreg_server.registration.volume.volume_pair import (
+    MARGIN_MM,
+    TRIM_MM,
+    UNEQUAL,
+    PreparedVolume,
+    VolumePairLevel,
+    common_spacing,
+    weighted,
+)
 
 FINE_VOXELS = 128  # along the longest side of the smaller object
 FINEST = 1.0  # voxels of the coarser volume: there is nothing to be seen below

@@ -1,4 +1,4 @@
-"""Two brain or head volumes, prepared for registration at several resolutions."""
+"""Two volumes, prepared for registration at several resolutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from retreg.errors import RegistrationError
 from retreg.image import Image
-from retreg_server.registration.brain.rotation_search import BINS, MutualInformationSamples
 from retreg_server.registration.numerics.spaces import (
     TensorVolume,
     bounded_spacing,
@@ -20,7 +19,8 @@ from retreg_server.registration.numerics.spaces import (
     isotropic,
     sample,
 )
-from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
+from retreg_server.registration.preprocessing.foreground import Foreground, find_foreground
+from retreg_server.registration.volume.rotation_search import BINS, MutualInformationSamples
 
 FINE_VOXELS = 88  # along the longest side of the smaller object
 UNEQUAL = 1.35  # volumes further apart than this are a head and a brain, or a part and a whole
@@ -111,7 +111,7 @@ def _refuse_empty(level: TensorVolume, shown: Foreground) -> None:
     if int((level.tensor[:, 1] > 0.5).sum()) < FEWEST_POINTS:
         raise RegistrationError(
             f"One image shows only a piece {shown.thickness_mm:.0f} mm thick, too little to be "
-            "found in the other one; give a volume that shows more of the head."
+            "found in the other one; give a volume that shows more."
         )
 
 

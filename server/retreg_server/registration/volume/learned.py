@@ -16,15 +16,15 @@ import numpy as np
 from retreg.image import Image
 from retreg.messages import Keypoints, ModelInfo, Scalar
 from retreg.transforms import Affine, Chain, DisplacementField
-from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.model import Estimate, Stages, affine_estimate, linear_matrix
 from retreg_server.registration.networks.devices import chosen_device
 from retreg_server.registration.networks.weights import load_metadata, load_network
 from retreg_server.registration.options import SMOOTHPROPER, field_options
+from retreg_server.registration.volume.brain import AutoBrain
 
 if TYPE_CHECKING:
-    from retreg_server.registration.brain.volume_pair import PreparedVolume
     from retreg_server.registration.networks.field_net import FieldNet
+    from retreg_server.registration.volume.volume_pair import PreparedVolume
 
 FAMILIES = ("deformable", "affine")
 
@@ -50,8 +50,8 @@ class DeformableBrain:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        from retreg_server.registration.brain.deformation import deform
-        from retreg_server.registration.brain.volume_pair import PreparedVolume
+        from retreg_server.registration.volume.deformation import deform
+        from retreg_server.registration.volume.volume_pair import PreparedVolume
 
         with stages.stage("global alignment", 0.5):
             found = _start(str(options["start"]), fixed, moving, stages)
@@ -81,7 +81,7 @@ class DeformableBrain:
         stages: Stages,
     ) -> tuple[DisplacementField, DisplacementField]:
         """What the network answers, forward and backward."""
-        from retreg_server.registration.brain.network_field import volume_field
+        from retreg_server.registration.volume.network_field import volume_field
 
         metadata = load_metadata(self.info.name)
         cube = metadata.pixels, float(metadata.spacing_mm or 1.0)
@@ -119,8 +119,8 @@ def _start(name: str, fixed: Image, moving: Image, stages: Stages) -> Estimate:
 
 def _untouched(fixed: Image, moving: Image) -> Estimate:
     """Images that are taken to be aligned already."""
-    from retreg_server.registration.brain.landmarks import find_landmarks
-    from retreg_server.registration.brain.volume_pair import PreparedVolume, VolumePair
+    from retreg_server.registration.volume.landmarks import find_landmarks
+    from retreg_server.registration.volume.volume_pair import PreparedVolume, VolumePair
 
     pair = VolumePair.of(PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving"))
     marks = find_landmarks(pair.levels[1], np.eye(4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from retreg_server.registration.brain.field_gauss_newton import boxes_of, grown
+from retreg_server.registration.volume.field_gauss_newton import boxes_of, grown
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 3])

@@ -9,9 +9,9 @@ from scipy import ndimage
 from scipy.linalg import expm
 
 from retreg.geometry import apply_matrix
-from retreg_server.registration.brain.affine_gauss_newton import FAMILY_SIZES, Aligner, generators
-from retreg_server.registration.brain.volume_pair import VolumePairLevel
 from retreg_server.registration.numerics.spaces import TensorVolume
+from retreg_server.registration.volume.affine_gauss_newton import FAMILY_SIZES, Aligner, generators
+from retreg_server.registration.volume.volume_pair import VolumePairLevel
 
 SIDE = 40
 CENTRE = np.array([30.0, -200.0, 7.0])

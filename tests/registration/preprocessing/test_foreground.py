@@ -9,7 +9,7 @@ from retreg.errors import RegistrationError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.registration.numerics.spaces import canonical
-from retreg_server.registration.preprocessing.head_mask import Foreground, find_foreground
+from retreg_server.registration.preprocessing.foreground import Foreground, find_foreground
 
 SPACING = 4.0
 ORIGIN = np.array([-400.0, 90.0, 12.0])
@@ -59,10 +59,30 @@ def test_dark_fluid_inside_belongs_to_the_object():
 
 @pytest.mark.parametrize("level", [0.0, 7.0])
 def test_a_constant_volume_is_refused_with_a_sentence(level):
-    with pytest.raises(RegistrationError, match=r"fixed image shows no head.*\."):
+    with pytest.raises(RegistrationError, match=r"fixed image shows nothing to register.*\."):
         found(np.full((30, 30, 30), level, dtype=np.float32))
 
 
 def test_a_speck_is_refused():
     with pytest.raises(RegistrationError):
         found((500.0 * ball(MIDDLE, 7)).astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [(30, 28, 26), (24, 40, 20)])
+def test_a_block_without_air_around_it_is_all_foreground(size):
+    """As a spine or a prostate in a small field of view: tissue touches every face."""
+    coarse = np.random.default_rng(1).uniform(50, 900, [-(-n // 5) for n in size])
+    array = np.kron(coarse, np.ones((5, 5, 5)))[tuple(slice(n) for n in size)]
+    object_ = found(array.astype(np.float32))
+    assert not object_.has_air
+    assert object_.volume_mm3 == pytest.approx(np.prod(size) * SPACING**3, rel=0.1)
+    assert (object_.passes > 0.8).all()
+
+
+def test_a_head_that_is_cut_at_two_faces_ends_in_the_image_all_the_same():
+    x, y, z = grid_mm()
+    trunk = (x - MIDDLE[0]) ** 2 + (y - MIDDLE[1]) ** 2 < 70**2
+    array = np.where(trunk, 400 + 3.0 * (z - ORIGIN[2]), 0.0)
+    object_ = found(array.astype(np.float32))
+    assert object_.has_air
+    np.testing.assert_allclose(object_.passes, [0, 0, 0.9], atol=0.05)

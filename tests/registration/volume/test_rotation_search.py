@@ -8,7 +8,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from scipy.stats import entropy
 
-from retreg_server.registration.brain.rotation_search import (
+from retreg_server.registration.numerics.spaces import TensorVolume
+from retreg_server.registration.volume.rotation_search import (
     BINS,
     Jitter,
     MutualInformationSamples,
@@ -18,7 +19,6 @@ from retreg_server.registration.brain.rotation_search import (
     uniform_rotations,
     well_separated,
 )
-from retreg_server.registration.numerics.spaces import TensorVolume
 
 
 def a_probe() -> MutualInformationSamples:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from retreg.errors import Cancelled, RegistrationError
-from retreg_server.registration.brain.both_directions import both_directions
 from retreg_server.registration.model import Stages
+from retreg_server.registration.volume.both_directions import both_directions
 
 
 @pytest.fixture(params=[1, 4])
