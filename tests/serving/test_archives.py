@@ -67,7 +67,7 @@ def archive(an_archive):
 
 
 def order(running, **changes):
-    return {"archive": "hospital", **running.addresses, **changes}
+    return {"archive": "hospital", "model": "auto-brain", **running.addresses, **changes}
 
 
 def ended(server, answer):
@@ -183,7 +183,7 @@ def verdict(monkeypatch):
 def command(archive, settings_file, *more):
     uids = {role: f"{each['study']}/{each['series']}" for role, each in archive.addresses.items()}
     named = [f"--{role}={each}" for role, each in uids.items()]
-    return ["dicomweb-register", "hospital", *named, "--config", settings_file, *more]
+    return ["dicomweb-register", "hospital", *named, "--config", settings_file, "--model", "auto-brain", *more]
 
 
 def test_a_terminal_does_the_same(archive, settings_file, verdict, capsys):
