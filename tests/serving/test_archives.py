@@ -183,7 +183,8 @@ def verdict(monkeypatch):
 def command(archive, settings_file, *more):
     uids = {role: f"{each['study']}/{each['series']}" for role, each in archive.addresses.items()}
     named = [f"--{role}={each}" for role, each in uids.items()]
-    return ["dicomweb-register", "hospital", *named, "--config", settings_file, "--model", "auto-brain", *more]
+    fixed = ["--config", settings_file, "--model", "auto-brain"]
+    return ["dicomweb-register", "hospital", *named, *fixed, *more]
 
 
 def test_a_terminal_does_the_same(archive, settings_file, verdict, capsys):
