@@ -25,25 +25,28 @@ def resample(
     grid: Grid,
     nearest: bool = False,
     fill: float | None = None,
+    tolerance_mm: float | None = None,
 ) -> Image:
     """The moving image on grid: its value at transform(x) for every voxel centre x of grid.
 
     transform maps the world of grid to the world of moving (LPS mm). Linear interpolation, or
-    nearest neighbour for labels; outside the outer voxel edges of moving the value is fill, or when
-    that is None the background of moving (retreg.background; 0 for labels). Type and channels are
-    kept. transform is first sampled on a coarse lattice (see voxel_map), which changes affine
-    transforms by rounding only and curved ones by about 0.02 mm; a local correction is sampled in
-    its boxes only. Raises OptionError for a fill that the type cannot hold.
+    nearest neighbour for labels (the next one up in the middle of two, as in ITK); outside the
+    outer voxel edges of moving the value is fill, or when that is None the background of moving
+    (retreg.background; 0 for labels). Type and channels are kept. transform is first sampled on a
+    coarse lattice (see voxel_map), which changes affine transforms by rounding only and curved ones
+    by about 0.02 mm, or by tolerance_mm; a local correction is sampled in its boxes only. Raises
+    OptionError for a fill that the type cannot hold.
     """
     boxes, rest = _local_boxes(transform, grid)
     if boxes:
-        whole = resample(moving, rest, grid, nearest, fill)
+        whole = resample(moving, rest, grid, nearest, fill, tolerance_mm)
         for box, place in boxes:
             exact = DisplacementField.sampled(transform, box)
-            whole.array[(slice(None), *place)] = resample(moving, exact, box, nearest, fill).array
+            inside = resample(moving, exact, box, nearest, fill, tolerance_mm)
+            whole.array[(slice(None), *place)] = inside.array
         return whole
     outside = fill_values(moving, 0.0 if nearest and fill is None else fill)[:, None, None]
-    positions = voxel_map(transform, grid, moving.grid.index_from_world)
+    positions = voxel_map(transform, grid, moving.grid.index_from_world, tolerance_mm)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
     rows = max(1, BLOCK_VOXELS // (PLANES * grid.size[0]))
     part = max(1, SLAB_VOXELS // grid.size[0])
@@ -109,13 +112,14 @@ def _values(
     sizes = array.shape[:0:-1]
     inside = np.ones(index.shape[1:], dtype=bool)
     for axis, size in enumerate(sizes):
-        inside &= (index[axis] >= -0.5) & (index[axis] <= size - 0.5)
+        inside &= (index[axis] >= -0.5) & (index[axis] < size - 0.5)
     strides = (1, sizes[0], sizes[0] * sizes[1])
     flat = array.reshape(array.shape[0], -1)
     if nearest:
         offset = np.zeros(inside.shape, np.int64)
         for axis, size in enumerate(sizes):
-            offset += strides[axis] * np.clip(np.rint(index[axis]), 0, size - 1).astype(np.int64)
+            nearest_one = np.clip(np.floor(index[axis] + 0.5), 0, size - 1)
+            offset += strides[axis] * nearest_one.astype(np.int64)
         return np.where(inside, flat[:, offset], outside.astype(array.dtype))
     total = _linear(flat, sizes, strides, index)
     return _as_type(np.where(inside, total, outside), array.dtype)

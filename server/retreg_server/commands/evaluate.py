@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
     parser.add_argument(
         "benchmark",
-        choices=(*DEFAULT_MODELS, "keypoints", "smoothing"),
-        help="which benchmark to run; smoothing shows what the SmoothProper layer is for",
+        choices=(*DEFAULT_MODELS, "keypoints", "matching", "smoothing"),
+        help="which benchmark to run; smoothing shows what the SmoothProper layer is for, matching "
+        "compares learned keypoints with SIFT",
     )
     parser.add_argument(
         "--data",
@@ -69,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(
             f"The benchmark {args.benchmark} needs test images; name their folder with --data."
         )
-    if args.benchmark == "keypoints":
-        return _run_keypoints(args)
+    if args.benchmark in ("keypoints", "matching"):
+        return (_run_keypoints if args.benchmark == "keypoints" else _run_matching)(args)
     from tqdm import tqdm
 
     from retreg_server.evaluation.bench import run_cases
@@ -133,6 +134,26 @@ def _run_keypoints(args: argparse.Namespace) -> int:
         unit = "mm" if "volume" in model.info.kinds else "pixels of a 1000-pixel picture"
         write_keypoint_report(folder, name, unit, numbers)
         print(f"{len(numbers)} numbers are in {folder / 'index.html'}")
+    return 0
+
+
+def _run_matching(args: argparse.Namespace) -> int:
+    """Learned keypoints against SIFT, on at most --pairs photographs and pairs of cameras (6)."""
+    from tqdm import tqdm
+
+    from retreg_server.evaluation.matching import (
+        matching_methods,
+        matching_numbers,
+        write_matching_report,
+    )
+    from retreg_server.evaluation.matching_pairs import difficulties
+
+    pairs = difficulties(args.data, args.pairs or 6)
+    folder = args.out or Path("evaluate-matching")
+    with tqdm(total=len(pairs), unit="pair") as bar:
+        numbers = list(matching_numbers(pairs, matching_methods(), bar.update))
+    write_matching_report(folder, numbers)
+    print(f"{len(numbers)} numbers are in {folder / 'index.html'}")
     return 0
 
 

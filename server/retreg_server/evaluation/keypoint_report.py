@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from html import escape
 from pathlib import Path
@@ -32,24 +32,39 @@ TITLES = {
 def write_keypoint_report(
     folder: Path, model: str, unit: str, numbers: Sequence[Measured]
 ) -> None:
+    """Write what was measured of the keypoints of a model; unit: of the distances, mm or pixels."""
+    heading = f"Keypoints of {model}", f"Medians over images or pairs; distances in {unit}."
+    labels = {
+        figure: "share of 1" if title.startswith(("Dice", "Pairs")) else unit
+        for figure, title in TITLES.items()
+    }
+    write_figures(folder, heading, TITLES, labels, numbers)
+
+
+def write_figures(
+    folder: Path,
+    heading: tuple[str, str],
+    titles: Mapping[str, str],
+    labels: Mapping[str, str],
+    numbers: Sequence[Measured],
+) -> None:
     """Write everything that was measured, and medians over images or pairs as tables and plots.
 
-    unit: of the distances, mm or pixels.
+    heading: a title and a sentence. titles, labels: by figure, the labels of the vertical axes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "numbers.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Measured)])
         writer.writeheader()
         writer.writerows(asdict(number) for number in numbers)
-    markdown = [f"# Keypoints of {model}\n\nMedians over images or pairs; distances in {unit}."]
-    page = [f"<h1>Keypoints of {escape(model)}</h1><p>Medians; distances in {escape(unit)}.</p>"]
-    for figure, title in TITLES.items():
+    markdown = [f"# {heading[0]}\n\n{heading[1]}"]
+    page = [f"<h1>{escape(heading[0])}</h1><p>{escape(heading[1])}</p>"]
+    for figure, title in titles.items():
         members = [number for number in numbers if number.figure == figure]
         if not members:
             continue
         places, table = medians(members)
-        label = unit if not title.startswith(("Dice", "Pairs")) else "share of 1"
-        line_plot(folder / f"{figure}.png", title, places, table, label)
+        line_plot(folder / f"{figure}.png", title, places, table, labels[figure])
         rows = [["", *places]] + [
             [series, *(f"{line[x]:.3g}" if x in line else "" for x in places)]
             for series, line in table.items()
@@ -58,7 +73,7 @@ def write_keypoint_report(
         page.append(f"<h2>{escape(title)}</h2>{_html(rows)}<img src='{figure}.png' alt=''>")
     (folder / "keypoints.md").write_text("\n\n".join(markdown) + "\n", encoding="utf-8")
     (folder / "index.html").write_text(
-        f"<!doctype html><meta charset='utf-8'><title>{escape(model)}</title>"
+        f"<!doctype html><meta charset='utf-8'><title>{escape(heading[0])}</title>"
         "<style>body{font:15px sans-serif;margin:2em}td{padding:2px 8px;border:1px solid #bbb}"
         "table{border-collapse:collapse}</style>" + "".join(page),
         encoding="utf-8",

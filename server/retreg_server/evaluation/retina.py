@@ -40,7 +40,7 @@ def retina_cases(data: Path, limit: int | None = None) -> list[Case]:
     Raises FileError when data holds none of the folders.
     """
     folder = data / "retina"
-    multimodal = _multimodal(folder / "multimodal_landmark_pairs")
+    multimodal = multimodal_cases(data)
     same_eye = _same_eye(folder / "same_eye_pairs_unam")
     sets = [
         multimodal,
@@ -56,6 +56,11 @@ def retina_cases(data: Path, limit: int | None = None) -> list[Case]:
     sets += [different, _no_picture(multimodal[:4] + same_eye[:4])]
     cases = [case for members in sets for case in subset(members, limit)]
     return checked_cases(cases, data, "retina/multimodal_landmark_pairs, retina/fire and others")
+
+
+def multimodal_cases(data: Path) -> list[Case]:
+    """The pairs of colour, red-free light and angiography with human landmarks, if any."""
+    return _multimodal(data / "retina" / "multimodal_landmark_pairs")
 
 
 def _points_from(path: Path, delimiter: str | None) -> np.ndarray:

@@ -38,6 +38,9 @@ MODELS: dict[str, Entry] = {
     "fundus-sift": Entry("fundus.sift:FundusSift"),
     "keymorph-fundus": Entry("keymorph.model:keymorph_fundus", "keymorph_fundus:RECIPE"),
     "keymorph-brain": Entry("keymorph.model:keymorph_brain", "keymorph_brain:RECIPE"),
+    "superpoint-fundus": Entry(
+        "fundus.superpoint:SuperPointFundus", "superpoint_fundus:RECIPE"
+    ),
     "smoothproper-fundus": Entry(
         "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
     ),

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from retreg.errors import FileError
 from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.registration.networks.keypoint_net import Architecture
+from retreg_server.registration.networks.superpoint_net import CELL, PointArchitecture
 from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
 
@@ -35,7 +36,7 @@ class Bundle:
 
     name: str
     title: str
-    architecture: Architecture | FieldArchitecture
+    architecture: Architecture | FieldArchitecture | PointArchitecture
     pixels: int
     spacing_mm: float | None
     input_rule: str
@@ -126,6 +127,9 @@ def _outputs(bundle: Bundle) -> dict[str, Any]:
     if isinstance(bundle.architecture, Architecture):
         shape, kind = [d], {"type": "tuples", "format": "keypoints", "value_range": [-1, 1]}
         channels, name = bundle.architecture.keypoints, "points"
+    elif isinstance(bundle.architecture, PointArchitecture):
+        shape, kind = [bundle.pixels // CELL] * d, {"type": "image", "format": "descriptors"}
+        channels, name = bundle.architecture.descriptor, "descriptors"
     else:
         shape, kind = [bundle.pixels // 2] * d, {"type": "image", "format": "displacement field"}
         channels, name = d, "field"
@@ -133,6 +137,8 @@ def _outputs(bundle: Bundle) -> dict[str, Any]:
 
 
 def _keypoint_rows(bundle: Bundle) -> dict[str, Any]:
+    if isinstance(bundle.architecture, PointArchitecture):
+        return {"coordinates": "a descriptor for each cell of 8 pixels, order y, x"}
     if bundle.template is None:
         return {"coordinates": "displacements in pixels of the input, order x, y(, z)"}
     return {

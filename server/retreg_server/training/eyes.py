@@ -9,6 +9,7 @@ keypoint means the same place in every eye, left or right.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,11 @@ def lattice(count: int) -> torch.Tensor:
 
 def phantom_retina(seed: int) -> Retina:
     """The vessel map of a photograph of a made-up eye, in one modality, left or right."""
+    return phantom_in(seed, (MODALITIES[seed % len(MODALITIES)],))[0]
+
+
+def phantom_in(seed: int, modalities: Sequence[Modality]) -> list[Retina]:
+    """The vessel maps of one made-up eye, one from a photograph in each of the modalities."""
     rng = np.random.default_rng(seed)
     eye = make_eye(rng)
     flip = -1.0 if seed % 2 else 1.0
@@ -88,14 +94,16 @@ def phantom_retina(seed: int) -> Retina:
     axis = (np.arange(PHANTOM_SIZE) - middle) / unit
     x, y = np.meshgrid(flip * axis, axis)
     view = View(x, y, lambda retina: retina * (flip * unit, unit) + middle, unit)
-    photo = photograph(eye, view, MODALITIES[seed % len(MODALITIES)], rng)
-    picture = Image(photo[:, None], Grid.of_picture(PHANTOM_SIZE, PHANTOM_SIZE))
-    canvas = _canvas_of_picture(picture)
     disc, fovea = (
         torch.tensor([flip, 1.0]) * torch.from_numpy(place).float() / PHANTOM_REACH
         for place in (eye.disc, eye.fovea)
     )
-    return Retina(f"phantom-{seed}", canvas, disc, fovea)
+    found = []
+    for modality in modalities:
+        photo = photograph(eye, view, modality, rng)
+        picture = Image(photo[:, None], Grid.of_picture(PHANTOM_SIZE, PHANTOM_SIZE))
+        found.append(Retina(f"phantom-{seed}", _canvas_of_picture(picture), disc, fovea))
+    return found
 
 
 def phantom_retinas(stored: Path, first: int, count: int) -> list[Retina]:

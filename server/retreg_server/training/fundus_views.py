@@ -60,7 +60,7 @@ def retina_view(
     warp = random_warp(2, ranges, zoom, generator)
     points = warp.anatomy_at_pixels((pixels, pixels))
     seen = functional.grid_sample(retina.canvas, points, align_corners=False)
-    shown = (seen[:, 1:] > 0.5) & _field_of_view(pixels, generator)
+    shown = (seen[:, 1:] > 0.5) & field_of_view(pixels, generator)
     return RetinaView(imperfect(seen[:, :1], shown, generator, textures), shown, warp)
 
 
@@ -72,7 +72,7 @@ def _zoom(retina: Retina, generator: torch.Generator) -> float:
     return min(MARGIN, unit * NARROWEST * (WIDEST / NARROWEST) ** between(0, 1, generator))
 
 
-def _field_of_view(pixels: int, generator: torch.Generator) -> torch.Tensor:
+def field_of_view(pixels: int, generator: torch.Generator) -> torch.Tensor:
     """(1, 1, pixels, pixels) bool: a circle, often cut on two sides, or the whole square."""
     axis = (2 * torch.arange(pixels, device=generator.device) + 1) / pixels - 1
     x = axis[None, :] - between(-0.1, 0.1, generator)

@@ -155,6 +155,8 @@ def _average(run: Run[N]) -> None:
     keep = min(AVERAGING, (run.step + 1) / (run.step + 10))
     for mean, new in zip(run.average.parameters(), run.net.parameters(), strict=True):
         mean.lerp_(new.detach(), 1 - keep)
+    for kept, latest in zip(run.average.buffers(), run.net.buffers(), strict=True):
+        kept.copy_(latest)  # statistics of batch norm are averages already
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch)
 
     monkeypatch.setattr(module, "searched", lambda *_: pytest.fail("The search was needed."))
     found = global_alignment(
-        fixed, moving, Stages(), lambda _doubt: ([], []), Method(detect, match)
+        fixed, moving, Stages(), lambda _doubt: ([], []), (Method(detect, match),)
     )
     assert len(asked) == 2
     assert found.forward.inliers.sum() > 60
@@ -58,6 +58,6 @@ def test_a_method_that_finds_nothing_leaves_it_to_the_search(pictures):
     fixed, moving, _ = pictures
     nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
     blind = Method(lambda *_: told(np.zeros((0, 2))), lambda *_: (nothing, nothing))
-    found = global_alignment(fixed, moving, Stages(), lambda _doubt: ([], []), blind)
+    found = global_alignment(fixed, moving, Stages(), lambda _doubt: ([], []), (blind,))
     assert found.searched
     assert found.forward.agreement.correlation > 0.3

@@ -1,9 +1,10 @@
 """The default model for pictures of the retina: any rotation, any mixture of modalities.
 
 Vessels are made to look alike in colour, red-free, infrared and angiography. Local features on
-them, or a search over rotations and scales where features fail, give a linear map that is made
-sub-pixel, bent, and deformed as far as the pictures support it. Where the search leaves doubt, or
-the keypoints of the network are asked for, the maps of KeyMorph are tried as well.
+them, learned ones and then SIFT, or a search over rotations and scales where features fail, give a
+linear map that is made sub-pixel, bent, and deformed as far as the pictures support it. Where the
+search leaves doubt, or the keypoints of the network are asked for, the maps of KeyMorph are tried
+as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from retreg_server.registration.fundus.global_alignment import (
     global_alignment,
 )
 from retreg_server.registration.fundus.keypoint_pairs import keypoint_pairs
+from retreg_server.registration.fundus.learned_features import best_methods
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.world_transforms import DEFORMABLE, FAMILIES, PixelAlignment
 from retreg_server.registration.keymorph.initial_maps import (
@@ -30,6 +32,7 @@ from retreg_server.registration.keymorph.initial_maps import (
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.options import SMOOTHING
 from retreg_server.registration.preprocessing.annotations import without_shared_marks
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
@@ -47,15 +50,16 @@ class AutoFundus:
         produces=tuple(FAMILIES),
         options=(
             Option("transform", "Transform", next(iter(FAMILIES)), tuple(FAMILIES)),
-            Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+            SMOOTHING,
             KEYPOINTS,
         ),
-        citation="Lowe 2004; Barath et al. 2020 (MAGSAC++); Padfield 2012; Baker and Matthews "
-        "2004; Bouguet 2001; Knutsson and Westin 1993",
+        citation="DeTone et al. 2018 (SuperPoint); Lowe 2004; Barath et al. 2020 (MAGSAC++); "
+        "Padfield 2012; Baker and Matthews 2004; Bouguet 2001; Knutsson and Westin 1993",
     )
 
     def load(self) -> None:
-        """Nothing is read: there is no network."""
+        """Read the network of the features, where there is one."""
+        best_methods()
 
     def estimate(
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages

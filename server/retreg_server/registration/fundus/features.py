@@ -60,11 +60,24 @@ class Method(NamedTuple):
 
     detect: features of a vessel map (h, w) from 0 to 1, where it is valid (h, w) bool. match:
     pairs of them, judged from the fixed and from the moving picture; the second has its fixed and
-    moving points exchanged.
+    moving points exchanged. strong_count, strong_ratio: inliers, and their share of the matches,
+    that two different eyes do not reach. polarities: on how many pairs of ridges (see
+    global_alignment) it is worth its time.
     """
 
     detect: Callable[[np.ndarray, np.ndarray], Features]
     match: Callable[[Features, Features], tuple[Matches, Matches]]
+    strong_count: int = 18  # with SIFT two different eyes reach about 8
+    strong_ratio: float = 0.08
+    polarities: int = 1
+
+    def is_strong(self, fit: RobustFit | None) -> bool:
+        """Whether so many matches agree on one map that it is to be believed."""
+        return (
+            fit is not None
+            and fit.count >= self.strong_count
+            and fit.count >= self.strong_ratio * len(fit.inliers)
+        )
 
 
 def sift_features(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from retreg_server.registration.fundus.affine_quadratic import refined_affine
 from retreg_server.registration.fundus.features import (
-    SIFT_ON_VESSELS,
     Matches,
     Method,
     RobustFit,
     is_plausible,
     ransac_affine,
 )
+from retreg_server.registration.fundus.learned_features import best_methods
 from retreg_server.registration.fundus.pixel_maps import linear_map
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.rotation_scale_search import (
@@ -29,9 +30,9 @@ from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
-STRONG_COUNT = 18  # inliers; two different eyes reach about 8
-STRONG_RATIO = 0.08
 TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
+PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 15.0, 6.0
+CERTAIN_COUNT = 30  # inliers; two different eyes reach 14
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
@@ -71,25 +72,27 @@ def global_alignment(
     moving: Picture,
     stages: Stages,
     suggest: Suggest,
-    method: Method = SIFT_ON_VESSELS,
+    methods: Sequence[Method] | None = None,
 ) -> GlobalFit:
     """Register two pictures linearly; stages hears of the progress in the current part.
 
     suggest is asked for further candidates; it is in doubt when neither features nor search
-    settle the map. Of all candidates the one that aligns the vessels best wins. method: how
-    features are found and matched.
+    settle the map. Of all candidates the one that aligns the vessels best wins. methods: how
+    features are found and matched, each asked where those before it do not settle the map; learned
+    ones, then SIFT.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
     """
     stages.at(0.0)
-    prepared = prepared_picture(fixed, "fixed", method)
+    asked = best_methods() if methods is None else methods
+    prepared = prepared_picture(fixed, "fixed")
     views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
     found = []
     for view in views:
         with stages.part(1 / len(views)):
-            shown = prepared_picture(view, "moving", method)
-            found.append(_registered(prepared, shown, stages, suggest, method))
+            shown = prepared_picture(view, "moving")
+            found.append(_registered(prepared, shown, stages, suggest, asked))
     return max(found, key=lambda fit: fit.score)
 
 
@@ -98,17 +101,37 @@ def _registered(
     moving: PreparedPicture,
     stages: Stages,
     suggest: Suggest,
-    method: Method,
+    methods: Sequence[Method],
 ) -> GlobalFit:
-    stages.at(0.2)
-    matched = _matched(fixed, moving, method)
-    stages.at(0.4)
-    if all(fit is not None and _is_strong(fit) for fit in matched.fits):
-        found = _completed(fixed, moving, matched, _suggested(suggest, False, fixed, moving), 0.0)
-        if found.score >= TRUSTED_SCORE:
-            return found
+    pairs = _by_polarity(fixed, moving)
+    for number, method in enumerate(methods):
+        stages.at(0.2 + 0.2 * number / len(methods))
+        for pair in pairs[: method.polarities]:
+            matched = _matched(*pair, method)
+            if all(method.is_strong(fit) for fit in matched.fits):
+                starts = _suggested(suggest, False, *pair)
+                found = _completed(*pair, [matched], starts, 0.0)
+                if found.score >= TRUSTED_SCORE or (matched.is_certain and _is_plausible(found)):
+                    return found
     stages.skip(0.4)
-    return _from_search(fixed, moving, matched, stages, suggest, method)
+    return _from_search(pairs, stages, suggest, methods)
+
+
+def _is_plausible(found: GlobalFit) -> bool:
+    """Whether vessels meet clearly enough to believe a map that many features agree on."""
+    deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
+    return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
+
+
+def _by_polarity(
+    fixed: PreparedPicture, moving: PreparedPicture
+) -> tuple[tuple[PreparedPicture, PreparedPicture], ...]:
+    """The pair with the stronger ridges of both pictures, then with the others of one."""
+    return (
+        (fixed, moving),
+        (fixed, replace(moving, polarity=1)),
+        (replace(fixed, polarity=1), moving),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,31 +141,25 @@ class _Matched:
     matches: tuple[Matches, Matches]
     fits: tuple[RobustFit | None, RobustFit | None]
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether so many agree in both directions that vessels that are faint may do."""
+        return all(fit is not None and fit.count >= CERTAIN_COUNT for fit in self.fits)
+
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
-    forward, backward = method.match(fixed.features, moving.features)
+    forward, backward = method.match(fixed.features(method), moving.features(method))
     fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
     return _Matched((forward, backward), fits)
 
 
-def _is_strong(fit: RobustFit) -> bool:
-    return fit.count >= STRONG_COUNT and fit.count >= STRONG_RATIO * len(fit.inliers)
-
-
 def _from_search(
-    fixed: PreparedPicture,
-    moving: PreparedPicture,
-    matched: _Matched,
+    pairs: Sequence[tuple[PreparedPicture, PreparedPicture]],
     stages: Stages,
     suggest: Suggest,
-    method: Method,
+    methods: Sequence[Method],
 ) -> GlobalFit:
     """Search with the stronger ridges, and with the others as long as no winner stands out."""
-    pairs = (
-        (fixed, moving),
-        (fixed, replace(moving, polarity=1)),
-        (replace(fixed, polarity=1), moving),
-    )
     best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
     for pair in pairs:
         with stages.part(SEARCH_SHARE):
@@ -154,8 +171,7 @@ def _from_search(
     fixed, moving = best
     with stages.part(SEARCH_SHARE):
         opposite = searched(moving.small, fixed.small, stages, CANDIDATES)
-    if best is not pairs[0]:
-        matched = _matched(fixed, moving, method)
+    matched = [_matched(fixed, moving, method) for method in methods]
     forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
     starts = (
         [start.moving_from_fixed for start in hypotheses] + forward,
@@ -182,22 +198,27 @@ def _lead(found: list[Hypothesis]) -> float:
 def _completed(
     fixed: PreparedPicture,
     moving: PreparedPicture,
-    matched: _Matched,
+    matched: Sequence[_Matched],
     starts: tuple[list[np.ndarray], list[np.ndarray]],
     lead: float,
 ) -> GlobalFit:
-    for found, fit in zip(starts, matched.fits, strict=True):
-        found += [fit.moving_from_fixed] if fit is not None else []
-    forward = _best_refined(starts[0], fixed, moving, matched.matches[0])
-    backward = _best_refined(starts[1], moving, fixed, matched.matches[1])
+    for each in matched:
+        for found, fit in zip(starts, each.fits, strict=True):
+            found += [fit.moving_from_fixed] if fit is not None else []
+    forward = _best_refined(starts[0], fixed, moving, [each.matches[0] for each in matched])
+    backward = _best_refined(starts[1], moving, fixed, [each.matches[1] for each in matched])
     score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)
     return GlobalFit(fixed, moving, forward, backward, score, lead)
 
 
 def _best_refined(
-    starts: list[np.ndarray], fixed: PreparedPicture, moving: PreparedPicture, matches: Matches
+    starts: list[np.ndarray],
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    matches: Sequence[Matches],
 ) -> LinearFit:
-    """The start that aligns the vessels best once it is made sub-pixel, or as it is."""
+    """The start that aligns the vessels best once it is made sub-pixel, or as it is, with those of
+    the matches that most agree with it."""
     refined = [refined_affine(start, fixed.levels, moving.levels) for start in starts]
     candidates = [matrix for matrix in starts + refined if is_plausible(matrix)]
 
@@ -208,9 +229,15 @@ def _best_refined(
 
 
 def _judged(
-    matrix: np.ndarray, fixed: PreparedPicture, moving: PreparedPicture, matches: Matches
+    matrix: np.ndarray,
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    matches: Sequence[Matches],
 ) -> LinearFit:
     mapped = linear_map(matrix)
-    distances = np.linalg.norm(mapped(matches.fixed) - matches.moving, axis=1)
+    supports = [
+        np.linalg.norm(mapped(each.fixed) - each.moving, axis=1) < TOLERANCE for each in matches
+    ]
+    best = max(range(len(matches)), key=lambda n: int(supports[n].sum()))
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)
-    return LinearFit(matrix, matches, distances < TOLERANCE, agreed)
+    return LinearFit(matrix, matches[best], supports[best], agreed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from retreg_server.registration.fundus.global_alignment import LinearFit
@@ -10,6 +9,7 @@ from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMa
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.tracking import tracked
 from retreg_server.registration.fundus.vessel_pyramid import sampled
+from retreg_server.registration.preprocessing.vessel_corners import vessel_corners
 
 CELLS = 16  # cells per side of the picture; each holds one inlier at most
 FEWEST = 48  # below it, points on vessels join the matched features
@@ -46,17 +46,8 @@ def _vessel_points(
     fixed: PreparedPicture, moving: PreparedPicture, mapped: QuadraticMap
 ) -> np.ndarray:
     """Corners of the vessel tree (n, 2) that both pictures show."""
-    found = cv2.goodFeaturesToTrack(
-        fixed.levels[-1].samples[..., 0].copy(),
-        CELLS**2,
-        0.02,
-        12.0,
-        mask=fixed.maps.valid.astype(np.uint8),
-        blockSize=9,
-    )
-    if found is None:
-        return np.zeros((0, 2))
-    points = found.reshape(-1, 2).astype(np.float64)
+    level = fixed.levels[-1]
+    points = vessel_corners(level.samples[..., 0].copy(), fixed.maps.valid, CELLS**2, 0.02, 12.0)
     shown: np.ndarray = points[sampled(moving.levels[-1], mapped(points))[1]]
     return shown
 

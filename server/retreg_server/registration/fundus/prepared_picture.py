@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from retreg.errors import RegistrationError
-from retreg_server.registration.fundus.features import SIFT_ON_VESSELS, Features, Method
+from retreg.errors import EmptyImageError
+from retreg_server.registration.fundus.features import Features, Method
 from retreg_server.registration.fundus.rotation_scale_search import SmallMap, small_map
 from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, pyramid
 from retreg_server.registration.preprocessing.retina_picture import Picture
@@ -24,16 +23,21 @@ class PreparedPicture:
 
     picture: Picture
     maps: VesselMaps
-    detect: Callable[[np.ndarray, np.ndarray], Features]
     polarity: int = 0  # 0: the map of the stronger ridges, 1: the other one
 
     @property
     def vessels(self) -> np.ndarray:
         return self.maps.strongest_first[self.polarity]
 
+    def features(self, method: Method) -> Features:
+        """What the method finds on the vessels."""
+        if method not in self._features:
+            self._features[method] = method.detect(self.vessels, self.maps.valid)
+        return self._features[method]
+
     @cached_property
-    def features(self) -> Features:
-        return self.detect(self.vessels, self.maps.valid)
+    def _features(self) -> dict[Method, Features]:
+        return {}
 
     @cached_property
     def levels(self) -> list[VesselPyramidLevel]:
@@ -44,13 +48,11 @@ class PreparedPicture:
         return small_map(self.vessels, self.maps.valid)
 
 
-def prepared_picture(
-    picture: Picture, role: str, method: Method = SIFT_ON_VESSELS
-) -> PreparedPicture:
-    """A picture with the vessels that it shows. Raises RegistrationError when there are none."""
+def prepared_picture(picture: Picture, role: str) -> PreparedPicture:
+    """A picture with the vessels that it shows. Raises EmptyImageError when there are none."""
     maps = vessel_maps(picture.grey, picture.inside)
     if not all(vessels.any() for vessels in maps.strongest_first):
-        raise RegistrationError(
+        raise EmptyImageError(
             f"The {role} picture shows no blood vessels; give a picture of the retina."
         )
-    return PreparedPicture(picture, maps, method.detect)
+    return PreparedPicture(picture, maps)

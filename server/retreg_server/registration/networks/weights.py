@@ -15,6 +15,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from retreg.errors import FileError
 
 if TYPE_CHECKING:
@@ -67,18 +69,42 @@ def _filled(net: N, metadata: NetMetadata, folder: Path) -> N:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    name = metadata.name
     try:
-        stored = (folder / name / TENSORS).read_bytes()
-    except OSError as error:
-        raise _unusable(name, "the file with the weights cannot be read") from error
-    if hashlib.sha256(stored).hexdigest() != metadata.sha256:
-        raise _unusable(name, "their SHA-256 is not the one in metadata.json")
-    try:
-        net.load_state_dict({key: value.float() for key, value in load(stored).items()})
+        stored = load(_stored(metadata, folder))
+        net.load_state_dict({key: value.float() for key, value in stored.items()})
     except (SafetensorError, RuntimeError) as error:
-        raise _unusable(name, "they do not fit the architecture in metadata.json") from error
+        raise _misfit(metadata.name) from error
     return net.eval().requires_grad_(False)
+
+
+def load_arrays(name: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
+    """The weights of that name as float32 arrays, for a network that runs without torch.
+
+    Raises FileError as load_network does.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        stored = load(_stored(load_metadata(name, folder), folder))
+    except SafetensorError as error:
+        raise _misfit(name) from error
+    return {key: value.astype(np.float32) for key, value in stored.items()}
+
+
+def _stored(metadata: NetMetadata, folder: Path) -> bytes:
+    """The file with the weights, after its SHA-256 was compared with the one of the card."""
+    try:
+        stored = (folder / metadata.name / TENSORS).read_bytes()
+    except OSError as error:
+        raise _unusable(metadata.name, "the file with the weights cannot be read") from error
+    if hashlib.sha256(stored).hexdigest() != metadata.sha256:
+        raise _unusable(metadata.name, "their SHA-256 is not the one in metadata.json")
+    return stored
+
+
+def _misfit(name: str) -> FileError:
+    return _unusable(name, "they do not fit the architecture in metadata.json")
 
 
 def is_shipped(name: str, folder: Path = FOLDER) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from retreg.errors import InputError, RegistrationError
+from retreg.errors import EmptyImageError, InputError
 from retreg.geometry import apply_matrix
 from retreg.image import Image
 from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic
@@ -68,7 +68,7 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
     """Separate the object from its surroundings.
 
     volume: canonical, one channel. role ("fixed" or "moving") is for the message.
-    Raises InputError for a volume of a few voxels, and RegistrationError when the image is
+    Raises InputError for a volume of a few voxels, and EmptyImageError when the image is
     constant or the object too small.
     """
     _refuse_tiny(volume.size, role)
@@ -106,13 +106,13 @@ def find_foreground(volume: TensorVolume, role: str) -> Foreground:
 
 
 def _refuse_small(mask: np.ndarray, beyond: np.ndarray, role: str) -> None:
-    """Raise RegistrationError for an object of a few voxels (k, j, i) or layers.
+    """Raise EmptyImageError for an object of a few voxels (k, j, i) or layers.
 
     beyond: (3,) above 0 along the axes (i, j, k) on which the image is thin.
     """
     layers = np.ptp(np.argwhere(mask), axis=0)[::-1] if mask.any() else np.zeros(3)
     if mask.sum() < 200 or (layers < np.where(beyond, 0, 5)).any():
-        raise RegistrationError(
+        raise EmptyImageError(
             f"The {role} image shows nothing to register: it is empty, constant or far too small. "
             "Check the file and its intensity range."
         )

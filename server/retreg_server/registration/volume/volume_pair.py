@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from retreg.errors import RegistrationError
+from retreg.errors import EmptyImageError
 from retreg.image import Image
 from retreg_server.registration.numerics.spaces import (
     TensorVolume,
@@ -60,7 +60,7 @@ class PreparedVolume:
 
     @classmethod
     def of(cls, image: Image, role: str) -> PreparedVolume:
-        """Raises RegistrationError when the image shows no object."""
+        """Raises EmptyImageError when the image shows no object."""
         volume = canonical(image)
         return cls(volume, find_foreground(volume, role))
 
@@ -107,9 +107,9 @@ def weighted(cut: TensorVolume, factor: int, inset_mm: float) -> TensorVolume:
 
 
 def _refuse_empty(level: TensorVolume, shown: Foreground) -> None:
-    """Raise RegistrationError when hardly a voxel of the level (intensity, weight) counts."""
+    """Raise EmptyImageError when hardly a voxel of the level (intensity, weight) counts."""
     if int((level.tensor[:, 1] > 0.5).sum()) < FEWEST_POINTS:
-        raise RegistrationError(
+        raise EmptyImageError(
             f"One image shows only a piece {shown.thickness_mm:.0f} mm thick, too little to be "
             "found in the other one; give a volume that shows more."
         )
