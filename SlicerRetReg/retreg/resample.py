@@ -38,13 +38,25 @@ def resample(
     OptionError for a fill that the type cannot hold.
     """
     boxes, rest = _local_boxes(transform, grid)
-    if boxes:
-        whole = resample(moving, rest, grid, nearest, fill, tolerance_mm)
-        for box, place in boxes:
-            exact = DisplacementField.sampled(transform, box)
-            inside = resample(moving, exact, box, nearest, fill, tolerance_mm)
-            whole.array[(slice(None), *place)] = inside.array
-        return whole
+    if not boxes:
+        return _resampled(moving, transform, grid, nearest, fill, tolerance_mm)
+    whole = _resampled(moving, rest, grid, nearest, fill, tolerance_mm)
+    for box, place in boxes:
+        exact = DisplacementField.sampled(transform, box)
+        inside = _resampled(moving, exact, box, nearest, fill, tolerance_mm)
+        whole.array[(slice(None), *place)] = inside.array
+    return whole
+
+
+def _resampled(
+    moving: Image,
+    transform: Transform,
+    grid: Grid,
+    nearest: bool,
+    fill: float | None,
+    tolerance_mm: float | None,
+) -> Image:
+    """resample without a look for local corrections."""
     outside = fill_values(moving, 0.0 if nearest and fill is None else fill)[:, None, None]
     positions = voxel_map(transform, grid, moving.grid.index_from_world, tolerance_mm)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
