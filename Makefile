@@ -8,7 +8,9 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Idle OpenMP threads that wait busily starve every other process.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test lint screenshots layers clean
+SERVER := SlicerRetReg/Resources/Server
+
+.PHONY: help demo test lint screenshots layers wheel lock clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
@@ -16,6 +18,8 @@ help:
 	@echo "make lint   run the linters only"
 	@echo "make screenshots  draw the pictures of the Slicer module in docs/images anew"
 	@echo "make layers draw the structure in docs/images anew, from the imports"
+	@echo "make wheel  build the server's wheel into $(SERVER), for the Slicer module"
+	@echo "make lock   renew the versions and hashes that the module installs with that wheel"
 	@echo "make clean  remove .venv and everything that was made"
 
 demo: .venv/installed
@@ -34,6 +38,14 @@ screenshots: .venv/installed-test
 
 layers: .venv/installed-test
 	$(RUN) docs/draw_layers.py
+
+wheel: .venv/created
+	rm -f $(SERVER)/*.whl
+	$(PIP) wheel --no-deps --wheel-dir $(SERVER) .
+
+lock: .venv/installed-test
+	$(RUN) -m uv pip compile pyproject.toml -c constraints.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate -o $(SERVER)/requirements.txt
 
 clean:
 	rm -rf .venv demo-out evaluation-out dist build .pytest_cache .mypy_cache .ruff_cache

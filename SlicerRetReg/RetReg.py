@@ -31,9 +31,20 @@ class RetReg(ScriptedLoadableModule):
         parent.contributors = ["The SlicerRetReg developers"]
         parent.helpText = _(
             "Registers fundus pictures and brain volumes turned by any angle and of different "
-            "modality through keypoints, which can be dragged while the transform follows. The "
-            "work is done by a server, on this computer or another one; see the section Server. "
-            "Not for clinical use."
+            "modality. The work is done by a server, on this computer or another one. Not for "
+            "clinical use.<ol>"
+            "<li><b>Server</b>: start the local one, or enter an address.</li>"
+            "<li><b>Inputs</b>: choose the image that stays and the one that moves, and what else "
+            "moves with it.</li>"
+            "<li><b>Register</b>, or set points by hand.</li>"
+            "<li><b>Result</b>: read the verdict, and look: fade, checkerboard, side by side. Flip "
+            "between results that you kept.</li>"
+            "<li><b>Refit</b>: drag a keypoint to where it belongs, or add one. The image follows "
+            "around it, as far as the slider Reach says.</li></ol>"
+            "Keys, while this panel is open: Ctrl+Shift+R register or cancel; Ctrl+Shift+S swap; "
+            "Ctrl+Shift+1, 2, 3 fade, checkerboard, side by side; Ctrl+Shift+X flip; Ctrl+Shift+G "
+            "grid; Ctrl+Shift+K keypoints; Ctrl+Shift+A add points; Ctrl+Shift+U update the warped "
+            "image; Ctrl+Shift+Z reset."
         )
         parent.acknowledgementText = _("Licensed under Apache-2.0.")
         slicer.app.connect("startupCompleted()", self.register_sample_data)

@@ -24,9 +24,9 @@ from retreg.messages import RegistrationRequest
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.odd_images import odd_image
 from retreg_server.registration import engine
-from retreg_server.registration.brain import global_alignment, volume_pair
-from retreg_server.registration.quality import head
+from retreg_server.registration.quality import volume as volume_quality
 from retreg_server.registration.registry import default_model
+from retreg_server.registration.volume import global_alignment, volume_pair
 from retreg_server.serving.workers.process_main import limit_memory
 
 MEMORY_BYTES = 6 << 30
@@ -36,7 +36,7 @@ SHORT = {
         **{"SLAB_STEPS": (0.2,), "CLEAR_MARGIN": -1.0, "SAME_PLACE_MM": 1e9},  # no network
     },
     volume_pair: {"FINE_VOXELS": 40, "THROUGH": 8},
-    head: {"SPACING": 7.0},
+    volume_quality: {"SPACING": 7.0},
 }
 
 

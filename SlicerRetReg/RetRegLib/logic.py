@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import slicer
@@ -22,7 +23,8 @@ from retreg.progress import Progress
 from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
 from RetRegLib.scene.input_pair import Pair
 from RetRegLib.scene.outcome import Outcome, show_outcome
-from RetRegLib.scene.output_nodes import OutputNodes, check_output_nodes
+from RetRegLib.scene.output_nodes import OutputNodes, check_companions, check_output_nodes
+from RetRegLib.scene.placement import disregarded
 from RetRegLib.sequences import SequenceOutcome, register_frames
 from RetRegLib.server.connection import Connection, load_connection, save_connection
 from RetRegLib.server.consent import Consent
@@ -32,6 +34,25 @@ from RetRegLib.ticker import Ticker
 T = TypeVar("T")
 BREATH_S = 0.02
 PYTHON_KEY = "serverPython"
+
+
+@dataclass(frozen=True, eq=False)
+class _Order:
+    """Which nodes are registered, and into which; see Registration.register."""
+
+    fixed: Any
+    moving: Any
+    wanted: OutputNodes = field(default_factory=OutputNodes)
+    also: tuple[Any, ...] = ()
+    on_top: bool = False
+
+    def pair(self) -> Pair:
+        """The images, once it is certain that the result will find its nodes; else InputError."""
+        pair = Pair(self.fixed, self.moving, self.wanted.transform, self.on_top)
+        below = disregarded(self.moving, self.wanted.transform, self.on_top)
+        check_output_nodes(self.wanted, self.fixed, self.moving, below)
+        check_companions(self.also, self.fixed)
+        return pair
 
 
 class Registration:
@@ -91,18 +112,24 @@ class Registration:
         model: str | None = None,
         *,
         wanted: OutputNodes | None = None,
+        also: Sequence[Any] = (),
+        on_top: bool = False,
         progress: Progress | None = None,
         **options: Scalar | None,
     ) -> Outcome:
         """Register moving to fixed and wait; the nodes of the result are in the scene.
 
         fixed, moving: scalar or colour volume nodes. model: None lets the server choose one for
-        the images. wanted: nodes to fill instead of new ones. progress(stage, fraction): what it
-        raises cancels. options: those of the model, such as transform and smoothing.
+        the images. wanted: nodes to fill instead of new ones. also: nodes that belong to the moving
+        volume, such as segmentations, and go along. on_top: start from where an earlier result
+        shows the moving volume, and add to that; else it is registered as it was before.
+        progress(stage, fraction): what it raises cancels. options: those of the model, such as
+        transform and smoothing.
         Raises InputError, OptionError, RegistrationError, ServerError or Cancelled; then the scene
         is as before.
         """
-        return self._register((fixed, moving), model, wanted, progress, options)
+        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top)
+        return self._register(order, model, progress, options)
 
     def register_async(
         self,
@@ -111,6 +138,8 @@ class Registration:
         model: str | None = None,
         *,
         wanted: OutputNodes | None = None,
+        also: Sequence[Any] = (),
+        on_top: bool = False,
         on_done: Callable[[Outcome], None],
         on_error: OnError | None = None,
         on_progress: Progress | None = None,
@@ -120,19 +149,18 @@ class Registration:
         """Begin to register moving to fixed; the job can be cancelled.
 
         Exactly one of on_done(outcome), on_error(RetRegError) and on_cancelled() is called later,
-        on the main thread. Without on_error the error is raised there. Other arguments are those
-        of register.
+        on the main thread; without on_error the error is raised there. For the rest see register.
         """
-        abort = None
+        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top)
         try:
-            pair = _pair(fixed, moving, wanted)
+            pair = order.pair()
             work, abort = self._order(pair.fixed_image, pair.moving_image, model, options)
         except RetRegError as error:
-            work = _raising(error)
+            work, abort = _raising(error), None
 
         def finish(result: RegistrationResult) -> None:
             try:
-                outcome = self._shown(result, pair, wanted)
+                outcome = self._shown(result, pair, order)
             except RetRegError as error:
                 if on_error is None:
                     raise
@@ -162,7 +190,7 @@ class Registration:
         for number, pair in enumerate(every, 1):
             tell = counted(progress, "pair", number, len(every))
             try:
-                outcomes.append(self._register(pair, model, None, tell, options))
+                outcomes.append(self._register(_Order(*pair), model, tell, options))
             except Cancelled:
                 raise
             except RetRegError as error:
@@ -206,16 +234,15 @@ class Registration:
 
     def _register(
         self,
-        nodes: tuple[Any, Any],
+        order: _Order,
         model: str | None,
-        wanted: OutputNodes | None,
         progress: Progress | None,
         options: Mapping[str, Scalar | None],
     ) -> Outcome:
-        pair = _pair(*nodes, wanted)
+        pair = order.pair()
         images = pair.fixed_image, pair.moving_image
         result = self._registered(*images, model, progress, options)
-        return self._shown(result, pair, wanted)
+        return self._shown(result, pair, order)
 
     def _registered(
         self,
@@ -286,10 +313,11 @@ class Registration:
             raise
         return values[0]
 
-    def _shown(self, result: RegistrationResult, pair: Pair, wanted: OutputNodes | None) -> Outcome:
+    def _shown(self, result: RegistrationResult, pair: Pair, order: _Order) -> Outcome:
         pair.check()
+        nodes = pair.fixed, pair.moving
         try:
-            return show_outcome(result, pair.fixed, pair.moving, wanted or OutputNodes())
+            return show_outcome(result, *nodes, order.wanted, order.also, order.on_top)
         except Exception as error:
             raise in_a_sentence(error) from None
 
@@ -300,14 +328,6 @@ def _startup_environment() -> Mapping[str, str]:
         return slicer.util.startupEnvironment()
     except AttributeError:  # not the application
         return os.environ
-
-
-def _pair(fixed: Any, moving: Any, wanted: OutputNodes | None) -> Pair:
-    """The images, once it is certain that the result will find its nodes. Raises InputError."""
-    pair = Pair(fixed, moving, wanted and wanted.transform)
-    if wanted is not None:
-        check_output_nodes(wanted, fixed, moving)
-    return pair
 
 
 def _raising(error: RetRegError) -> Callable[[Progress], RegistrationResult]:

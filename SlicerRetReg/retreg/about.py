@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from retreg.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,6 +78,13 @@ def notes_on(fixed: Image, moving: Image) -> tuple[str, ...]:
             notes.append(f"The {role} image is {what}, and was registered as a picture.")
         notes += [f"Of the {role} image, {note}" for note in image.about.notes]
     return (*notes, *_contradictions(fixed.about, moving.about))
+
+
+def notes_on_sameness(fixed: Image, moving: Image) -> tuple[str, ...]:
+    """A sentence when both images hold the same values, as when one file is given twice."""
+    if np.array_equal(fixed.array, moving.array):
+        return ("The two images are the same, value by value.",)
+    return ()
 
 
 def _contradictions(fixed: About, moving: About) -> list[str]:

@@ -7,6 +7,7 @@ RetRegError
 │   ├── DegeneratePointsError   points do not determine the transform that was asked for
 │   └── OptionError         an unknown model, option or value
 ├── RegistrationError       the images are fine, the model found no transform
+│   └── EmptyImageError     (an InputError too) an image shows nothing that could be registered
 ├── Cancelled               the user or client stopped the work
 └── ServerError             the server could not be reached or answered with an error
 
@@ -42,6 +43,10 @@ class OptionError(InputError):
 
 class RegistrationError(RetRegError):
     """The images are usable, but no transform was found."""
+
+
+class EmptyImageError(RegistrationError, InputError):
+    """An image shows nothing that could be registered: it is blank, or far too small."""
 
 
 class Cancelled(RetRegError):

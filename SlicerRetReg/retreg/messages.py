@@ -10,6 +10,7 @@ import numpy as np
 
 from retreg.errors import InputError, OptionError
 from retreg.image import Image
+from retreg.inverse import inverse_of
 from retreg.quality import Quality
 from retreg.transforms import Transform
 
@@ -48,7 +49,8 @@ class Keypoints:
 class Option:
     """One setting of a model, described so that any client can draw a control for it.
 
-    minimum and maximum bound numbers; choices lists the allowed strings.
+    minimum and maximum bound numbers; choices lists the allowed strings. families: the transform
+    families in which it does something, all of them where that is empty.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Option:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    families: tuple[str, ...] = ()
 
     def checked(self, value: Scalar) -> Scalar:
         """The value, converted to the type of the default. Raises OptionError."""
@@ -100,6 +103,17 @@ class ModelInfo:
     licence: str = "Apache-2.0"
     weights_sha256: str = ""
     subject: str = ""
+
+    def refuse_idle(self, given: Mapping[str, Scalar]) -> None:
+        """Raise OptionError for an option that does nothing in the transform family."""
+        family = self.complete(given).get("transform")
+        for option in self.options:
+            if option.name in given and option.families and family not in option.families:
+                raise OptionError(
+                    f"The option {option.name} does nothing in a transform that is {family}; it "
+                    f"belongs to {' and '.join(option.families)}, so leave it or choose that "
+                    "transform."
+                )
 
     def complete(self, given: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The options of the model with its defaults filled in, the transform family among them.
@@ -146,3 +160,8 @@ class RegistrationResult:
     provenance: Mapping[str, Any]
     backward: Transform | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def inverse(self) -> Transform:
+        """From moving to fixed points: what takes each point back, exactly (retreg.inverse)."""
+        return inverse_of(self.transform)

@@ -11,10 +11,11 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.splines.on_grid import PLANES
 from retreg.threads import in_threads
-from retreg.transforms import Transform
+from retreg.transforms import Chain, DisplacementField, Transform
 from retreg.voxel_displacements import voxel_map
 
 BLOCK_VOXELS = 1 << 19  # so many voxels are mapped at a time
+_NOTHING_MM = 1e-9
 SLAB_VOXELS = 1 << 15  # and so many interpolated: the temporaries stay in the cache
 
 
@@ -24,18 +25,40 @@ def resample(
     grid: Grid,
     nearest: bool = False,
     fill: float | None = None,
+    tolerance_mm: float | None = None,
 ) -> Image:
     """The moving image on grid: its value at transform(x) for every voxel centre x of grid.
 
     transform maps the world of grid to the world of moving (LPS mm). Linear interpolation, or
-    nearest neighbour for labels; outside the outer voxel edges of moving the value is fill, or when
-    that is None the background of moving (retreg.background; 0 for labels). Type and channels are
-    kept. transform is first sampled on a coarse lattice (see voxel_map), which changes affine
-    transforms by rounding only and curved ones by about 0.02 mm. Raises OptionError for a fill that
-    the type cannot hold.
+    nearest neighbour for labels (the next one up in the middle of two, as in ITK); outside the
+    outer voxel edges of moving the value is fill, or when that is None the background of moving
+    (retreg.background; 0 for labels). Type and channels are kept. transform is first sampled on a
+    coarse lattice (see voxel_map), which changes affine transforms by rounding only and curved ones
+    by about 0.02 mm, or by tolerance_mm; a local correction is sampled in its boxes only. Raises
+    OptionError for a fill that the type cannot hold.
     """
+    boxes, rest = _local_boxes(transform, grid)
+    if not boxes:
+        return _resampled(moving, transform, grid, nearest, fill, tolerance_mm)
+    whole = _resampled(moving, rest, grid, nearest, fill, tolerance_mm)
+    for box, place in boxes:
+        exact = DisplacementField.sampled(transform, box)
+        inside = _resampled(moving, exact, box, nearest, fill, tolerance_mm)
+        whole.array[(slice(None), *place)] = inside.array
+    return whole
+
+
+def _resampled(
+    moving: Image,
+    transform: Transform,
+    grid: Grid,
+    nearest: bool,
+    fill: float | None,
+    tolerance_mm: float | None,
+) -> Image:
+    """resample without a look for local corrections."""
     outside = fill_values(moving, 0.0 if nearest and fill is None else fill)[:, None, None]
-    positions = voxel_map(transform, grid, moving.grid.index_from_world)
+    positions = voxel_map(transform, grid, moving.grid.index_from_world, tolerance_mm)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
     rows = max(1, BLOCK_VOXELS // (PLANES * grid.size[0]))
     part = max(1, SLAB_VOXELS // grid.size[0])
@@ -56,6 +79,44 @@ def resample(
     return Image(out, grid)
 
 
+def _local_boxes(
+    transform: Transform, grid: Grid
+) -> tuple[list[tuple[Grid, tuple[slice, slice, slice]]], Transform]:
+    """Where the small fields reach with which a corrected transform begins, and what follows them.
+
+    Each box is a part of grid, with its place (k, j, i) there. Nothing where the fields are not 0
+    at their borders, or together not much smaller than grid.
+    """
+    parts = transform.transforms if isinstance(transform, Chain) else (transform,)
+    count = 0
+    while count + 1 < len(parts) and _ends_in_nothing(parts[count]):
+        count += 1
+    fields = [part for part in parts[:count] if isinstance(part, DisplacementField)]
+    boxes = []
+    for corners in (grid.index(field.grid.corners()) for field in fields):
+        low = np.clip(np.floor(corners.min(axis=0)), 0, None).astype(int)
+        high = np.clip(np.ceil(corners.max(axis=0)) + 1, None, grid.size).astype(int)
+        if (low < high).all():
+            shift = np.eye(4)
+            shift[:3, 3] = low
+            i, j, k = (int(n) for n in high - low)
+            box = Grid((i, j, k), grid.world_from_index @ shift)
+            columns, rows, planes = (slice(a, b) for a, b in zip(low, high, strict=True))
+            boxes.append((box, (planes, rows, columns)))
+    if not fields or 2 * sum(np.prod(box.size) for box, _ in boxes) > np.prod(grid.size):
+        return [], transform
+    return boxes, parts[count] if count + 1 == len(parts) else Chain(parts[count:])
+
+
+def _ends_in_nothing(part: Transform) -> bool:
+    """Whether a transform is a field that is 0 at its borders."""
+    if not isinstance(part, DisplacementField):
+        return False
+    vectors, sizes = part.vectors_mm, part.vectors_mm.shape
+    edges = [vectors.take([0, -1], axis) for axis in (1, 2, 3) if sizes[axis] > 1]
+    return bool(edges) and all(np.abs(edge).max() < _NOTHING_MM for edge in edges)
+
+
 def _values(
     array: np.ndarray, index: np.ndarray, nearest: bool, outside: np.ndarray
 ) -> np.ndarray:
@@ -63,13 +124,14 @@ def _values(
     sizes = array.shape[:0:-1]
     inside = np.ones(index.shape[1:], dtype=bool)
     for axis, size in enumerate(sizes):
-        inside &= (index[axis] >= -0.5) & (index[axis] <= size - 0.5)
+        inside &= (index[axis] >= -0.5) & (index[axis] < size - 0.5)
     strides = (1, sizes[0], sizes[0] * sizes[1])
     flat = array.reshape(array.shape[0], -1)
     if nearest:
         offset = np.zeros(inside.shape, np.int64)
         for axis, size in enumerate(sizes):
-            offset += strides[axis] * np.clip(np.rint(index[axis]), 0, size - 1).astype(np.int64)
+            nearest_one = np.clip(np.floor(index[axis] + 0.5), 0, size - 1)
+            offset += strides[axis] * nearest_one.astype(np.int64)
         return np.where(inside, flat[:, offset], outside.astype(array.dtype))
     total = _linear(flat, sizes, strides, index)
     return _as_type(np.where(inside, total, outside), array.dtype)

@@ -139,18 +139,21 @@ FIELD_TOLERANCE_MM = 0.02
 
 
 def as_field(
-    transform: Transform, grid: Grid, tolerance_mm: float = FIELD_TOLERANCE_MM
+    transform: Transform,
+    grid: Grid,
+    tolerance_mm: float = FIELD_TOLERANCE_MM,
+    most_nodes: float = np.inf,
 ) -> DisplacementField:
     """The coarsest displacement field that equals transform on grid within tolerance_mm.
 
     The lattice starts at 32 voxels and is halved until the mean error in the middle of its cells
     is below a fifth of the tolerance and the largest one below five times it, or until it has one
-    node per voxel. It encloses the whole image.
+    node per voxel, or would have more than most_nodes. It encloses the whole image.
     """
     step = 32
     while True:
         field = _sampled(transform, grid.coarsened(step), tolerance_mm)
-        if step == 1:
+        if step == 1 or np.prod(grid.coarsened(step // 2).size, dtype=float) > most_nodes:
             return field
         middles = _cell_middles(field.grid)
         error = np.linalg.norm(field(middles) - transform(middles), axis=1)

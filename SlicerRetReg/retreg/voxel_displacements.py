@@ -10,7 +10,7 @@ from retreg.composed_field import FieldLattice
 from retreg.geometry import Grid, apply_matrix
 from retreg.splines.on_grid import SplineLattice
 from retreg.splines.separable_interpolation import Lattice, linear_weights
-from retreg.transforms import ThinPlateSpline, Transform, as_field
+from retreg.transforms import FIELD_TOLERANCE_MM, ThinPlateSpline, Transform, as_field
 
 TOLERANCE_VOXELS = 0.05  # bound on the error of a thin-plate spline; the mean is far smaller
 
@@ -22,19 +22,22 @@ class VoxelMap(Protocol):
         """(3, k, j, i) in some planes (k) and rows (j), all columns."""
 
 
-def voxel_map(transform: Transform, grid: Grid, frame: np.ndarray) -> VoxelMap:
+def voxel_map(
+    transform: Transform, grid: Grid, frame: np.ndarray, tolerance_mm: float | None = None
+) -> VoxelMap:
     """The moving points of all voxel centres of grid, in the frame (4, 4) from the moving world.
 
     Thin-plate splines keep a bound of TOLERANCE_VOXELS of the smallest spacing of grid (see
     SplineLattice), fields parallel to grid are exact (FieldLattice); everything else is sampled as
-    by as_field.
+    by as_field. tolerance_mm: of both approximations, in place of their own.
     """
     if isinstance(transform, ThinPlateSpline) and transform.bends:
-        return SplineLattice.of(transform.spline, grid, _tolerance_mm(grid), frame)
+        bound = _tolerance_mm(grid) if tolerance_mm is None else tolerance_mm
+        return SplineLattice.of(transform.spline, grid, bound, frame)
     exact = FieldLattice.of(transform, grid, frame)
     if exact is not None:
         return exact
-    field = as_field(transform, grid)
+    field = as_field(transform, grid, FIELD_TOLERANCE_MM if tolerance_mm is None else tolerance_mm)
     moved = apply_matrix(frame, field.grid.lattice() + field.vectors_mm.reshape(3, -1).T)
     nodes = np.ascontiguousarray(moved.T).reshape(3, *field.grid.shape)
     over_i, over_j, over_k = (linear_weights(grid, field.grid, axis) for axis in range(3))

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from retreg.errors import Cancelled, InputError, RegistrationError, RetRegError
 from retreg_server.commands.exit_status import (
@@ -16,7 +17,10 @@ from retreg_server.commands.exit_status import (
     EXIT_UNREACHABLE,
 )
 
-VERBS = ("register", "groupwise", "serve", "models", "demo", "train", "evaluate", "doctor")
+VERBS = (
+    "register", "apply", "convert", "groupwise", "serve", "models", "demo", "train", "evaluate",
+    "doctor",
+)  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 
 
@@ -69,6 +73,7 @@ def _parser(arguments: list[str]) -> tuple[argparse.ArgumentParser, str | None]:
     parser = argparse.ArgumentParser(
         prog="retreg", description="Register fundus pictures and brain volumes."
     )
+    parser.add_argument("--version", action="version", version=f"retreg {version('retreg')}")
     verb = next((word for word in arguments if not word.startswith("-")), None)
     subparsers = parser.add_subparsers(metavar="VERB")
     for name in VERBS:

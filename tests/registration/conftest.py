@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from retreg_server.registration.brain import global_alignment as brain_alignment
 from retreg_server.registration.fundus import global_alignment as fundus_alignment
 from retreg_server.registration.model import Stages
+from retreg_server.registration.volume import global_alignment as brain_alignment
 
 STEPS = (
     (brain_alignment, "search"),

@@ -16,13 +16,13 @@ from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.odd_images import odd_image
 from retreg_server.registration import engine
-from retreg_server.registration.brain import global_alignment, volume_pair
 from retreg_server.registration.numerics.common_scale import CommonScale
 from retreg_server.registration.numerics.spaces import bounded_spacing, canonical, isotropic
-from retreg_server.registration.preprocessing.head_mask import WHOLE, find_foreground
-from retreg_server.registration.quality import head as quality_head
+from retreg_server.registration.preprocessing.foreground import WHOLE, find_foreground
+from retreg_server.registration.quality import volume as volume_quality
 from retreg_server.registration.registry import default_model
 from retreg_server.registration.subject import SUBJECTS
+from retreg_server.registration.volume import global_alignment, volume_pair
 
 
 def resized(image: Image, factor: float) -> Image:
@@ -59,7 +59,7 @@ def short_search(monkeypatch):
         monkeypatch.setattr(global_alignment, name, value)
     monkeypatch.setattr(volume_pair, "FINE_VOXELS", 48)
     monkeypatch.setattr(volume_pair, "THROUGH", 8)
-    monkeypatch.setattr(quality_head, "SPACING", 7.0)
+    monkeypatch.setattr(volume_quality, "SPACING", 7.0)
 
 
 def test_an_ordinary_head_stays_as_it_is(pair):

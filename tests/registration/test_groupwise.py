@@ -23,7 +23,6 @@ from retreg_server.cli import main
 from retreg_server.commands import groupwise as command
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine
-from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.groupwise import group as group_module
 from retreg_server.registration.groupwise import links
 from retreg_server.registration.groupwise.group import register_group
@@ -36,7 +35,8 @@ from retreg_server.registration.keymorph.similarity import mutual_information
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.numerics.running_mean import RunningMean
 from retreg_server.registration.numerics.spaces import canonical
-from retreg_server.registration.quality import head
+from retreg_server.registration.quality import volume as volume_quality
+from retreg_server.registration.volume.brain import AutoBrain
 
 INFO = ModelInfo(
     "keymorph-brain", "Stand-in", ("volume",), FAMILIES,
@@ -139,10 +139,10 @@ def quick_to_judge(monkeypatch):
             PREPARED[image] = find(image, role)
         return PREPARED[image]
 
-    find = head._prepared
-    monkeypatch.setattr(head, "_prepared", prepared)
-    monkeypatch.setattr(head, "SPACING", 4.5)
-    monkeypatch.setattr(head, "BLOCK", 4)
+    find = volume_quality._prepared
+    monkeypatch.setattr(volume_quality, "_prepared", prepared)
+    monkeypatch.setattr(volume_quality, "SPACING", 4.5)
+    monkeypatch.setattr(volume_quality, "BLOCK", 4)
 
 
 def without_truth(model, number, offset_mm):

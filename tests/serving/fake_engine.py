@@ -33,6 +33,7 @@ def fake_models() -> tuple[ModelInfo, ...]:
     return (
         ModelInfo("auto-fundus", "Pictures", ("picture",), ("affine",), OPTIONS, "Nobody 2026"),
         ModelInfo("auto-brain", "Volumes", ("volume",), ("affine", "tps"), OPTIONS),
+        ModelInfo("auto-volume", "Volumes of anything", ("volume",), ("affine", "tps"), OPTIONS),
     )
 
 

@@ -84,7 +84,7 @@ def test_a_healthy_server_says_so(a_server):
 
 def test_models_are_listed_with_their_options(a_server):
     models = wire.decode_models(a_server.get("/v1/models").json())
-    assert [model.name for model in models] == ["auto-fundus", "auto-brain"]
+    assert [model.name for model in models] == ["auto-fundus", "auto-brain", "auto-volume"]
     assert models[0].options[0].name == "shift"
 
 

@@ -13,12 +13,12 @@ from retreg.errors import Cancelled, FileError
 from retreg.messages import RegistrationRequest
 from retreg.progress import no_progress
 from retreg_server.phantoms.fundus import make_fundus_pair
-from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.keymorph.detection import CHUNK
 from retreg_server.registration.keymorph.model import keymorph_brain, keymorph_fundus
 from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.registration.networks.weights import is_shipped
 from retreg_server.registration.registry import MODELS, get_model
+from retreg_server.registration.volume.brain import AutoBrain
 from retreg_server.serving.workers.executor import LocalExecutor, Task
 from retreg_server.serving.workers.messages import SharedImage
 from retreg_server.serving.workers.model_worker import LocalEngine

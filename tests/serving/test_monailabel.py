@@ -40,7 +40,7 @@ def assert_shift(path: str, expected: float) -> None:
 
 def test_models_are_listed(its_client):
     models = its_client.info()["models"]
-    assert set(models) == {"auto-fundus", "auto-brain"}
+    assert set(models) == {"auto-fundus", "auto-brain", "auto-volume"}
     assert models["auto-fundus"]["dimension"] == 2
     assert models["auto-brain"]["config"]["shift"] == 0.0
 
@@ -120,7 +120,7 @@ def test_the_client_logs_in_with_the_token_as_password(start_server, a_file, tmp
         assert client.auth_valid_token()
         path, _ = client.infer("auto-brain", "", {"shift": 1.0}, file=a_file, label_in=a_file)
         assert_shift(path, 1.0)
-        assert len(client.info()["models"]) == 2  # it repeats the length of the last body here
+        assert len(client.info()["models"]) == 3  # it repeats the length of the last body here
 
 
 def test_a_server_without_a_token_says_that_none_is_needed(its_client):

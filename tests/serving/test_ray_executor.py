@@ -57,7 +57,7 @@ def run(a_cluster, tmp_path_factory) -> Iterator[Callable]:
     )  # fmt: skip
     with asyncio.Runner() as runner:
         models = runner.run(executor.start())
-        assert [model.name for model in models] == ["auto-fundus", "auto-brain"]
+        assert [model.name for model in models] == ["auto-fundus", "auto-brain", "auto-volume"]
         executor.deaths = deaths
 
         def run_it(work: Callable[[RayExecutor], Awaitable]):

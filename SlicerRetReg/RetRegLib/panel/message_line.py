@@ -31,16 +31,21 @@ def paint(label: Any, text: str, tone: Tone) -> None:
 
 
 class MessageLine:
-    """A label that is hidden while there is nothing to say."""
+    """A label that is hidden while there is nothing to say.
 
-    def __init__(self, label: Any) -> None:
-        self._label = label
+    on_said(sentence) is called for each new one.
+    """
+
+    def __init__(self, label: Any, on_said: Callable[[str], None] | None = None) -> None:
+        self._label, self._on_said = label, on_said
         self.clear()
 
     def say(self, sentence: str, tone: Tone = "plain") -> None:
         """Show a sentence in place of the last one."""
         paint(self._label, sentence, tone)
         self._label.visible = bool(sentence)
+        if sentence and self._on_said is not None:
+            self._on_said(sentence)
 
     def clear(self) -> None:
         """Say nothing."""

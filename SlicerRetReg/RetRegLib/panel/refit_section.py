@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import qt
 from slicer.i18n import tr as _
 
-from retreg.fitting import Family
 from retreg.quality import Quality
 from RetRegLib.panel.message_line import MessageLine
 from RetRegLib.panel.registration_section import family_title, quietly, refill
 from RetRegLib.panel.smoothing_scale import position_of, smoothing_at, smoothing_text
-from RetRegLib.refit.live_refit import LiveRefit, Refit
+from RetRegLib.refit.landmarks import LANDMARKS
+from RetRegLib.refit.live_refit import WAYS, LiveRefit, Refit, Way, usual_reach_mm
 from RetRegLib.scene.markups import keypoints_by_label
 from RetRegLib.scene.outcome import Outcome
+from RetRegLib.scene.placing import interaction_node, is_placing, start_placing, stop_placing
 
-FAMILIES: tuple[Family, ...] = get_args(Family)
-FEWEST_POINTS = 4
 WORST = 12  # rows of the table; a person looks at no more
 PAUSE_MS = 300
 ROW_PX = 22
@@ -43,6 +42,7 @@ class RefitSection:
         self._outcome: Outcome | None = None
         self._live: LiveRefit | None = None
         self._labels: list[str] = []
+        self._mode: tuple[Any, int] | None = None  # the node of the mouse mode, and our observer
         self._pause = qt.QTimer()  # after which the slider counts as let go
         self._pause.setSingleShot(True)
         self._pause.setInterval(PAUSE_MS)
@@ -51,6 +51,8 @@ class RefitSection:
         ui.followCheckBox.connect("clicked()", guarded(self._follow_or_not))
         ui.refitFamilySelector.connect("currentIndexChanged(int)", guarded(self._family_chosen))
         ui.refitSmoothingSlider.connect("valueChanged(double)", guarded(self._smoothing_moved))
+        ui.reachSlider.connect("valueChanged(double)", guarded(self._reach_moved))
+        ui.addPointsButton.connect("clicked()", guarded(self._add_points))
         ui.resetButton.connect("clicked()", guarded(self._reset))
         ui.warpButton.connect("clicked()", guarded(on_warp))
         ui.residualTable.connect("cellClicked(int,int)", guarded(self._go_to))
@@ -59,19 +61,27 @@ class RefitSection:
         rows = ui.residualTable.verticalHeader()
         rows.setVisible(False)
         rows.setDefaultSectionSize(ROW_PX)
-        refill(ui.refitFamilySelector, [family_title(family) for family in FAMILIES], -1)
+        refill(ui.refitFamilySelector, [_way_title(way) for way in WAYS], -1)
         self.close()
 
     def show(self, outcome: Outcome, smoothing: float) -> None:
-        """Take up an outcome; it is fitted anew only when something is changed."""
+        """Take up an outcome; it is changed only when something is edited."""
         self.close()
-        asked = str(outcome.result.provenance.get("options", {}).get("transform", ""))
-        enough = len(outcome.result.fixed_keypoints) >= FEWEST_POINTS
-        self._outcome = outcome if enough else None
-        self._show_fit(asked if asked in FAMILIES else "affine", smoothing)
-        if not enough:
-            self._ui.refitSummary.text = _("The model found too few keypoints to fit to.")
+        self._outcome = outcome
+        made, grid = outcome.result.provenance, outcome.fixed_grid
+        asked = made.get("options", {}).get("transform") if made.get("model") == LANDMARKS else ""
+        slider = self._ui.reachSlider
+        blocked = slider.blockSignals(True)
+        slider.minimum = float(grid.spacing.min())
+        slider.maximum = float((grid.spacing * grid.size).max())
+        slider.blockSignals(blocked)
+        unit = _unit(outcome)
+        self._ui.refitReachTitle.text = _("Reach ({unit}):").format(unit=unit)
+        way: Way = asked if asked in WAYS else "correction"
+        self._show_fit(way, smoothing, usual_reach_mm(grid))
         self.resume()
+        if self._live is not None and outcome.is_edited:
+            self._on_quality(self._live.refit.verdict)
 
     def pause(self) -> None:
         """Follow no keypoints until resume."""
@@ -93,9 +103,15 @@ class RefitSection:
         self._ui.residualTable.setRowCount(0)
         self._show_smoothing()
 
+    def add_points(self) -> None:
+        """Let clicks place points, as if the button had been pressed."""
+        self._ui.refitButton.collapsed = False
+        self._ui.addPointsButton.checked = True
+        self._add_points()
+
     @property
-    def _family(self) -> Family:
-        return FAMILIES[max(self._ui.refitFamilySelector.currentIndex, 0)]
+    def _family(self) -> Way:
+        return WAYS[max(self._ui.refitFamilySelector.currentIndex, 0)]
 
     @property
     def _smoothing(self) -> float:
@@ -105,12 +121,14 @@ class RefitSection:
         assert self._outcome is not None
         if self._live is None:
             hear = self._line.guarded(self._refitted)
-            self._live = LiveRefit(self._outcome, self._family, self._smoothing, hear)
+            reach = float(self._ui.reachSlider.value)
+            self._live = LiveRefit(self._outcome, self._family, self._smoothing, hear, reach)
             self._show_refit(self._live.refit)
         return self._live
 
     def _end(self) -> None:
         self._pause.stop()
+        self._end_placing()
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -134,6 +152,40 @@ class RefitSection:
             self._begin().set_smoothing(self._smoothing)
             self._pause.start()
 
+    def _reach_moved(self, reach_mm: float) -> None:
+        if self._outcome is not None:
+            self._begin().set_reach(reach_mm)
+
+    def _add_points(self) -> None:
+        if not self._ui.addPointsButton.checked or self._outcome is None:
+            self._end_placing()
+            return
+        self._begin().expect_points(True)
+        points = self._outcome.fixed_keypoints
+        mode = interaction_node(points.GetScene())
+        start_placing(points)
+        if mode is not None:
+            event = mode.InteractionModeChangedEvent
+            self._mode = (mode, mode.AddObserver(event, lambda *_: self._mode_changed()))
+        self._line.say(
+            _("Click on a place of the fixed image, then drag its cross to that of the moving one.")
+        )
+
+    def _mode_changed(self) -> None:
+        """A right click, or another tool, ends the placing of points."""
+        if self._mode is not None and not is_placing(self._mode[0].GetScene()):
+            self._end_placing()
+
+    def _end_placing(self) -> None:
+        self._ui.addPointsButton.checked = False
+        if self._live is not None:
+            self._live.expect_points(False)
+        if self._mode is not None:
+            (mode, tag), self._mode = self._mode, None
+            mode.RemoveObserver(tag)
+            if mode.GetScene() is not None:
+                stop_placing(mode.GetScene())
+
     def _settle(self) -> None:
         if self._live is not None:
             self._live.settle()
@@ -142,14 +194,15 @@ class RefitSection:
         if self._outcome is not None:
             live = self._begin()
             live.reset()
-            self._show_fit(live.family, live.smoothing)
+            self._show_fit(live.family, live.smoothing, live.reach_mm)
             self._line.say(_("Keypoints and transform are those of the registration again."))
 
-    def _show_fit(self, family: str, smoothing: float) -> None:
+    def _show_fit(self, way: Way, smoothing: float, reach_mm: float) -> None:
         """Show which transform is fitted, without fitting it."""
         selector, slider = self._ui.refitFamilySelector, self._ui.refitSmoothingSlider
-        quietly(selector, selector.setCurrentIndex, FAMILIES.index(family))
+        quietly(selector, selector.setCurrentIndex, WAYS.index(way))
         quietly(slider, slider.setValue, position_of(smoothing))
+        quietly(self._ui.reachSlider, self._ui.reachSlider.setValue, reach_mm)
         self._show_smoothing()
 
     def _show_smoothing(self) -> None:
@@ -157,15 +210,20 @@ class RefitSection:
         self._ui.refitSmoothingLabel.text = smoothing_text(self._smoothing)
         self._ui.refitSmoothingSlider.enabled = bends
         self._ui.refitSmoothingLabel.enabled = bends
+        self._ui.reachSlider.enabled = self._family == "correction"
 
     def _refitted(self, refit: Refit) -> None:
         self._show_refit(refit)
         self._on_quality(refit.verdict)
-        self._line.say(refit.problem, "doubtful")
+        wide = refit.reach_mm > self._ui.reachSlider.value * 1.001
+        note = _("The correction reaches {reach:.0f} {unit}, since the image would else fold.")
+        unit = _unit(self._outcome) if self._outcome is not None else ""
+        note = note.format(reach=refit.reach_mm, unit=unit) if wide else ""
+        self._line.say(refit.problem or note, "doubtful")
 
     def _show_refit(self, refit: Refit) -> None:
         assert self._outcome is not None
-        unit = "px" if self._outcome.fixed_grid.is_unscaled_picture else "mm"
+        unit = _unit(self._outcome)
         points = self._outcome.fixed_keypoints
         index = keypoints_by_label(points)
         selected = [points.GetNthControlPointSelected(index[label]) for label in refit.labels]
@@ -196,10 +254,20 @@ class RefitSection:
         views.JumpAllSlices(points.GetScene(), *place, views.CenteredJumpSlice)
 
 
+def _unit(outcome: Outcome) -> str:
+    return "px" if outcome.fixed_grid.is_unscaled_picture else "mm"
+
+
+def _way_title(way: Way) -> str:
+    if way == "correction":
+        return str(_("Correct the result around the points that are moved"))
+    return str(_("Fit to all keypoints: {family}").format(family=family_title(way)))
+
+
 def summary(residuals: np.ndarray, unused: int, unit: str) -> str:
     """How well the keypoints that are used fit, in one line."""
     if not len(residuals):
-        return str(_("No keypoints are used."))
+        return str(_("No keypoints are used; press Add points to set some."))
     text = _(
         "{count} keypoints are used, {unused} are not. Half of them lie within {median:.2f} "
         "{unit}, all within {worst:.2f} {unit}."

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from html import escape
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from retreg.messages import ImageKind, ModelInfo, Scalar
@@ -16,6 +17,7 @@ from RetRegLib.panel.smoothing_scale import position_of, smoothing_at, smoothing
 from RetRegLib.scene.output_nodes import OutputNodes
 from RetRegLib.scene.parameters import Parameters
 
+_MODEL_TIP = _("How the images are registered. The list comes from the server.")
 OWN_CONTROLS = ("transform", "smoothing")
 """Options of models that have a place of their own in the panel."""
 
@@ -43,6 +45,12 @@ class RegistrationSection:
         }
         for selector in self._selectors.values():
             selector.connect("currentNodeChanged(vtkMRMLNode*)", line.guarded(self._node_chosen))
+        self._lists = {"more": ui.moreSelector, "also": ui.alsoSelector}
+        for checked in self._lists.values():
+            checked.connect("checkedNodesChanged()", line.guarded(self._nodes_checked))
+        ui.swapButton.connect("clicked()", line.guarded(self._swap))
+        ui.keepCheckBox.connect("clicked()", line.guarded(self._outputs_chosen))
+        ui.onTopCheckBox.connect("clicked()", line.guarded(self._outputs_chosen))
         ui.modelSelector.connect("currentIndexChanged(int)", line.guarded(self._model_chosen))
         ui.familySelector.connect("currentIndexChanged(int)", line.guarded(self._family_chosen))
         ui.smoothingSlider.connect("valueChanged(double)", line.guarded(self._smoothing_moved))
@@ -66,6 +74,16 @@ class RegistrationSection:
         self.parameters = parameters
         self._drawn = None
         self._draw()
+
+    def take(
+        self, model: str, family: str, smoothing: float, options: Mapping[str, Scalar]
+    ) -> None:
+        """Show another way of registering, for the same images."""
+        self.show(
+            replace(
+                self.parameters, model=model, family=family, smoothing=smoothing, options=options
+            )
+        )
 
     def show_models(self, models: tuple[ModelInfo, ...]) -> None:
         """Offer the models of a server; none when there is no server."""
@@ -115,6 +133,15 @@ class RegistrationSection:
     def _node_chosen(self, _node: Any) -> None:
         self._edit(**{name: each.currentNode() for name, each in self._selectors.items()})
 
+    def _nodes_checked(self) -> None:
+        self._edit(**{name: tuple(each.checkedNodes()) for name, each in self._lists.items()})
+
+    def _swap(self) -> None:
+        self._edit(fixed=self.parameters.moving, moving=self.parameters.fixed)
+
+    def _outputs_chosen(self) -> None:
+        self._edit(keep=self._ui.keepCheckBox.checked, on_top=self._ui.onTopCheckBox.checked)
+
     def _model_chosen(self, index: int) -> None:
         self._edit(model=self._suitable()[index].name, family="", options={})
 
@@ -133,6 +160,10 @@ class RegistrationSection:
         ui, model = self._ui, self.model
         for name, selector in self._selectors.items():
             quietly(selector, selector.setCurrentNode, getattr(self.parameters, name))
+        for name, checked in self._lists.items():
+            check_only(checked, getattr(self.parameters, name))
+        ui.keepCheckBox.checked = self.parameters.keep
+        ui.onTopCheckBox.checked = self.parameters.on_top
         suitable = self._suitable()
         titles = [each.title for each in suitable]
         refill(ui.modelSelector, titles, suitable.index(model) if model else -1)
@@ -142,6 +173,9 @@ class RegistrationSection:
         ui.modelSelector.enabled, ui.familySelector.enabled = bool(model), bool(model)
         ui.modelDescription.text = describe(model) if model else ""
         ui.modelDescription.visible = model is not None
+        citation = model.citation if model else ""
+        ui.modelSelector.toolTip = f"{_MODEL_TIP} {citation}".strip()
+        ui.modelDescription.toolTip = citation
         smooth = self.family == "tps" and "smoothing" in self.options()
         ui.smoothingSlider.enabled, ui.smoothingLabel.enabled = smooth, smooth
         slider = ui.smoothingSlider
@@ -168,7 +202,7 @@ def describe(model: ModelInfo) -> str:
     trained = _("trained") if model.weights_sha256 else _("needs no training")
     text = _("{name}: for {kinds}, {trained}.")
     text = text.format(name=model.name, kinds=kinds, trained=trained)
-    return f"<small>{escape(f'{text} {model.citation}')}</small>"
+    return f"<small>{escape(text)}</small>"
 
 
 def family_title(family: str) -> str:
@@ -192,6 +226,14 @@ def refill(selector: Any, texts: list[str], index: int) -> None:
         selector.addItem(text)
     selector.setCurrentIndex(index)
     selector.blockSignals(False)
+
+
+def check_only(selector: Any, nodes: tuple[Any, ...]) -> None:
+    """Check these nodes of a list, and no others, without telling anybody."""
+    blocked = selector.blockSignals(True)
+    for node in {*selector.checkedNodes(), *nodes}:
+        selector.setCheckState(node, qt.Qt.Checked if node in nodes else qt.Qt.Unchecked)
+    selector.blockSignals(blocked)
 
 
 def quietly(widget: Any, setter: Callable[[Any], None], value: Any) -> None:

@@ -41,18 +41,32 @@ class ResultSection:
         ui.undoButton.connect("clicked()", guarded(self._undo))
         self.clear()
 
-    def show(self, outcome: Outcome) -> None:
-        """Show an outcome: its verdict, and both images one over the other."""
+    def show(self, outcome: Outcome, views: bool = True) -> None:
+        """Show an outcome: its verdict and, in the views, what they showed of the last one.
+
+        views: whether slice views are changed at all.
+        """
         self._outcome = outcome
         self._warped_with = outcome.transform.GetTransformFromParent()
         self._ui.resultButton.enabled, self._ui.resultButton.collapsed = True, False
         self.show_quality(outcome.result.quality)
-        self._fade()
+        if not views:
+            return
+        if self._ui.checkerboardButton.checked:
+            self._checkerboard()
+        elif self._ui.sideBySideButton.checked:
+            self._side_by_side()
+        else:
+            self._fade()
         if self._ui.glyphCheckBox.checked:
             self._arrows()
         else:
             self._grid()
         self._keypoints()
+
+    def compare_by_fading(self) -> None:
+        """What is shown next lies over the fixed image."""
+        self._press(self._ui.fadeButton)
 
     def show_quality(self, quality: Quality) -> None:
         """Show a verdict in colour and in words, and why."""

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from retreg.messages import Keypoints
+from retreg.transforms import Transform
 from RetRegLib.scene.markups import keypoints_by_label, keypoints_from_markups, placed
-from RetRegLib.scene.nodes import Node
+from RetRegLib.scene.nodes import Node, flipped
+
+_SAME_PLACE = 1e-3  # mm, to which files keep points
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,22 @@ class PairsNow:
     def weights(self) -> np.ndarray:
         """(n,) weights with which they are fitted: 0 for those that are unselected."""
         return np.where(self.fixed.inliers, self.fixed.weights, 0.0)
+
+    def changed_since(self, fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+        """(n,) bool: which pairs are none of the given ones, points (m, 3) LPS mm.
+
+        A pair is known by where its points are, so a new name changes nothing, nor does a file.
+        """
+        given = np.hstack([fixed, moving])
+        now = np.hstack([self.fixed.points, self.moving.points])
+        changed = np.ones(len(now), dtype=bool)
+        for row, (label, places) in enumerate(zip(self.labels, now, strict=True)):
+            guess = int(label) - 1 if label.isdecimal() else -1  # as fill_markups names them
+            if 0 <= guess < len(given) and np.abs(given[guess] - places).max() <= _SAME_PLACE:
+                changed[row] = False
+            elif len(given):
+                changed[row] = np.abs(given - places).max(axis=1).min() > _SAME_PLACE
+        return changed
 
 
 class KeypointPairs:
@@ -69,6 +88,29 @@ class KeypointPairs:
         for pair in self._pairs:
             _copy_state(leader, leader_index[pair[side]], follower, follower_index[pair[1 - side]])
         self._add_new()
+
+    def complete(self, transform: Transform) -> None:
+        """Give each fixed point without a partner one where the transform puts it."""
+        known = {pair[0] for pair in self._pairs}
+        taken = [*keypoints_by_label(self._fixed), *keypoints_by_label(self._moving)]
+        for index in placed(self._fixed):
+            identity = self._fixed.GetNthControlPointID(index)
+            if identity in known:
+                continue
+            highest = max((int(label) for label in taken if label.isdecimal()), default=0)
+            label = str(highest + 1)
+            taken.append(label)
+            self._fixed.SetNthControlPointLabel(index, label)
+            place = flipped(np.array(self._fixed.GetNthControlPointPosition(index)))
+            partner = self._moving.AddControlPoint(flipped(transform(place[None])[0]), label)
+            self._pairs.append((identity, self._moving.GetNthControlPointID(partner)))
+
+    def select(self, labels: list[str]) -> None:
+        """Let the pairs of these labels count."""
+        for node in (self._fixed, self._moving):
+            index = keypoints_by_label(node)
+            for label in labels:
+                node.SetNthControlPointSelected(index[label], True)
 
     def now(self) -> PairsNow:
         """The pairs whose points are both placed."""

@@ -1,5 +1,10 @@
 """The transform follows while people drag, delete or unselect keypoints, without the server.
 
+As a rule the result is corrected: what it was, after a local correction by the pairs that were
+changed or added. Each of them is met exactly, and nothing moves beyond the reach of the correction,
+so a quadratic or deformable result stays one. Instead, a transform of another family can be fitted
+to all pairs anew.
+
 Each point lives in its own image: a fixed point in the world of the fixed image, a moving point in
 that of the moving image as it was registered. The list of the moving points lies under the
 transform, so they stay on the moving image wherever it is shown: people drag a point to where they
@@ -18,15 +23,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from retreg.errors import InputError, OptionError
 from retreg.fitting import Family, fit
 from retreg.geometry import Grid
+from retreg.local_correction import corrected, correction_of
 from retreg.quality import Quality
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Chain, Transform
 from RetRegLib.refit.keypoint_pairs import KeypointPairs, PairsNow
 from RetRegLib.refit.local_quality import LocalJudge
 from RetRegLib.scene.correspondences import fill_correspondences, residuals
@@ -35,15 +41,28 @@ from RetRegLib.scene.nodes import Node, parents
 from RetRegLib.scene.outcome import Outcome
 from RetRegLib.scene.reports import fill_metrics, note_edit
 from RetRegLib.scene.transform_nodes import (
+    CORRECTION_MM,
     FINE_PLACES,
     QUICK_SPLINE_POINTS,
     SKETCH_PLACES,
+    SKETCHED_CORRECTION_MM,
+    correct_transform_node,
     is_native,
     sketch_transform_node,
     transform_of,
     update_transform_node,
 )
 from RetRegLib.scene.volumes import grid_of_volume
+
+Way = Literal["correction"] | Family
+WAYS: tuple[Way, ...] = ("correction", *get_args(Family))
+_REACH_VOXELS, _REACH_SHARE = 100.0, 0.12  # of the longest side; the smaller one counts
+
+
+def usual_reach_mm(grid: Grid) -> float:
+    """How far around a changed point the image follows, unless people choose."""
+    length = float((grid.spacing * grid.size).max())
+    return min(_REACH_VOXELS * float(grid.spacing.min()), _REACH_SHARE * length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +81,19 @@ class Refit:
     seconds: float
     problem: str = ""
 
+    @property
+    def reach_mm(self) -> float:
+        """How far the correction goes around its points: as was asked, or so far that nothing
+        folds; 0 without one."""
+        correction = correction_of(self.transform)
+        return 0.0 if correction is None else correction.reach_mm
+
 
 class LiveRefit:
     """Observes both point lists of an outcome and refits its transform; see the module.
 
-    family: rigid, similarity, affine or tps; smoothing: of the spline. Nothing changes until a
+    family: correction, or rigid, similarity, affine or tps to fit these to all pairs. smoothing: of
+    the spline. reach_mm: of the correction, by default usual_reach_mm. Nothing changes until a
     point or one of these does. on_change is called after every change, on the main thread.
     Raises OptionError for another family.
     """
@@ -77,9 +104,12 @@ class LiveRefit:
         family: str,
         smoothing: float,
         on_change: Callable[[Refit], None] | None = None,
+        reach_mm: float | None = None,
     ) -> None:
-        self.family, self.smoothing = _family(family), float(smoothing)
-        self._at_first = (self.family, self.smoothing)
+        self.family, self.smoothing = _way(family), float(smoothing)
+        self.reach_mm = usual_reach_mm(outcome.fixed_grid) if reach_mm is None else float(reach_mm)
+        self._at_first = (self.family, self.smoothing, self.reach_mm)
+        self._expecting = False
         self._outcome, self._on_change = outcome, on_change
         self._fixed_grid = outcome.fixed_grid
         self._moving_grid = grid_of_volume(outcome.moving, outcome.transform)
@@ -103,9 +133,21 @@ class LiveRefit:
         ]
 
     def set_family(self, family: str) -> None:
-        """Fit another kind of transform. Raises OptionError for an unknown one."""
-        self.family = _family(family)
+        """Correct the result, or fit a transform of a family. Raises OptionError for others."""
+        self.family = _way(family)
         self._fit()
+
+    def set_reach(self, reach_mm: float) -> None:
+        """Let the correction reach so far around each changed point."""
+        self.reach_mm = float(reach_mm)
+        self._fit()
+
+    def expect_points(self, expected: bool) -> None:
+        """Whether fixed points that are placed from now on get a partner at once.
+
+        It is put where the transform takes them, to be dragged from there.
+        """
+        self._expecting = expected
 
     def set_smoothing(self, value: float) -> None:
         """Let the spline bend more or less: 0 goes through the points, infinity is affine."""
@@ -115,7 +157,7 @@ class LiveRefit:
     def reset(self) -> None:
         """Back to the keypoints, the transform, family and smoothing of the registration."""
         result, self._dragged = self._outcome.result, None
-        self.family, self.smoothing = self._at_first
+        self.family, self.smoothing, self.reach_mm = self._at_first
         with self._quiet():
             fill_markups(self._outcome.fixed_keypoints, result.fixed_keypoints)
             fill_markups(self._outcome.moving_keypoints, result.moving_keypoints)
@@ -130,9 +172,9 @@ class LiveRefit:
         the mouse is let go, by a finer one for splines that a node cannot hold; for those this
         takes a second, so it is left to whoever knows that people are resting, and to close.
         """
-        if not self._settled:
+        if not self._settled and not self._correct_node(self.refit.transform):
             update_transform_node(self._outcome.transform, self.refit.transform, self._fixed_grid)
-            self._settled = True
+        self._settled = True
 
     def close(self) -> None:
         """Observe no longer; what was changed stays."""
@@ -149,7 +191,11 @@ class LiveRefit:
 
     def _follow(self, node: Node) -> None:
         with self._quiet():
+            if self._expecting:
+                self._pairs.complete(self.refit.transform)
             self._pairs.follow(node)
+            if self.family == "correction":
+                self._pairs.select(self._moved())
         if self._pairs.now() != self._fitted:
             self._fit()
 
@@ -171,9 +217,8 @@ class LiveRefit:
         start = time.perf_counter()
         self._fitted = self._pairs.now()
         pairs = self._flattened(self._fitted)
-        points = pairs.fixed.points, pairs.moving.points
         try:
-            transform = fit(self.family, *points, pairs.weights, self.smoothing)
+            transform = self._fitted_to(pairs)
         except InputError as error:
             refit = self._described(self.refit.transform, pairs, start)
             self._tell(replace(refit, problem=str(error)))
@@ -182,9 +227,29 @@ class LiveRefit:
         # Half of the time is left to whoever draws the views.
         self._resting_until = 2 * time.perf_counter() - start
 
+    def _fitted_to(self, pairs: PairsNow) -> Transform:
+        fixed, moving, result = pairs.fixed.points, pairs.moving.points, self._outcome.result
+        if self.family != "correction":
+            few = pairs.weights > 0
+            if not len(result.fixed_keypoints) and 0 < few.sum() < 3:  # the first ones set by hand
+                return _shifted(result.transform, fixed[few], moving[few])
+            return fit(self.family, fixed, moving, pairs.weights, self.smoothing)
+        points = result.fixed_keypoints.points, result.moving_keypoints.points
+        used = self._fitted.changed_since(*points) & pairs.fixed.inliers
+        if not used.any():
+            return result.transform
+        return corrected(result.transform, fixed[used], moving[used], self.reach_mm)
+
+    def _moved(self) -> list[str]:
+        """The labels of unselected pairs that were moved since the last fit: they are meant."""
+        before, now = self._fitted, self._pairs.now()
+        moved = now.changed_since(before.fixed.points, before.moving.points)
+        named = zip(now.labels, moved, now.fixed.inliers, strict=True)
+        return [label for label, new, used in named if new and not used and label in before.labels]
+
     def _described(self, transform: Transform, pairs: PairsNow, start: float) -> Refit:
         left = residuals(transform, pairs.fixed.points, pairs.moving.points)
-        verdict = self._judge.quality(transform, left, pairs.fixed.inliers)
+        verdict = self._judge.quality(transform, pairs.fixed.points, left, pairs.fixed.inliers)
         self._draw(pairs, left)
         return Refit(transform, pairs.labels, left, verdict, time.perf_counter() - start)
 
@@ -214,10 +279,22 @@ class LiveRefit:
         self._settled = measured or quick
         if measured:
             self._outcome.restore_transform()
+        elif self._correct_node(transform):
+            self._settled = self._dragged is None
         elif quick:
             update_transform_node(node, transform, grid)
         else:
             sketch_transform_node(node, transform, grid, SKETCH_PLACES)
+
+    def _correct_node(self, transform: Transform) -> bool:
+        """Set the transform when it is a correction of the result; more finely at rest."""
+        correction, outcome = correction_of(transform), self._outcome
+        if correction is None:
+            return False
+        exact = CORRECTION_MM if self._dragged is None else SKETCHED_CORRECTION_MM
+        node = outcome.transform
+        correct_transform_node(node, correction, outcome.carrier, self._fixed_grid, exact)
+        return True
 
     def _draw(self, pairs: PairsNow, left: np.ndarray) -> None:
         if self._outcome.lines.GetScene() is not None:
@@ -228,6 +305,7 @@ class LiveRefit:
         return {
             "transform": self.family,
             "smoothing": self.smoothing,
+            "reach_mm": refit.reach_mm,
             "pairs": len(refit.labels),
             "verdict": refit.verdict.verdict,
             "reason": refit.verdict.reason,
@@ -253,6 +331,15 @@ class LiveRefit:
             self._busy = False
 
 
+def _shifted(transform: Transform, fixed: np.ndarray, moving: np.ndarray) -> Transform:
+    """The transform, and then the shift that takes fixed to moving points (n, 3) on average."""
+    shift = np.eye(4)
+    shift[:3, 3] = (moving - transform(fixed)).mean(axis=0)
+    if isinstance(transform, Affine):
+        return Affine(shift @ transform.moving_from_fixed)
+    return Chain((transform, Affine(shift)))
+
+
 def _in_plane(points: np.ndarray, grid: Grid) -> np.ndarray:
     if not grid.is_plane:
         return points
@@ -261,10 +348,9 @@ def _in_plane(points: np.ndarray, grid: Grid) -> np.ndarray:
     return grid.world(index)
 
 
-def _family(name: str) -> Family:
-    if name not in get_args(Family):
+def _way(name: str) -> Way:
+    if name not in WAYS:
         raise OptionError(
-            f"The transform {name!r} cannot be fitted to keypoints; use one of "
-            f"{', '.join(get_args(Family))}."
+            f"The transform {name!r} cannot be fitted to keypoints; use one of {', '.join(WAYS)}."
         )
-    return cast(Family, name)
+    return name

@@ -38,20 +38,27 @@ class LocalJudge:
         return cls(result, grid, probes, result.transform(probes))
 
     def quality(
-        self, transform: Transform, residuals_mm: np.ndarray, inliers: np.ndarray
+        self,
+        transform: Transform,
+        points: np.ndarray,
+        residuals_mm: np.ndarray,
+        inliers: np.ndarray,
     ) -> Quality:
-        """Numbers and verdict of a transform that the pairs, with residuals (n,), led to.
+        """Numbers and verdict of a transform that the pairs led to.
 
+        points: (n, 3) fixed ones, looked at too, as corrections are local. residuals_mm: (n,).
         Folds make it fail. As long as it hardly differs from the measured transform, the verdict
         on that one stands. Else people have to look: the images were not compared again.
         """
         if transform is self.result.transform:
             return self.result.quality
-        numbers = self._geometry(transform) | _of_pairs(residuals_mm, inliers)
+        numbers = self._geometry(transform, points) | _of_pairs(residuals_mm, inliers)
         measured = self.result.quality
         unit = "px" if self.grid.is_unscaled_picture else "mm"
         if numbers["folding"] > 0:
             return Quality(numbers, *judge(numbers, unit))
+        if not measured.numbers:  # points set by hand are all there is
+            return Quality(numbers, measured.verdict, measured.reason)
         if numbers["change_max_mm"] <= _SAME_VOXELS * float(self.grid.spacing.min()):
             known = {**measured.numbers, **numbers}
             return Quality(known, measured.verdict, measured.reason)
@@ -62,11 +69,13 @@ class LocalJudge:
             "measured on the images; look at it before you use it.",
         )
 
-    def _geometry(self, transform: Transform) -> dict[str, float]:
+    def _geometry(self, transform: Transform, points: np.ndarray) -> dict[str, float]:
         moved = transform(self.probes)
+        change = np.vstack([moved, transform(points)])
+        change -= np.vstack([self.measured, self.result.transform(points)])
         frame = self.grid.direction[:, : 2 if self.grid.is_plane else 3]
         step = float(self.grid.spacing.min())
-        places = np.vstack([self.probes, _sharpest(transform, step)])
+        places = np.vstack([self.probes, points, _sharpest(transform, step)])
         determinants = jacobian_determinants(transform, places, frame, step)
         displacements = np.linalg.norm(moved - self.probes, axis=1)
         return {
@@ -75,7 +84,7 @@ class LocalJudge:
             "folding": float((determinants <= 0).mean()),
             "displacement_mean_mm": float(displacements.mean()),
             "displacement_max_mm": float(displacements.max()),
-            "change_max_mm": float(np.linalg.norm(moved - self.measured, axis=1).max()),
+            "change_max_mm": float(np.linalg.norm(change, axis=1).max()),
         }
 
 

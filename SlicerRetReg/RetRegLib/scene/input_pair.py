@@ -8,6 +8,7 @@ import numpy as np
 
 from retreg.errors import InputError
 from retreg.image import Image
+from RetRegLib.scene.placement import disregarded
 from RetRegLib.scene.volumes import grid_of_volume, image_from_volume
 
 
@@ -15,25 +16,33 @@ class Pair:
     """Nodes, and copies of their images. Raises InputError for what cannot be registered.
 
     replaced: a transform node that the result will replace, so it does not count as a parent of
-    the moving volume.
+    the moving volume; nor does an earlier result, unless the new one goes on_top.
     """
 
-    def __init__(self, fixed: Any, moving: Any, replaced: Any = None) -> None:
-        self.fixed, self.moving, self._replaced = fixed, moving, replaced
+    def __init__(
+        self, fixed: Any, moving: Any, replaced: Any = None, on_top: bool = False
+    ) -> None:
+        self.fixed, self.moving = fixed, moving
+        self._replaced, self._on_top = replaced, on_top
         if fixed is not None and fixed is moving:
             raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
         self.fixed_image = _image(fixed, "fixed", None)
-        self.moving_image = _image(moving, "moving", replaced)
+        self.moving_image = _image(moving, "moving", self._below)
+
+    @property
+    def _below(self) -> Any:
+        return disregarded(self.moving, self._replaced, self._on_top)
 
     def check(self) -> None:
         """Raise InputError when the result would no longer fit the volumes."""
-        for node, image, role, replaced in (
-            (self.fixed, self.fixed_image, "fixed", None),
-            (self.moving, self.moving_image, "moving", self._replaced),
+        for node, image, role in (
+            (self.fixed, self.fixed_image, "fixed"),
+            (self.moving, self.moving_image, "moving"),
         ):
             if node.GetScene() is None:
                 raise InputError(f"The {role} volume was removed before its registration ended.")
-            now, then = grid_of_volume(node, replaced), image.grid
+            below = self._below if node is self.moving else None
+            now, then = grid_of_volume(node, below), image.grid
             same_size = now.size == then.size
             if not same_size or not np.allclose(now.world_from_index, then.world_from_index):
                 raise InputError(
@@ -42,7 +51,7 @@ class Pair:
                 )
 
 
-def _image(node: Any, role: str, replaced: Any) -> Image:
+def _image(node: Any, role: str, below: Any) -> Image:
     if node is None:
         raise InputError(f"The {role} volume is missing; choose one.")
-    return image_from_volume(node, replaced)
+    return image_from_volume(node, below)

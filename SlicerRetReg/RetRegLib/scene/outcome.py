@@ -1,13 +1,14 @@
 """One registration in the scene: nodes for all that came back, in one folder.
 
 The moving volume and its keypoints lie under the transform, so both follow when it changes; the
-coordinates of the moving keypoints are those of the moving image as it was registered. Removing
-the folder, or the transform alone, puts the moving volume back where it was.
+coordinates of the moving keypoints are those of the moving image as it was registered. What belongs
+to the moving image, such as its segmentations, can go along. Removing the folder, or the transform
+alone, puts everything back where it was. Several results can be there; one of them moves the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,9 +20,16 @@ from retreg.messages import RegistrationResult
 from RetRegLib.scene.correspondences import correspondences_node, fill_correspondences, residuals
 from RetRegLib.scene.folders import file_node, hierarchy_of, items_below
 from RetRegLib.scene.markups import MOVING_LOOK, fill_markups, markups_from_keypoints
-from RetRegLib.scene.nodes import Node
-from RetRegLib.scene.output_nodes import OutputNodes, check_output_nodes
-from RetRegLib.scene.placement import PlacementObserver, place_under
+from RetRegLib.scene.nodes import Node, parents
+from RetRegLib.scene.output_nodes import OutputNodes, check_companions, check_output_nodes
+from RetRegLib.scene.placement import (
+    Placement,
+    PlacementObserver,
+    disregarded,
+    mark_result,
+    place_under,
+)
+from RetRegLib.scene.records import record_outcome
 from RetRegLib.scene.reports import fill_metrics, fill_provenance, provenance_of
 from RetRegLib.scene.slice_views import SliceViewState, show_overlay
 from RetRegLib.scene.transform_nodes import transform_node, transform_of, update_transform_node
@@ -41,7 +49,7 @@ class Outcome:
     """A result and the nodes that show it.
 
     folder: its item in the subject hierarchy. carrier: what the transform node holds for it.
-    caretaker: tidies up when nodes are removed.
+    caretaker: tidies up when nodes are removed. also: what goes along with the moving image.
     """
 
     result: RegistrationResult
@@ -57,6 +65,7 @@ class Outcome:
     moving: Node
     carrier: Any = None
     caretaker: PlacementObserver | None = None
+    also: tuple[Node, ...] = ()
 
     @property
     def made(self) -> tuple[Node, ...]:
@@ -81,6 +90,11 @@ class Outcome:
         """Whether the transform is no longer the one of the result."""
         return self.transform.GetTransformFromParent() is not self.carrier
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether this result, and no other one, moves the moving image."""
+        return self.transform in parents(self.moving)
+
     def restore_transform(self) -> None:
         """Set the transform of the result again."""
         self.transform.SetAndObserveTransformFromParent(self.carrier)
@@ -93,21 +107,31 @@ class Outcome:
 
 
 def show_outcome(
-    result: RegistrationResult, fixed: Node, moving: Node, wanted: OutputNodes | None = None
+    result: RegistrationResult,
+    fixed: Node,
+    moving: Node,
+    wanted: OutputNodes | None = None,
+    also: Sequence[Node] = (),
+    on_top: bool = False,
 ) -> Outcome:
     """Put a result into the scene of the fixed volume: all of it or, when it fails, nothing.
 
     fixed, moving: the volume nodes that were registered. When the moving volume already lies under
-    wanted.transform, that one is replaced, and the result refers to what lies below it.
+    wanted.transform, that one is replaced, and the result refers to what lies below it. So it does
+    below an earlier result, unless the new one goes on_top. also: nodes that go with the moving
+    volume.
     Raises InputError when the nodes cannot be used.
     """
     wanted = wanted or OutputNodes()
-    check_output_nodes(wanted, fixed, moving)
+    below = disregarded(moving, wanted.transform, on_top)
+    check_output_nodes(wanted, fixed, moving, below)
+    check_companions(also, fixed)
     scene = fixed.GetScene()
     with all_or_nothing(scene) as undo:
         views = SliceViewState.of(scene)
         undo.later(views.restore)
-        outcome = _Builder(result, fixed, moving, wanted, undo).build(views)
+        builder = _Builder(result, fixed, moving, wanted, undo, below, tuple(also), on_top)
+        outcome = builder.build(views)
         show_overlay(fixed, moving)
     return outcome
 
@@ -133,7 +157,8 @@ def remove_outcome(outcome: Outcome) -> None:
 def warp_again(outcome: Outcome) -> None:
     """Resample the moving volume with the transform as it is now, after it was edited."""
     transform = transform_of(outcome.transform) if outcome.is_edited else outcome.result.transform
-    image = warped_image(outcome.fixed, outcome.moving, transform, outcome.transform)
+    above = outcome.transform if outcome.is_shown else disregarded(outcome.moving, None, False)
+    image = warped_image(outcome.fixed, outcome.moving, transform, above)
     fill_volume(outcome.warped, image)
 
 
@@ -141,10 +166,19 @@ class _Builder:
     """Makes or fills the nodes of one outcome."""
 
     def __init__(
-        self, result: RegistrationResult, fixed: Node, moving: Node, wanted: OutputNodes, undo: Undo
+        self,
+        result: RegistrationResult,
+        fixed: Node,
+        moving: Node,
+        wanted: OutputNodes,
+        undo: Undo,
+        below: Node | None,
+        also: tuple[Node, ...],
+        on_top: bool,
     ) -> None:
         self.result, self.fixed, self.moving = result, fixed, moving
-        self.wanted, self.undo = wanted, undo
+        self.wanted, self.undo, self.below = wanted, undo, below
+        self.also, self.on_top = also, on_top
         self.scene = fixed.GetScene()
         self.grid = grid_of_volume(fixed)
         self.title = f"{moving.GetName()} to {fixed.GetName()}"
@@ -153,7 +187,7 @@ class _Builder:
         """All nodes, with the moving volume under the transform."""
         warped = self._warped()
         transform = self._transform()
-        placement = place_under(transform, self.moving, self.fixed, self.undo)
+        placements = self._placed_under(transform)
         fixed_points, moving_points = self._points(transform)
         made = {
             "transform": transform,
@@ -171,12 +205,23 @@ class _Builder:
             earlier.restore(registered.union(made))
 
         nodes = tuple(made.values())
-        caretaker = PlacementObserver(self.scene, transform, placement, nodes, show_again)
+        caretaker = PlacementObserver(self.scene, transform, placements, nodes, show_again)
         self.undo.later(caretaker.retire)
-        folder = self._folder([*made.values(), placement.own])
+        folder = self._folder(nodes)
         carrier = transform.GetTransformFromParent()
         images = {"fixed": self.fixed, "moving": self.moving}
-        return Outcome(self.result, folder, **images, **made, carrier=carrier, caretaker=caretaker)
+        record_outcome(self.result, {**made, **images}, placements, self.also)
+        kept = {"carrier": carrier, "caretaker": caretaker, "also": self.also}
+        return Outcome(self.result, folder, **images, **made, **kept)
+
+    def _placed_under(self, transform: Node) -> list[Placement]:
+        """The moving volume and what goes with it, each put under the transform once."""
+        placements = [place_under(transform, self.moving, self.fixed, self.undo, self.below)]
+        for node in self.also:
+            if transform not in parents(node):  # with the moving volume, below the same parent
+                below = disregarded(node, self.wanted.transform, self.on_top)
+                placements.append(place_under(transform, node, self.fixed, self.undo, below))
+        return placements
 
     def _name(self, what: str) -> str:
         return str(self.scene.GenerateUniqueName(f"{self.title} {what}"))
@@ -192,6 +237,7 @@ class _Builder:
             self.undo.parent_of(node)
             node.SetAndObserveTransformNodeID(None)
             update_transform_node(node, self.result.transform, self.grid)
+        mark_result(node)
         kind = slicer.vtkMRMLTransformNode
         for role, image in (
             (kind.GetFixedNodeReferenceRole(), self.fixed),
@@ -230,9 +276,7 @@ class _Builder:
     def _warped(self) -> Node:
         """The moving image on the grid of the fixed one, beside it under the same parent."""
         parent = self.fixed.GetParentTransformNode()
-        lattice = warped_image(
-            self.fixed, self.moving, self.result.transform, self.wanted.transform
-        )
+        lattice = warped_image(self.fixed, self.moving, self.result.transform, self.below)
         node = self.wanted.warped
         if node is None:
             label = is_label(self.moving)
@@ -257,12 +301,11 @@ class _Builder:
         fill_provenance(node, provenance_of(self.result, self.fixed, self.moving))
         return node
 
-    def _folder(self, made: list[Node | None]) -> int:
+    def _folder(self, made: Sequence[Node]) -> int:
         hierarchy = hierarchy_of(self.scene)
         title = hierarchy.GenerateUniqueItemName(f"RetReg: {self.title}")
         folder = int(hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title))
         self.undo.later(partial(hierarchy.RemoveItem, folder, False, False))
         for node in made:
-            if node is not None:
-                file_node(hierarchy, folder, node, self.undo)
+            file_node(hierarchy, folder, node, self.undo)
         return folder

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from retreg.errors import InputError
-from RetRegLib.scene.nodes import Node
+from RetRegLib.scene.nodes import Node, parents
 from RetRegLib.scene.volumes import grid_of_volume, is_label, volume_class, voxels_of_volume
 
 
@@ -19,10 +20,12 @@ class OutputNodes:
     moving_keypoints: Node | None = None
 
 
-def check_output_nodes(wanted: OutputNodes, fixed: Node, moving: Node) -> None:
-    """Raise InputError unless the nodes can take the result."""
+def check_output_nodes(
+    wanted: OutputNodes, fixed: Node, moving: Node, below: Node | None = None
+) -> None:
+    """Raise InputError unless the nodes can take the result; below: see placement.disregarded."""
     grid_of_volume(fixed)
-    channels = len(voxels_of_volume(moving, wanted.transform).array)
+    channels = len(voxels_of_volume(moving, below or wanted.transform).array)
     if fixed is moving:
         raise InputError(f"{fixed.GetName()} is both fixed and moving; choose two volumes.")
     expected = {
@@ -46,3 +49,15 @@ def check_output_nodes(wanted: OutputNodes, fixed: Node, moving: Node) -> None:
             )
         if node in (fixed, moving) or chosen.count(node) > 1:
             raise InputError(f"{node.GetName()} is used twice; choose another one or none.")
+
+
+def check_companions(also: Sequence[Node], fixed: Node) -> None:
+    """Raise InputError unless the nodes can go along with the moving image."""
+    for node in also:
+        if node.GetScene() is None:
+            raise InputError("What was to go along with the moving image is no longer there.")
+        if not node.IsA("vtkMRMLTransformableNode") or node in (fixed, *parents(fixed)):
+            raise InputError(
+                f"{node.GetName()} cannot go along with the moving image: it is the fixed one, or "
+                "no transform can move it; choose what belongs to the moving image only."
+            )

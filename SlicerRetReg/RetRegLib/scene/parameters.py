@@ -15,6 +15,7 @@ from retreg.messages import Scalar
 
 MODULE = "RetReg"
 REFERENCE = {"reference": True}
+REFERENCES = {"references": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,9 +23,12 @@ class Parameters:
     """One registration as it is ordered.
 
     fixed, moving: volume nodes, or None. transform, warped, fixed_keypoints, moving_keypoints:
-    nodes that take the result; None means that a new one is made. model: its name, "" lets the
-    server choose. family: of the transform, "" is the default of the model. smoothing: of
-    splines, 0 to infinity. options: what else differs from the defaults of the model, by name.
+    nodes that take the result; None means that a new one is made. more: further moving volumes,
+    registered one after the other. also: nodes that go with the first one. keep: whether earlier
+    results of the same images stay. on_top: whether it starts from what an earlier result shows.
+    model: its name, "" lets the server choose. family: of the transform, "" is the default of the
+    model. smoothing: of splines, 0 to infinity. options: what else differs from the defaults of
+    the model, by name.
     """
 
     fixed: Any = field(default=None, metadata=REFERENCE)
@@ -33,6 +37,10 @@ class Parameters:
     warped: Any = field(default=None, metadata=REFERENCE)
     fixed_keypoints: Any = field(default=None, metadata=REFERENCE)
     moving_keypoints: Any = field(default=None, metadata=REFERENCE)
+    more: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
+    also: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
+    keep: bool = False
+    on_top: bool = False
     model: str = ""
     family: str = ""
     smoothing: float = 0.1
@@ -61,6 +69,8 @@ def read_parameters(node: Any) -> Parameters:
     for each in fields(Parameters):
         if each.metadata == REFERENCE:
             values[each.name] = node.GetNodeReference(each.name)
+        elif each.metadata == REFERENCES:
+            values[each.name] = referenced(node, each.name)
         else:
             values[each.name] = _parsed(node.GetParameter(each.name), getattr(plain, each.name))
     return Parameters(**values)
@@ -73,9 +83,20 @@ def write_parameters(node: Any, parameters: Parameters) -> None:
         value = getattr(parameters, each.name)
         if each.metadata == REFERENCE:
             node.SetNodeReferenceID(each.name, value.GetID() if value else None)
+        elif each.metadata == REFERENCES:
+            node.RemoveNodeReferenceIDs(each.name)
+            for other in value:
+                node.AddNodeReferenceID(each.name, other.GetID())
         else:
             node.SetParameter(each.name, json.dumps(value))
     node.EndModify(before)
+
+
+def referenced(node: Any, role: str) -> tuple[Any, ...]:
+    """All nodes that a node refers to in one role, as far as they are there."""
+    count = node.GetNumberOfNodeReferences(role)
+    nodes = (node.GetNthNodeReference(role, n) for n in range(count))
+    return tuple(other for other in nodes if other is not None)
 
 
 def _parsed(text: str, default: Any) -> Any:

@@ -3,6 +3,9 @@
 The result maps world to world, so it belongs on top of the transforms that place the moving image:
 above the topmost one, not instead of it. Where the fixed image shares that one, it would be moved
 too; then the moving image gets a transform of its own that places it as before.
+
+An earlier result is no such transform: the image is taken out of it and put under the new one,
+unless people ask for the new one to go on top.
 """
 
 from __future__ import annotations
@@ -18,68 +21,123 @@ from retreg.errors import InputError
 from RetRegLib.scene.nodes import Node, flipped_map, parents, vtk_matrix, world_from_node
 from RetRegLib.scene.undo import Undo
 
-_OWN = "RetReg.placement"  # marks such a transform
+RECORD = "RetReg.record"  # reference of a node to what belongs to it alone
+_RESULT = "RetReg.result"  # marks the transform of a result
+_OWN = "RetReg.placement"  # marks a transform that places one node as its former parent did
+_FORMER = "RetReg.former"  # its reference to that parent
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The node that was put under the result, and the parent that it had."""
+    """What was put under a result, and how to take it out again.
 
-    node: Node
-    former_parent: Any
-    own: Any = None  # the transform made for it alone
+    top: what hangs under the result: the node itself, or the topmost transform that places it.
+    earlier: the result that it was taken from, or None. under: the earlier result on top of which
+    the new one was put, or None.
+    """
+
+    top: Node
+    earlier: Any = None
+    under: Any = None
+
+    def place(self, transform: Node) -> None:
+        """Put it under a result."""
+        above = [self.under, transform] if self.under is not None else [transform]
+        for node, parent in zip([self.top, *above], above, strict=False):
+            if node.GetScene() is not None and parent.GetScene() is not None:
+                node.SetAndObserveTransformNodeID(parent.GetID())
 
     def restore(self) -> None:
-        """Give the node its former parent back, as far as both are still there."""
-        former = self.former_parent
-        if self.node.GetScene() is not None:
-            there = former is not None and former.GetScene() is not None
-            self.node.SetAndObserveTransformNodeID(former.GetID() if there else None)
+        """Put it back to where it was before, once nothing moves it any more."""
+        scene = self.top.GetScene()
+        if scene is None or self.under is not None or self.top.GetParentTransformNode() is not None:
+            return
+        if self.earlier is not None and self.earlier.GetScene() is not None:
+            self.place(self.earlier)
+        elif self.top.GetAttribute(_OWN):
+            former = self.top.GetNodeReference(_FORMER)
+            for node in _children(self.top):
+                node.SetAndObserveTransformNodeID(former.GetID() if former is not None else None)
+            scene.RemoveNode(self.top)
+
+    @property
+    def own(self) -> Node | None:
+        """The transform that was made for this placement alone."""
+        return self.top if self.top.GetAttribute(_OWN) else None
 
 
-def place_under(transform: Node, moving: Node, fixed: Node, undo: Undo) -> Placement:
-    """Put the moving volume, with the transforms that place it, under the result.
+def mark_result(transform: Node) -> None:
+    """Let a transform node be known as that of a result."""
+    transform.SetAttribute(_RESULT, "1")
 
-    Raises InputError when the result would move the fixed image.
+
+def disregarded(node: Node | None, replaced: Node | None, on_top: bool) -> Node | None:
+    """The transform above which nothing counts when the node is registered, or None.
+
+    replaced: the transform that takes the result. An earlier result does not count either, unless
+    the new one is to go on top of what it shows.
+    """
+    if node is None or on_top or not node.IsA("vtkMRMLTransformableNode"):
+        return replaced
+    for parent in parents(node):
+        if parent is replaced or parent.GetAttribute(_RESULT):
+            return parent
+    return replaced
+
+
+def place_under(
+    transform: Node, moving: Node, fixed: Node, undo: Undo, below: Node | None = None
+) -> Placement:
+    """Put the moving node, with the transforms that place it, under the result.
+
+    below: see disregarded. Raises InputError when the result would move the fixed image.
     """
     if transform in parents(fixed):
         raise InputError(
             f"{fixed.GetName()} lies under {transform.GetName()}, which would move it along; "
             "choose another transform for the result."
         )
-    above = parents(moving, transform)
-    if above and above[-1] in parents(fixed):
-        return _placed(moving, transform, undo, _own_transform(moving, transform))
-    top = above[-1] if above else moving
-    if top.GetAttribute(_OWN):  # made by an earlier result in the same transform
-        return _placed(top, transform, undo, top)
-    return _placed(top, transform, undo)
+    above = parents(moving, below)
+    result = next((n for n, parent in enumerate(above) if parent.GetAttribute(_RESULT)), None)
+    if result is not None:  # people want it on top of what that one shows
+        undo.parent_of(above[-1])
+        above[-1].SetAndObserveTransformNodeID(transform.GetID())
+        return Placement([moving, *above][result], under=above[result])
+    shared = bool(above) and above[-1] in parents(fixed)
+    top = _own_transform(moving, below) if shared else above[-1] if above else moving
+    earlier = top.GetParentTransformNode() if not shared else below
+    undo.parent_of(top)
+    top.SetAndObserveTransformNodeID(transform.GetID())
+    if shared:
+        undo.parent_of(moving)
+        moving.SetAndObserveTransformNodeID(top.GetID())
+    return Placement(top, None if earlier is transform else earlier)
 
 
-def _own_transform(moving: Node, transform: Node) -> Node:
+def _own_transform(moving: Node, below: Node | None) -> Node:
     name = f"{moving.GetName()} as it was placed"
     own = moving.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
     own.SetAttribute(_OWN, "1")
-    to_world = flipped_map(world_from_node(moving, transform))
+    own.SetNodeReferenceID(_FORMER, moving.GetTransformNodeID())
+    to_world = flipped_map(world_from_node(moving, below))
     own.SetMatrixTransformToParent(vtk_matrix(to_world))
     return own
 
 
-def _placed(node: Node, transform: Node, undo: Undo, own: Node | None = None) -> Placement:
-    former = node.GetParentTransformNode()
-    undo.parent_of(node)
-    if own is not None and own is not node:
-        undo.parent_of(own)
-        own.SetAndObserveTransformNodeID(transform.GetID())
-    above = transform if own is None or own is node else own
-    node.SetAndObserveTransformNodeID(above.GetID())
-    return Placement(node, None if former is transform else former, own)
+def _children(transform: Node) -> list[Node]:
+    """The nodes right below a transform node."""
+    scene = transform.GetScene()
+    found = [
+        scene.GetNthNodeByClass(n, "vtkMRMLTransformableNode")
+        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformableNode"))
+    ]
+    return [node for node in found if node.GetParentTransformNode() is transform]
 
 
 class PlacementObserver:
     """Tidies up when nodes of a result are removed, by whom and how ever.
 
-    When the transform goes, the moving image returns to its former place, and show_again is called
+    When the transform goes, what it moved returns to its former place, and show_again is called
     with the IDs of all nodes of the result. Display nodes leave with the nodes that they show. The
     scene keeps the caretaker alive, until nothing is left.
     """
@@ -88,13 +146,13 @@ class PlacementObserver:
         self,
         scene: Node,
         transform: Node,
-        placement: Placement,
+        placements: Sequence[Placement],
         made: Sequence[Node],
         show_again: Callable[[Collection[str]], object],
     ) -> None:
-        self._scene, self._transform, self._placement = scene, transform, placement
+        self._scene, self._transform, self._placements = scene, transform, tuple(placements)
         self._show_again = show_again
-        self._made = [node for node in (*made, placement.own) if node is not None]
+        self._made = [node for node in (*made, *(p.own for p in placements)) if node is not None]
         self._known = {node.GetID() for node in self._made}
         self._observer = scene.AddObserver(
             slicer.vtkMRMLScene.NodeRemovedEvent, partial(_on_removed, self)
@@ -104,6 +162,12 @@ class PlacementObserver:
         """Look after another node."""
         self._made.append(node)
         self._known.add(node.GetID())
+
+    def place(self) -> None:
+        """Let this result, and no other one, move what was registered."""
+        self._transform.SetAndObserveTransformNodeID(None)
+        for placement in self._placements:
+            placement.place(self._transform)
 
     def tidy(self) -> None:
         """See what has been removed, and remove what belonged to it."""
@@ -115,13 +179,13 @@ class PlacementObserver:
             self.retire()
             return
         if self._transform in gone:
-            self._placement.restore()
+            for placement in self._placements:
+                placement.restore()
             self._show_again(self._known)
-            if self._placement.own is not None:
-                self._remove(self._placement.own)
         for node in gone:
-            for shown in _displays(node, self._scene):
-                self._remove(shown)
+            for other in _belongings(node, self._scene):
+                if other.GetScene() is not None:
+                    self._scene.RemoveNode(other)
         if not self._made:
             self.retire()
 
@@ -129,21 +193,18 @@ class PlacementObserver:
         """Watch no longer."""
         self._scene.RemoveObserver(self._observer)
 
-    def _remove(self, node: Node) -> None:
-        if node.GetScene() is not None:
-            self._scene.RemoveNode(node)
-
 
 def _on_removed(caretaker: PlacementObserver, _scene: Any, _event: str) -> None:
     caretaker.tidy()
 
 
-def _displays(node: Node, scene: Node) -> list[Node]:
-    """The display and storage nodes of a node that has just left the scene."""
+def _belongings(node: Node, scene: Node) -> list[Node]:
+    """The display, storage and record nodes of a node that has just left the scene."""
     if not node.IsA("vtkMRMLStorableNode"):
         return []
     ids = [node.GetNthStorageNodeID(n) for n in range(node.GetNumberOfStorageNodes())]
     if node.IsA("vtkMRMLDisplayableNode"):
         ids += [node.GetNthDisplayNodeID(n) for n in range(node.GetNumberOfDisplayNodes())]
+    ids.append(node.GetNodeReferenceID(RECORD))
     found = [scene.GetNodeByID(identity) for identity in ids if identity]
     return [other for other in found if other is not None]

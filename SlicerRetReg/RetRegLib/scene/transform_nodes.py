@@ -15,8 +15,10 @@ import vtk
 from vtk.util import numpy_support
 
 from retreg.composed_field import composed_field
+from retreg.correction_fields import correction_fields
 from retreg.errors import InputError
 from retreg.geometry import Grid
+from retreg.local_correction import LocalCorrection
 from retreg.splines.thin_plate import CHUNK, distance_factors
 from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline, Transform, as_field
 from RetRegLib.scene.nodes import (
@@ -38,6 +40,7 @@ _SKETCH_INVERSE_MM = 0.05
 _PADDING = 0.1  # of the image on every side of a sampled field, since Slicer stops it at the edge
 SKETCH_PLACES = 8_000
 FINE_PLACES = 100_000
+CORRECTION_MM, SKETCHED_CORRECTION_MM = 0.01, 0.1  # to which the fields of a correction equal it
 _FLAT = 1e-7
 
 
@@ -50,7 +53,7 @@ def transform_node(transform: Transform, name: str, scene: Node, grid: Grid | No
     grid (that of the fixed image; splines know where their points are). Raises InputError without
     a grid where one is needed.
     """
-    carrier = _carrier(transform, grid)
+    carrier = carrier_of(transform, grid)
     if isinstance(carrier, vtk.vtkLinearTransform):
         kind = "vtkMRMLLinearTransformNode"
     elif isinstance(carrier, vtk.vtkThinPlateSplineTransform):
@@ -68,7 +71,7 @@ def update_transform_node(node: Node, transform: Transform, grid: Grid | None = 
     Every class of transform node can hold and save every kind, so the node stays the one that
     people have chosen and refer to.
     """
-    node.SetAndObserveTransformFromParent(_carrier(transform, grid))
+    node.SetAndObserveTransformFromParent(carrier_of(transform, grid))
 
 
 def sketch_transform_node(
@@ -90,6 +93,22 @@ def sketch_transform_node(
     vectors = (_in_single(transform, nodes) - nodes).T.reshape(3, *lattice.shape)
     carrier = _grid_carrier(DisplacementField(vectors, lattice), _SKETCH_INVERSE_MM)
     node.SetAndObserveTransformFromParent(carrier)
+
+
+def correct_transform_node(
+    node: Node, correction: LocalCorrection, measured: Any, grid: Grid, tolerance_mm: float
+) -> None:
+    """Set what a node held, the VTK transform measured, after a local correction.
+
+    The correction comes as small fields, so that measured stays as it is, whatever its kind, and
+    beyond the correction nothing changes by a hair.
+    """
+    both = vtk.vtkGeneralTransform()
+    both.PostMultiply()
+    for field in correction_fields(correction, grid, tolerance_mm):
+        both.Concatenate(_grid_carrier(field))
+    both.Concatenate(measured)
+    node.SetAndObserveTransformFromParent(both)
 
 
 def _in_single(transform: ThinPlateSpline, points: np.ndarray) -> np.ndarray:
@@ -114,8 +133,8 @@ def transform_of(node: Node) -> Transform:
     return _from_vtk(node.GetTransformFromParent(), node.GetName())
 
 
-def _carrier(transform: Transform, grid: Grid | None) -> Any:
-    """The VTK transform, in RAS."""
+def carrier_of(transform: Transform, grid: Grid | None) -> Any:
+    """The VTK transform, in RAS, that a node is to hold; grid: see transform_node."""
     if isinstance(transform, Affine):
         linear = vtk.vtkTransform()
         linear.SetMatrix(vtk_matrix(flipped_map(transform.moving_from_fixed)))
@@ -126,6 +145,15 @@ def _carrier(transform: Transform, grid: Grid | None) -> Any:
         return _grid_carrier(transform)
     around = _padded(grid or _domain(transform))
     return _grid_carrier(composed_field(transform, around) or as_field(transform, around))
+
+
+def keep_linear(carrier: Any) -> None:
+    """Let grids be interpolated as they were before they were saved: reading forgets that."""
+    if isinstance(carrier, vtk.vtkGeneralTransform):
+        for n in range(carrier.GetNumberOfConcatenatedTransforms()):
+            keep_linear(carrier.GetConcatenatedTransform(n))
+    elif isinstance(carrier, slicer.vtkOrientedGridTransform):
+        carrier.SetInterpolationModeToLinear()
 
 
 def is_native(transform: Transform, at_most: int = MAX_SPLINE_POINTS) -> bool:

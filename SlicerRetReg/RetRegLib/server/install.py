@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from retreg.errors import ServerError
+from retreg.errors import InputError, ServerError
 from retreg.progress import Progress
 
-REQUIREMENT = "retreg"
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
+SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Server"
 SIZES = {
     "linux": "about 3 GB are downloaded and 7 GB of disk are used, for it includes CUDA",
     "other": "about 0.6 GB are downloaded and 2 GB of disk are used",
@@ -56,18 +56,32 @@ def default_folder() -> Path:
     return base / "retreg" / "slicer-server"
 
 
-def plan_of(folder: Path, python: str) -> InstallPlan:
-    """How pip installs the server into a folder; from the checkout when this file is in one.
+def plan_of(
+    folder: Path, python: str, shipped: Path = SHIPPED, checkout: Path = CHECKOUT
+) -> InstallPlan:
+    """How pip installs the server into a folder: always from files that came with this module.
 
+    shipped: holds the wheel of the server, and requirements.txt with the exact version and hashes
+    of everything else. Without a wheel the checkout is installed, with the versions of its
+    constraints.txt. The server is never asked for by its name: no index has a package of ours, and
+    whoever took the name there would run on this machine.
     pip's --target needs no virtual environment, which Slicer's interpreter cannot make: its
-    launcher sets PYTHONHOME.
+    launcher sets PYTHONHOME. Raises InputError where neither wheel nor checkout is there.
     """
-    pip = (python, "-m", "pip", "--disable-pip-version-check", "install")
-    source: tuple[str, ...] = (REQUIREMENT,)
-    if (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "constraints.txt").is_file():
-        source = ("-c", str(CHECKOUT / "constraints.txt"), str(CHECKOUT))
+    pip = (python, "-m", "pip", "--disable-pip-version-check", "install", "--target", str(folder))
     size = SIZES["linux" if sys.platform == "linux" else "other"]
-    return InstallPlan(folder, ((*pip, "--target", str(folder), *source),), size)
+    wheels = sorted(shipped.glob("retreg-*.whl"))
+    constraints = checkout / "constraints.txt"
+    if wheels:
+        pinned = ("--require-hashes", "-r", str(shipped / "requirements.txt"))
+        own = ("--no-index", "--no-deps", str(wheels[-1]))
+        return InstallPlan(folder, ((*pip, *pinned), (*pip, *own)), size)
+    if constraints.is_file() and (checkout / "pyproject.toml").is_file():
+        return InstallPlan(folder, ((*pip, "-c", str(constraints), str(checkout)),), size)
+    raise InputError(
+        "This copy of the module came without the server, so it cannot be installed here; install "
+        "the extension again, or enter the address of a server that runs elsewhere."
+    )
 
 
 def make_folder(folder: Path) -> None:

@@ -7,8 +7,8 @@ imported when a file of their kind is read or written.
 from __future__ import annotations
 
 from retreg.files.images import read_image, write_image
-from retreg.files.itk_transforms import read_transform, write_transform
 from retreg.files.markups import read_markups, write_markups
+from retreg.files.transforms import read_transform, write_transform
 
 __all__ = [
     "read_image",

@@ -40,6 +40,18 @@ def reading(name: str, kind: str) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def library(package: str, name: str, kind: str) -> Iterator[None]:
+    """Import what reads this kind of file. Raises FileError where the package is not installed."""
+    try:
+        yield
+    except ImportError:
+        raise FileError(
+            f"{name} is {kind}, and the package {package}, which reads it, is not installed; "
+            f"install it with pip install {package}."
+        ) from None
+
+
 def existing_file(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
     """The path, if it names a file with content of at most max_bytes. Raises FileError."""
     path = Path(path)

@@ -10,20 +10,18 @@ from retreg.transforms import DisplacementField
 
 _SPM_MAPPING = "Mapping"
 _NIFTYREG = "NREG_TRANS"
-_FSL_CODES = range(2006, 2017)  # FNIRT's fields and coefficients and TOPUP's, by FSL's own codes
 
 
 def is_mapping(name: str, header: NiftiHeader) -> bool:
     """Whether the file is a deformation of SPM, which holds positions and not displacements.
 
-    Raises FileError for the fields of FSL and NiftyReg, which hold neither in the way of ITK.
+    Raises FileError for the fields of NiftyReg, which hold neither in the way of ITK.
     """
-    code, intent_name = header.intent
-    tool = "FSL" if code in _FSL_CODES else "NiftyReg" if intent_name == _NIFTYREG else ""
-    if tool:
+    intent_name = header.intent[1]
+    if intent_name == _NIFTYREG:
         raise FileError(
-            f"{name} is a field of {tool}, which does not hold displacements as ITK does; convert "
-            "it to an ITK displacement field, with wb_command -convert-warpfield for instance."
+            f"{name} is a field of NiftyReg, which does not hold displacements as ITK does; "
+            "convert it to an ITK displacement field, with reg_transform for instance."
         )
     return intent_name == _SPM_MAPPING
 

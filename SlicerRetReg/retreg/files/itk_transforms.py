@@ -8,43 +8,42 @@ from typing import Any
 
 import numpy as np
 
+from retreg.bspline import BSpline
 from retreg.composed_field import composed_field
 from retreg.errors import FileError
-from retreg.files.doors import existing_file, reading, replacing
-from retreg.files.foreign_fields import displacements_of_mapping, is_mapping
-from retreg.files.formats import Format, recognised
-from retreg.files.limits import MAX_TRANSFORM_BYTES
+from retreg.files.doors import replacing
+from retreg.files.kernel_splines import hdf5_entries, only_spline, text_entries
 from retreg.files.names import usable_name
-from retreg.files.nifti import read_nifti_header
-from retreg.files.volumes import channels_first, grid_of, quiet_itk, read_checked, to_itk
+from retreg.files.volumes import channels_first, grid_of, quiet_itk, to_itk
 from retreg.geometry import Grid
 from retreg.transforms import Affine, Chain, DisplacementField, Transform, as_field
 
 _TEXT_START = b"#Insight Transform File"
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 _MATLAB_START = re.compile(rb".{20}[A-Z]\w*Transform\w*_(double|float)_[23]_[23]\0", re.DOTALL)
-_START_BYTES = 96
-_SUFFIXES = (".h5", ".tfm", ".nrrd", ".nii.gz", ".mha")
+_LINEAR_ONLY = (".tfm", ".mat")
+_LINEAR_SUFFIXES = (".h5", *_LINEAR_ONLY)
+_SUFFIXES = (".h5", ".tfm", ".mat", ".nrrd", ".nii.gz", ".mha")
 
 
 def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) -> None:
-    """Write .h5, .tfm (affine only), or a displacement field image .nrrd, .nii.gz or .mha.
+    """Write .h5, .tfm or .mat (affine only), or a displacement field .nrrd, .nii.gz or .mha.
 
-    An Affine is stored exactly, and so is a field with affines after it; everything else as the
-    displacement field that equals it on fixed_grid within 0.01 mm (retreg.transforms.as_field).
-    ITK moves no point beyond the field, while Slicer and retreg continue the displacement of its
-    edge. A NIfTI field is stored as ANTs and SimpleITK do, with LPS vectors of intent 1007: Slicer
-    reads it right, with a warning. An .h5 file holds a composite, since nitransforms reads nothing
-    else.
+    An Affine is stored exactly, in .mat as by ANTs, and so is a field with affines after it;
+    everything else as the displacement field that equals it on fixed_grid within 0.01 mm
+    (retreg.transforms.as_field). ITK moves no point beyond the field, while Slicer and retreg
+    continue the displacement of its edge. A NIfTI field is stored as ANTs and SimpleITK do, with
+    LPS vectors of intent 1007: Slicer reads it right, with a warning. An .h5 file holds a
+    composite, since nitransforms reads nothing else.
     Raises FileError when the ending is unknown or the file cannot be written.
     """
     import SimpleITK as sitk
 
     path = usable_name(path)
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), "")
-    if isinstance(transform, Affine) and suffix in (".h5", ".tfm"):
+    if isinstance(transform, Affine) and suffix in _LINEAR_SUFFIXES:
         stored = _itk_affine(transform)
-    elif suffix not in ("", ".tfm"):
+    elif suffix and suffix not in _LINEAR_ONLY:
         field = _stored_field(transform, fixed_grid)
         if suffix == ".nii.gz" and field.grid.is_plane:
             field = _doubled(field)
@@ -52,7 +51,7 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
     else:
         raise FileError(
             f"{path.name} has an ending that this transform cannot be written to; .h5, .nrrd or "
-            ".nii.gz was expected, or .tfm for an affine transform."
+            ".nii.gz was expected, or .tfm or .mat for an affine transform."
         )
     with replacing(path, suffix) as temporary, quiet_itk():
         if isinstance(stored, sitk.Image) and suffix == ".h5":
@@ -65,30 +64,30 @@ def write_transform(path: str | Path, transform: Transform, fixed_grid: Grid) ->
             sitk.WriteTransform(stored, str(temporary))
 
 
-def read_transform(path: str | Path) -> Transform:
-    """Read an ITK transform (.h5, .tfm, .txt, .mat) or a displacement field image, also in 2-D.
+def is_itk(start: bytes) -> bool:
+    """Whether a file that starts so is one of ITK's transforms, as text, HDF5 or by ANTs."""
+    return start.startswith((_TEXT_START, _HDF5_START)) or bool(_MATLAB_START.match(start))
 
-    Linear kinds and composites of them become an Affine, displacement fields and SPM's deformations
-    a DisplacementField, other composites a Chain in the order of application, or their only part.
-    Raises FileError for other kinds and for damaged files.
+
+def read_itk_transform(path: Path, start: bytes) -> Transform:
+    """What a file of ITK holds: see retreg.files.transforms.read_transform. start: its first bytes.
+
+    Raises FileError.
     """
-    path = existing_file(usable_name(path), MAX_TRANSFORM_BYTES)
-    with reading(path.name, "a transform"):
-        with path.open("rb") as file:
-            start = file.read(_START_BYTES)
-        if start.startswith((_TEXT_START, _HDF5_START)) or _MATLAB_START.match(start):
-            import SimpleITK as sitk
+    import SimpleITK as sitk
 
-            if start.startswith(_TEXT_START):
-                _refuse_cut_text(path)
-            elif not start.startswith(_HDF5_START):
-                _refuse_other_matlab(path)
-            with quiet_itk():
-                return _from_itk(sitk.ReadTransform(str(path)), path.name)
-        found = recognised(path)
-        absolute = found is Format.NIFTI and is_mapping(path.name, read_nifti_header(path))
-        field = _from_field(read_checked(path, found), path.name)
-        return displacements_of_mapping(field) if absolute else field
+    spline = None
+    if start.startswith(_TEXT_START):
+        _refuse_cut_text(path)
+        spline = only_spline(text_entries(path), path.name)
+    elif start.startswith(_HDF5_START):
+        spline = only_spline(hdf5_entries(path), path.name)
+    else:
+        _refuse_other_matlab(path)
+    if spline is not None:
+        return spline
+    with quiet_itk():
+        return _from_itk(sitk.ReadTransform(str(path)), path.name)
 
 
 def _stored_field(transform: Transform, fixed_grid: Grid) -> DisplacementField:
@@ -140,21 +139,32 @@ def _from_itk(transform: Any, name: str) -> Transform:
     import SimpleITK as sitk
 
     if transform.IsLinear():  # also what ANTs writes, which ITK wraps in a composite
-        return _from_linear(transform)
+        return from_linear(transform)
     if transform.GetTransformEnum() == sitk.sitkComposite:
         composite = sitk.CompositeTransform(transform)
         parts = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
         chain = tuple(_from_itk(part, name) for part in reversed(parts))  # last one first
         return chain[0] if len(chain) == 1 else Chain(chain)
     if transform.GetTransformEnum() == sitk.sitkDisplacementField:
-        return _from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
+        return from_field(sitk.DisplacementFieldTransform(transform).GetDisplacementField(), name)
+    if transform.GetTransformEnum() == sitk.sitkBSplineTransform:
+        return _from_bspline(sitk.BSplineTransform(transform))
     raise FileError(
-        f"{name} holds a {transform.GetName()}; linear transforms, displacement fields and "
-        "composites of them are supported, so convert it to a displacement field."
+        f"{name} holds a {transform.GetName()}; linear transforms, B-splines, thin-plate splines, "
+        "displacement fields and composites of them are supported, so convert it to a displacement "
+        "field."
     )
 
 
-def _from_linear(transform: Any) -> Affine:
+def _from_bspline(transform: Any) -> BSpline:
+    images = transform.GetCoefficientImages()
+    coefficients = np.zeros((3, *grid_of(images[0]).shape))
+    for axis, image in enumerate(images):
+        coefficients[axis] = channels_first(image)[0]
+    return BSpline(coefficients, grid_of(images[0]), transform.GetOrder())
+
+
+def from_linear(transform: Any) -> Affine:
     """Found by its effect on the unit vectors, which spares a case for every kind and centre."""
     dimension = transform.GetDimension()
     origin = np.array(transform.TransformPoint([0.0] * dimension))
@@ -165,7 +175,8 @@ def _from_linear(transform: Any) -> Affine:
     return Affine(matrix)
 
 
-def _from_field(field: Any, name: str) -> DisplacementField:
+def from_field(field: Any, name: str) -> DisplacementField:
+    """The field of a SimpleITK image of vectors, in 2-D too. Raises FileError for other images."""
     dimension = field.GetDimension()
     vectors = channels_first(field)
     in_plane = len(vectors) == 2 and vectors.shape[1] == 1

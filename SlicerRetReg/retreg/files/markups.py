@@ -100,19 +100,19 @@ def _from_json(text: str, name: str) -> Iterable[_Point]:
     markups = json.loads(text)["markups"]
     if len(markups) != 1:
         raise FileError(f"{name} holds {len(markups)} point lists; save one list per file.")
-    signs = _signs(markups[0].get("coordinateSystem", "LPS"), name)
+    signs = coordinate_signs(markups[0].get("coordinateSystem", "LPS"), name)
     for point in markups[0]["controlPoints"]:
         if point.get("positionStatus", "defined") == "defined":
             yield _point(signs, point["position"], point)
 
 
 def _from_fcsv(text: str, name: str) -> Iterable[_Point]:
-    signs = _signs("RAS", name)
+    signs = coordinate_signs("RAS", name)
     columns: list[str] = []
     for row in csv.reader(text.splitlines()):
         line = ",".join(row)
         if line.startswith("# CoordinateSystem"):
-            signs = _signs(line.partition("=")[2].strip(" ,"), name)
+            signs = coordinate_signs(line.partition("=")[2].strip(" ,"), name)
         elif line.startswith("# columns"):
             columns = line.partition("=")[2].strip().split(",")
         elif row and not line.startswith("#"):
@@ -122,7 +122,7 @@ def _from_fcsv(text: str, name: str) -> Iterable[_Point]:
             yield _point(signs, position, {"description": point.get("desc", ""), **selected})
 
 
-def _signs(system: object, name: str) -> tuple[int, ...]:
+def coordinate_signs(system: object, name: str) -> tuple[int, ...]:
     """What turns a coordinate system, by its name or its number in .fcsv, into LPS."""
     if system in _LPS_FROM:
         return _LPS_FROM[str(system)]

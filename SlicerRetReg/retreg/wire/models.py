@@ -65,6 +65,7 @@ def _encode_option(option: Option) -> dict[str, Any]:
         "choices": list(option.choices),
         "minimum": option.minimum,
         "maximum": option.maximum,
+        "families": list(option.families),
     }
 
 
@@ -76,6 +77,7 @@ def _decode_option(message: Any) -> Option:
         _texts(message, "choices"),
         _bound(message, "minimum"),
         _bound(message, "maximum"),
+        _texts(message, "families") if "families" in message else (),
     )
 
 

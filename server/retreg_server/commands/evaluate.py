@@ -16,6 +16,7 @@ HELP = "measure accuracy, verdicts and time of the models on a folder of test im
 DEFAULT_MODELS = {
     "retina": ("fundus-sift", "auto-fundus"),
     "brain": ("elastix-affine", "auto-brain"),
+    "volumes": ("elastix-affine", "auto-brain"),
     "brain-deformable": (
         "ants-syn", "elastix-bspline", "auto-brain:affine", "auto-brain:deformable"
     ),
@@ -162,9 +163,13 @@ def _chosen_cases(
     from retreg_server.evaluation.brain import brain_cases
     from retreg_server.evaluation.brain_deformable import deformable_cases
     from retreg_server.evaluation.retina import retina_cases
+    from retreg_server.evaluation.volumes import volume_cases
 
     makers = {
-        "retina": retina_cases, "brain": brain_cases, "brain-deformable": deformable_cases
+        "retina": retina_cases,
+        "brain": brain_cases,
+        "volumes": volume_cases,
+        "brain-deformable": deformable_cases,
     }
     cases = makers[benchmark](data, pairs)
     known = list(dict.fromkeys(case.benchmark_set for case in cases))

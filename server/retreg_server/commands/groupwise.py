@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--transform", choices=FAMILIES,
         help="by default quadratic for pictures and affine for volumes",
     )  # fmt: skip
-    parser.add_argument("--smoothing", type=float, default=0.1, help="of --transform tps")
+    parser.add_argument("--smoothing", type=float, help="of --transform tps")
     add_option_argument(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
@@ -55,10 +55,14 @@ def run(args: argparse.Namespace) -> int:
     if args.model is None:
         refuse_scans_as_photographs(dict(zip(folder_names(args.images), images, strict=True)))
     model = _model(args.model, images[0])
-    options: dict[str, Scalar] = {"smoothing": args.smoothing, "device": args.device}
+    options: dict[str, Scalar] = {"device": args.device}
+    if args.smoothing is not None:
+        options["smoothing"] = args.smoothing
     if args.transform:
         options["transform"] = args.transform
     options |= options_given(model.info, args.option)
+    if "smoothing" in options and args.transform != "tps":
+        raise OptionError("The option smoothing belongs to --transform tps; leave it or give that.")
     names = folder_names(args.images)
     _check_outputs(args, names, images)
     with ProgressBar() as bar:

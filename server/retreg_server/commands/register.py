@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    telling = parser.add_mutually_exclusive_group()
+    telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    telling.add_argument(
+        "--json", action="store_true", help="print what result.json says, in one line"
+    )
 
 
 def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,30 +75,46 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
-    from retreg_server.reporting.result_folder import check_writable, write_outputs
+    from retreg_server.reporting.result_folder import (
+        check_writable,
+        cleared,
+        refuse_inputs_within,
+        write_outputs,
+    )
+    from retreg_server.reporting.sources import source_of
 
     check_writable(args.out)
+    refuse_inputs_within(args.out, (args.fixed, args.moving))
     fixed, moving = (
         read_image(path, args.frame if frame is None else frame, args.nifti_geometry)
         for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
     )
     _check_outputs(args, fixed, moving)
-    failed = False
-    with ProgressBar() as bar:
-        results = _register(args, fixed, moving, bar)
+    sources = source_of(args.fixed), source_of(args.moving)
+    with ProgressBar(args.quiet) as bar:
+        with cleared(args.out):
+            results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps, args.fill)
+            write_outputs(folder, fixed, moving, result, args.maps, args.fill, sources)
     for folder, result in zip(_folders(args), results, strict=True):
+        _tell(args, folder, result)
+    return EXIT_FAILED if any(r.quality.verdict == "fail" for r in results) else 0
+
+
+def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) -> None:
+    """Print the verdict for people, the content of result.json in a line, or nothing."""
+    if args.json:
+        content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        print(json.dumps({"folder": str(folder), **content}))
+    elif not args.quiet:
         print(f"{result.quality.verdict}: {result.quality.reason}")
         for note in result.notes:
             print(f"Note: {note}")
         print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
-        failed |= result.quality.verdict == "fail"
-    return EXIT_FAILED if failed else 0
 
 
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
@@ -112,9 +134,11 @@ def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> Non
 
 def _folders(args: argparse.Namespace) -> list[Path]:
     """Where each result goes: a sweep has a folder for every smoothing."""
+    from retreg_server.reporting.result_folder import SWEEP
+
     if len(args.smoothing) < 2:
         return [args.out]
-    return [args.out / f"smoothing-{smoothing:g}" for smoothing in args.smoothing]
+    return [args.out / SWEEP.format(f"{smoothing:g}") for smoothing in args.smoothing]
 
 
 def _register(
@@ -133,8 +157,12 @@ def _register(
     from retreg_server.registration import engine
     from retreg_server.registration.registry import get_model
 
+    info = get_model(model).info
     options |= _device_option(args.device, model)
-    options |= options_given(get_model(model).info, args.option)
+    options |= options_given(info, args.option)
+    for smoothing in args.smoothing:
+        info.refuse_idle({**options, "smoothing": smoothing})
+    info.refuse_idle(options)
     if len(args.smoothing) > 1:
         request = RegistrationRequest(fixed, moving, model, options)
         return engine.register_sweep(request, args.smoothing, report)
@@ -166,9 +194,10 @@ def _register_on_server(
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")
     with Client(args.server, token=token(args.token_file)) as client:
-        for info in client.models() if args.option else ():
+        for info in client.models() if args.option or args.smoothing else ():
             if info.name == model:
                 options |= options_given(info, args.option)
+                info.refuse_idle(options)
         return client.register(fixed, moving, model=model, progress=report, **options)
 
 
@@ -186,12 +215,15 @@ def _device_option(device: str, model: str) -> dict[str, Scalar]:
 class ProgressBar:
     """A bar on standard error that shows the stage; silent when that is not a terminal."""
 
+    def __init__(self, is_quiet: bool = False) -> None:
+        self._is_quiet = is_quiet
+
     def __enter__(self) -> ProgressBar:
         from tqdm import tqdm
 
         self._bar = tqdm(
             total=1.0,
-            disable=not sys.stderr.isatty(),
+            disable=self._is_quiet or not sys.stderr.isatty(),
             leave=False,
             bar_format="{l_bar}{bar}| {elapsed}",
         )

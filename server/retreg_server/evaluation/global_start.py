@@ -7,8 +7,8 @@ from retreg.resample import resample
 from retreg.transforms import Affine, Chain, DisplacementField
 from retreg_server.evaluation.cost import Cost, measured
 from retreg_server.evaluation.peer_worker import PeerWorker
-from retreg_server.registration.brain.auto import AutoBrain
 from retreg_server.registration.model import Stages
+from retreg_server.registration.volume.brain import AutoBrain
 
 
 def after_affine(

@@ -1,4 +1,4 @@
 """The engine room: what registers two images, and how the result is judged.
 
-Read model.py first, then fundus/auto.py or brain/auto.py.
+Read model.py first, then fundus/auto.py or volume/auto.py.
 """

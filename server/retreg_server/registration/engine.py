@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from retreg.about import notes_on
+from retreg.about import notes_on, notes_on_sameness
 from retreg.errors import OptionError
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
@@ -87,7 +87,7 @@ def judged(
         quality,
         provenance,
         estimate.backward,
-        notes_on(request.fixed, request.moving),
+        (*notes_on(fixed, moving), *notes_on_sameness(fixed, moving)),
     )
 
 

@@ -7,6 +7,7 @@ from retreg.messages import ModelInfo, Option, Scalar
 
 DEVICES = ("auto", "cpu", "cuda")  # on which networks can run; auto is CUDA where there is one
 SMOOTHPROPER = "Zhang et al. 2025, IPMI (SmoothProper)"  # the citation of its models
+SMOOTHING = Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0, families=("tps",))
 STARTS = ("auto", "keymorph", "identity")  # of the models with a network for fields
 
 
@@ -31,6 +32,6 @@ def field_options(families: tuple[str, ...]) -> tuple[Option, ...]:
     return (
         Option("transform", "Transform", families[0], families),
         Option("start", "Global alignment before it", STARTS[0], STARTS),
-        Option("refine", "Refine the field on these images", True),
+        Option("refine", "Refine the field on these images", True, families=("deformable",)),
         Option("device", "Device", DEVICES[0], DEVICES),
     )

@@ -33,7 +33,8 @@ class Entry(NamedTuple):
 
 MODELS: dict[str, Entry] = {
     "auto-fundus": Entry("fundus.auto:AutoFundus"),
-    "auto-brain": Entry("brain.auto:AutoBrain"),
+    "auto-brain": Entry("volume.brain:AutoBrain"),
+    "auto-volume": Entry("volume.auto:AutoVolume"),
     "fundus-sift": Entry("fundus.sift:FundusSift"),
     "keymorph-fundus": Entry("keymorph.model:keymorph_fundus", "keymorph_fundus:RECIPE"),
     "keymorph-brain": Entry("keymorph.model:keymorph_brain", "keymorph_brain:RECIPE"),
@@ -44,9 +45,9 @@ MODELS: dict[str, Entry] = {
         "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
     ),
     "smoothproper-brain": Entry(
-        "brain.learned:smoothproper_brain", "field_recipes:SMOOTHPROPER_BRAIN"
+        "volume.learned:smoothproper_brain", "field_recipes:SMOOTHPROPER_BRAIN"
     ),
-    "voxelmorph-brain": Entry("brain.learned:voxelmorph_brain", "field_recipes:VOXELMORPH_BRAIN"),
+    "voxelmorph-brain": Entry("volume.learned:voxelmorph_brain", "field_recipes:VOXELMORPH_BRAIN"),
 }
 
 
@@ -78,7 +79,7 @@ def default_model(fixed: Image, moving: Image) -> str:
     Raises InputError for single pictures that say that they are no photographs.
     """
     refuse_scans_as_photographs({"fixed": fixed, "moving": moving})
-    return subject_of(fixed).default_model
+    return subject_of(fixed, moving).default_model
 
 
 class Catalogue(NamedTuple):

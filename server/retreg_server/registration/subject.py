@@ -1,4 +1,4 @@
-"""What images show: a retina, a head. Whatever depends on that is asked here.
+"""What images show: a retina, a head, or any anatomy. Whatever depends on that is asked here.
 
 The engine, the verdict, the default model and the clients work for any subject; a new one is one
 entry of SUBJECTS and the quality measure that it names.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from retreg.errors import InputError, RegistrationError
 from retreg.image import Image
 from retreg.messages import ImageKind, ModelInfo, RegistrationRequest
-from retreg_server.registration.numerics.common_scale import CommonScale
+from retreg_server.registration.numerics.common_scale import CommonScale, UsualSize
 
 if TYPE_CHECKING:
     from retreg_server.registration.quality.assess import Measure
@@ -32,8 +32,10 @@ class Subject:
     quality measure, "module:class" below this folder. default_model, keypoint_model: the model
     that is used when none is named, and the one whose network finds its keypoints. length: the
     function, "module:function", that finds the longest side of the subject in mm; empty where the
-    subject has no size in the world. usual: share of the usual agreement of a group that an image
-    of it must reach, where other specimens are alike enough to be accepted.
+    subject has no size in the world. size: the usual one. usual: share of the usual agreement of a
+    group that an image of it must reach, where other specimens are alike enough to be accepted.
+    recognised_by: the function that says whether an image shows it; empty for what all images of
+    the kind may show.
     """
 
     name: str
@@ -42,7 +44,9 @@ class Subject:
     default_model: str
     keypoint_model: str
     length: str = ""
+    size: UsualSize | None = None
     usual: float = 0.0
+    recognised_by: str = ""
 
     def at_common_scale(
         self, info: ModelInfo, request: RegistrationRequest
@@ -65,7 +69,11 @@ class Subject:
         for role, image in images.items() if self.length else ():
             with suppress(RegistrationError):
                 lengths[role] = _loaded(self.length)(image, role)
-        return CommonScale.of(lengths, next(iter(images.values())).grid.centre)
+        return CommonScale.of(lengths, next(iter(images.values())).grid.centre, self.size)
+
+    def is_shown_by(self, image: Image) -> bool:
+        """Whether an image of its kind is taken to show it."""
+        return not self.recognised_by or bool(_loaded(self.recognised_by)(image))
 
     def measured(self, fixed: Image, moving: Image) -> Measure:
         """The quality measure of the two images, which finds the subject in each.
@@ -91,20 +99,39 @@ SUBJECTS = {
         Subject(
             "head",
             "volume",
-            "quality.head:VolumeQuality",
+            "quality.volume:VolumeQuality",
             "auto-brain",
             "keymorph-brain",
-            "preprocessing.head_mask:head_length_mm",
+            "preprocessing.foreground:object_length_mm",
+            UsualSize(60.0, 500.0, "the head of a person"),
+            0.85,
+            "preprocessing.head:shows_head",
+        ),
+        Subject(
+            "anatomy",
+            "volume",
+            "quality.volume:VolumeQuality",
+            "auto-volume",
+            "keymorph-brain",
+            "preprocessing.foreground:object_length_mm",
+            UsualSize(20.0, 700.0, "a part of a person's body"),
             0.85,
         ),
     )
 }
 
 
-def subject_of(image: Image) -> Subject:
-    """The subject that an image is taken to show when nobody says: the first of its kind."""
-    kind = image_kind(image)
-    return next(subject for subject in SUBJECTS.values() if subject.kind == kind)
+def subject_of(*images: Image) -> Subject:
+    """The subject that images are taken to show when nobody says: the first that one of them does.
+
+    The first image decides whether they are pictures or volumes.
+    """
+    kind = image_kind(images[0])
+    return next(
+        subject
+        for subject in SUBJECTS.values()
+        if subject.kind == kind and any(subject.is_shown_by(image) for image in images)
+    )
 
 
 def image_kind(image: Image) -> ImageKind:

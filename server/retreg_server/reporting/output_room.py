@@ -24,7 +24,7 @@ def needed_bytes(fixed: Image, moving: Image, curved: bool, maps: bool) -> int:
     """
     voxels = int(np.prod(fixed.grid.size))
     per_voxel = len(moving.array) * moving.array.itemsize * (2 if fixed.is_picture else 1)
-    per_voxel += FIELD_BYTES * curved + MAP_BYTES * MAPS * maps
+    per_voxel += 2 * FIELD_BYTES * curved + MAP_BYTES * MAPS * maps  # there and back
     return fixed.array.nbytes + voxels * per_voxel + SMALL_FILES_BYTES
 
 

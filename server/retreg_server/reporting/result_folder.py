@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retreg.errors import FileError
+from retreg.errors import FileError, InputError, RegistrationError
 from retreg.files import write_image, write_markups, write_transform
 from retreg.files.names import usable_name
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.maps import KINDS, map_names, registration_map
 from retreg.messages import RegistrationResult
+from retreg.placement_numbers import placement_numbers
 from retreg.resample import resample
+from retreg.transforms import Affine, as_field
 from retreg.wire import dumps
 from retreg_server.reporting.map_figures import map_picture, world_unit
 from retreg_server.reporting.overlays import overlay, write_png
+from retreg_server.reporting.sources import Source
 
 RESULT_FILES = (
     "transform.h5",
+    "transform_backward.h5",
+    "keypoints.csv",
     "fixed_keypoints.mrk.json",
     "moving_keypoints.mrk.json",
     "fixed.nrrd",
@@ -32,6 +41,11 @@ RESULT_FILES = (
     "overlay.png",
     "result.json",
 )
+MAP_FILES = tuple(f"map_{name}.{ending}" for name in KINDS for ending in ("nrrd", "png"))
+SWEEP = "smoothing-{}"  # the folder of one result of a sweep
+MOST_NODES_BACK = 300_000  # of the way back; it costs much more than the way there
+_CHECKED = 20  # places along an axis where the way back is checked
+_OFF_NODES = np.array([0.45, 0.55, 0.4])  # voxels from them: at nodes of a field it is exact
 
 
 def check_writable(folder: Path) -> None:
@@ -47,6 +61,41 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def refuse_inputs_within(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise FileError when an image lies in folder under a name that a result takes."""
+    taken = {(folder / name).resolve() for name in (*RESULT_FILES, *MAP_FILES)}
+    for path in inputs:
+        if path.resolve() in taken:
+            raise FileError(
+                f"{path.name} in the output folder {folder.name} is one of the images and would be "
+                "replaced by a result; choose another folder with -o."
+            )
+
+
+@contextmanager
+def cleared(folder: Path) -> Iterator[None]:
+    """Remove what an earlier run left in folder once the work within the block is done.
+
+    Input that could not be used leaves everything as it was; work without a result does not.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, RegistrationError) or not isinstance(error, InputError):
+            _clear_all(folder)
+        raise
+    _clear_all(folder)
+
+
+def _clear_all(folder: Path) -> None:
+    """Remove results in the folder, and in those of a sweep in it, which go when they are empty."""
+    for each in (folder, *folder.glob(SWEEP.format("*"))):
+        for name in (*RESULT_FILES, *MAP_FILES):
+            (each / name).unlink(missing_ok=True)
+        if each != folder and not any(each.iterdir()):
+            each.rmdir()
+
+
 def write_outputs(
     folder: Path,
     fixed: Image,
@@ -54,20 +103,31 @@ def write_outputs(
     result: RegistrationResult,
     maps: bool = False,
     fill: float | None = None,
+    sources: Sequence[Source] = (),
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
-    transform.h5, fixed_keypoints.mrk.json, moving_keypoints.mrk.json, fixed.nrrd (the fixed image
-    as it was placed), warped.nrrd (and warped.png for pictures), overlay.png, result.json; with
-    maps also map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond
-    the moving image, its background for None.
+    transform.h5 and transform_backward.h5 (its inverse), fixed_keypoints.mrk.json,
+    moving_keypoints.mrk.json and keypoints.csv, fixed.nrrd (the fixed image as it was placed),
+    warped.nrrd (and warped.png for pictures), overlay.png, result.json; with maps also
+    map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond the moving
+    image, its background for None. sources: of the fixed and the moving image.
     Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
             _write_images(staging, fixed, moving, result, fill)
-            _write_result(staging, fixed, moving, result, maps)
+            message = summary(result, fixed.grid, moving.grid, sources)
+            message["backward"] = _write_transforms(staging, result, fixed.grid, moving.grid)
+            _write_keypoints(staging, result)
+            if maps:
+                message["maps"] = _write_maps(staging, fixed.grid, result)
+            strict = json.loads(dumps(message))  # infinite numbers are spelled out
+            text = json.dumps(strict, indent=2, allow_nan=False)
+            (staging / "result.json").write_text(text + "\n", encoding="utf-8")
+            for name in (*RESULT_FILES, *MAP_FILES):
+                (folder / name).unlink(missing_ok=True)
             for path in staging.iterdir():
                 path.replace(folder / path.name)
         finally:
@@ -90,23 +150,39 @@ def _write_images(
     write_png(folder / "overlay.png", overlay(fixed, moving, result))
 
 
-def _write_result(
-    folder: Path,
-    fixed: Image,
-    moving: Image,
-    result: RegistrationResult,
-    maps: bool,
-) -> None:
-    write_transform(folder / "transform.h5", result.transform, fixed.grid)
-    write_markups(folder / "fixed_keypoints.mrk.json", result.fixed_keypoints)
-    write_markups(folder / "moving_keypoints.mrk.json", result.moving_keypoints)
-    message = summary(result)
-    message["fixed"], message["moving"] = _placed(fixed.grid), _placed(moving.grid)
-    if maps:
-        message["maps"] = _write_maps(folder, fixed.grid, result)
-    strict = json.loads(dumps(message))  # infinite numbers are spelled out
-    text = json.dumps(strict, indent=2, allow_nan=False)
-    (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+def _write_transforms(
+    folder: Path, result: RegistrationResult, fixed: Grid, moving: Grid
+) -> dict[str, Any]:
+    """Write both ways; what result.json says of the way back: how far from exact it is."""
+    write_transform(folder / "transform.h5", result.transform, fixed)
+    back = result.inverse
+    if not isinstance(back, Affine):
+        back = as_field(back, moving, most_nodes=MOST_NODES_BACK)
+    write_transform(folder / "transform_backward.h5", back, moving)
+    nodes = moving.lattice(max(1, max(moving.size) // _CHECKED))
+    points = moving.world(moving.index(nodes) + _OFF_NODES * (np.array(moving.size) > 1))
+    points = points[fixed.contains(back(points))]
+    missed = np.linalg.norm(result.transform(back(points)) - points, axis=1)
+    return {
+        "file": "transform_backward.h5",
+        "largest_residual": float(missed.max(initial=0.0)),
+        "unit": world_unit(moving),
+    }
+
+
+def _write_keypoints(folder: Path, result: RegistrationResult) -> None:
+    sides = {"fixed": result.fixed_keypoints, "moving": result.moving_keypoints}
+    for role, keypoints in sides.items():
+        write_markups(folder / f"{role}_keypoints.mrk.json", keypoints)
+    with (folder / "keypoints.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        heads = [f"{role}_{axis}" for role in sides for axis in "xyz"]
+        table.writerow(["label", *heads, "weight", "inlier"])
+        rows = np.hstack([keypoints.points for keypoints in sides.values()]).round(6)
+        fixed = result.fixed_keypoints
+        columns = (rows.tolist(), fixed.weights.tolist(), fixed.inliers.tolist())
+        for n, (row, weight, inlier) in enumerate(zip(*columns, strict=True), start=1):
+            table.writerow([n, *row, weight, int(inlier)])
 
 
 def _placed(grid: Grid) -> dict[str, Any]:
@@ -138,15 +214,45 @@ def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[st
     return lines
 
 
-def summary(result: RegistrationResult) -> dict[str, Any]:
-    """What result.json says: provenance, quality numbers, verdict, reason and notes."""
+def summary(
+    result: RegistrationResult, fixed: Grid, moving: Grid, sources: Sequence[Source] = ()
+) -> dict[str, Any]:
+    """What result.json says: provenance, images, what the transform does, quality and verdict."""
     provenance = dict(result.provenance)
+    unit = world_unit(fixed)
     return {
         **provenance,
         "transform": provenance.get("options", {}).get("transform"),
+        "fixed": {**_named(sources[:1]), **_placed(fixed)},
+        "moving": {**_named(sources[1:]), **_placed(moving)},
+        "placement": _placement(result, fixed, moving),
         "keypoints": len(result.fixed_keypoints),
-        "quality": dict(result.quality.numbers),
+        "quality": {_in_unit(name, unit): x for name, x in result.quality.numbers.items()},
         "verdict": result.quality.verdict,
         "reason": result.quality.reason,
         "notes": list(result.notes),
+    }
+
+
+def _named(sources: Sequence[Source]) -> dict[str, str]:
+    return asdict(sources[0]) if sources else {}
+
+
+def _in_unit(name: str, unit: str) -> str:
+    """The name of a number with its true unit: _mm is the one of the world, pixels or not."""
+    return f"{name.removesuffix('_mm')}_{unit}" if name.endswith("_mm") else name
+
+
+def _placement(result: RegistrationResult, fixed: Grid, moving: Grid) -> dict[str, Any]:
+    numbers = placement_numbers(result.transform, fixed)
+    axis = numbers.rotation_axis
+    return {
+        "moving_from_fixed": numbers.matrix.tolist(),
+        "exact": numbers.is_exact,
+        "rotation_deg": numbers.rotation_deg,
+        **({} if axis is None else {"rotation_axis": axis.tolist()}),
+        "scale": numbers.scale,
+        "shift": numbers.shift.tolist(),
+        "mirrored": numbers.is_mirrored,
+        "unit": world_unit(moving),
     }

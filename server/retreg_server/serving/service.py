@@ -38,8 +38,8 @@ def executor_of(settings: Settings, metrics: Metrics) -> Executor:
         from retreg_server.serving.workers.ray_executor import Cluster, RayExecutor
     except ImportError:
         raise InputError(
-            "The package for Ray is not installed; run pip install 'retreg[ray]', or use the "
-            "executor local."
+            "The package for Ray is not installed; run pip install '.[ray]' in a checkout, or "
+            "use the executor local."
         ) from None
     resources = {"CPU": 1.0} if settings.devices == ("cpu",) else None
     cluster = Cluster(settings.ray_address, (1, settings.ray_replicas), resources)

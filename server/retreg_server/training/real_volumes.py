@@ -14,7 +14,7 @@ from retreg.files import read_image
 from retreg_server.registration.networks.input_range import normalised
 from retreg_server.registration.networks.keypoint_net import KeypointNet
 from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
-from retreg_server.registration.preprocessing.head_mask import find_foreground
+from retreg_server.registration.preprocessing.foreground import find_foreground
 from retreg_server.training.losses import weighted_affine
 
 VIEWS = ((0.0, 0.0, 0.0), (25.0, 0.0, 0.0), (0.0, 40.0, 0.0), (20.0, -20.0, 50.0))

@@ -53,6 +53,18 @@ def test_the_field_of_view_is_the_disc_without_the_text_in_the_corner():
     assert (found & ~disc).sum() < 0.03 * disc.sum()
 
 
+@pytest.mark.parametrize("surround", [3, 250])
+@pytest.mark.parametrize("width", [1, 2])
+def test_lines_drawn_around_the_retina_and_across_its_rim_are_none_of_it(surround, width):
+    disc = a_disc(80)
+    picture = np.where(disc, 130, surround).astype(np.uint8)
+    cv2.rectangle(picture, (0, 0), (255, 199), 253 - surround, 2 * width)
+    cv2.circle(picture, (110, 90), 85, 253 - surround, width)
+    found = field_of_view(picture.astype(np.float32) / 255)
+    assert (found & disc).sum() > 0.97 * disc.sum()
+    assert (found & ~disc).sum() < 0.05 * disc.sum()
+
+
 def test_a_white_surround_is_left_out_and_a_full_frame_is_kept():
     disc = a_disc()
     found = field_of_view(np.where(disc, 0.5, 1.0).astype(np.float32))

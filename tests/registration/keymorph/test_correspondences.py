@@ -18,15 +18,15 @@ from retreg_server.cli import main
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration import engine
-from retreg_server.registration.brain import deformation, global_alignment
-from retreg_server.registration.brain.auto import AutoBrain
-from retreg_server.registration.brain.deformation import Deformed
-from retreg_server.registration.brain.global_alignment import Found, Shortlist
 from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.keymorph import correspondences
 from retreg_server.registration.keymorph.correspondences import KeypointCorrespondences
 from retreg_server.registration.keymorph.view_matching import Match
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.volume import deformation, global_alignment
+from retreg_server.registration.volume.brain import AutoBrain
+from retreg_server.registration.volume.deformation import Deformed
+from retreg_server.registration.volume.global_alignment import Found, Shortlist
 
 RANDOM = np.random.default_rng(3)
 POINTS = RANDOM.uniform(-50, 50, (40, 3))

@@ -12,10 +12,6 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.brain import auto as brain_auto
-from retreg_server.registration.brain import global_alignment as brain_alignment
-from retreg_server.registration.brain.auto import AutoBrain
-from retreg_server.registration.brain.global_alignment import Shortlist
 from retreg_server.registration.fundus import auto as fundus_auto
 from retreg_server.registration.fundus import global_alignment as fundus_alignment
 from retreg_server.registration.fundus.auto import AutoFundus
@@ -24,6 +20,10 @@ from retreg_server.registration.keymorph.initial_maps import suggestions
 from retreg_server.registration.keymorph.model import KeyMorph, keymorph_brain
 from retreg_server.registration.model import Stages
 from retreg_server.registration.networks import weights
+from retreg_server.registration.volume import auto as brain_auto
+from retreg_server.registration.volume import global_alignment as brain_alignment
+from retreg_server.registration.volume.brain import AutoBrain
+from retreg_server.registration.volume.global_alignment import Shortlist
 
 pytestmark = pytest.mark.usefixtures("equal_pairs_are_aligned_once")
 

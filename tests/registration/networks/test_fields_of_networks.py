@@ -12,11 +12,11 @@ from scipy.spatial.transform import Rotation
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.brain.network_field import volume_field
-from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.fundus.network_field import SHRINK, vessel_field
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
+from retreg_server.registration.volume.network_field import volume_field
+from retreg_server.registration.volume.volume_pair import PreparedVolume
 
 CPU = torch.device("cpu")
 VOXELS, SPACING_MM = 32, 6.0

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from retreg_server.registration.brain.field_gauss_newton import (
+from retreg_server.registration.numerics.discrete_search import convex_start
+from retreg_server.registration.numerics.fields import warped
+from retreg_server.registration.volume.field_gauss_newton import (
     Stiffness,
     normal_equations,
     smooth_step,
 )
-from retreg_server.registration.numerics.discrete_search import convex_start
-from retreg_server.registration.numerics.fields import warped
 
 
 def textured(shape: tuple[int, int, int], seed: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from retreg.transforms import Affine
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.numerics.padding import without_padding
 from retreg_server.registration.numerics.spaces import canonical
-from retreg_server.registration.preprocessing.head_mask import find_foreground
+from retreg_server.registration.preprocessing.foreground import find_foreground
 from retreg_server.reporting.overlays import shown, views
 
 VALUES = [-32768.0, -2000.0, -1e6, 32767.0, 65535.0, 4095.0, np.nan, np.inf, -np.inf, 3e38, -3e38]

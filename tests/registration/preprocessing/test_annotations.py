@@ -80,6 +80,8 @@ KINDS: dict[str, tuple[Draw, tuple[int, ...], float]] = {
     "caption": (partial(_words, words="OD 45 deg 0815", size=0.8), (255, 255, 255), 1.0),
     "dirt": (_spots, (15, 10, 5), 0.7),
     "frames": (_frames, (0, 0, 0), 1.0),
+    "grey rings": (_rings, (128, 128, 128), 1.0),
+    "grey grid": (_squares, (128, 128, 128), 1.0),
 }
 
 
@@ -112,6 +114,14 @@ def agrees(fixed: Image, moving: Image, transform: Affine) -> bool:
 def test_two_eyes_with_the_same_annotation_do_not_agree(kind):
     fixed, moving = marked(an_eye(4).fixed, kind), marked(an_eye(11).fixed, kind)
     assert not agrees(fixed, moving, Affine.identity())
+
+
+@pytest.mark.parametrize("kind", ["grey rings", "grey grid"])
+def test_nor_where_the_marks_are_darker_than_one_and_brighter_than_the_other(kind):
+    bright, dark = an_eye(4).fixed, an_eye(11).fixed
+    bright = replace(bright, array=(150 + 0.4 * bright.array).astype(np.uint8))
+    dark = replace(dark, array=(0.4 * dark.array).astype(np.uint8))
+    assert not agrees(marked(bright, kind), marked(dark, kind), Affine.identity())
 
 
 @pytest.mark.parametrize("kind", ["white rings", "watermark", "dirt"])
@@ -175,6 +185,21 @@ def test_pictures_without_marks_and_with_marks_on_one_of_them_stay_as_they_are()
         beside = without_shared_marks(fixed, pair.moving)
         assert beside[0] is fixed
         assert beside[1] is pair.moving
+
+
+def test_marks_are_painted_over_beyond_the_field_of_view_too():
+    """The rings lie so that two of them cross the rim."""
+    pair, beyond = an_eye(4), np.zeros((SIZE, SIZE), np.float32)
+    _rings(beyond, 2, 110)
+    fixed, moving = (
+        replace(x, array=np.maximum(x.array, np.rint(255 * beyond)).astype(np.uint8))
+        for x in (pair.fixed, pair.moving)
+    )
+    beside = without_shared_marks(fixed, moving)[0].array
+    dark = (pair.fixed.array.max(axis=0)[0] < 30).astype(np.uint8)
+    outside = (beyond > 0.5) & (cv2.erode(dark, np.ones((25, 25))) > 0)
+    assert outside.sum() > 200
+    assert np.median(beside[:, 0, outside]) < 30
 
 
 def test_only_the_marks_are_painted_over():

@@ -17,13 +17,13 @@ from retreg.quality import Quality
 from retreg.transforms import Affine, Chain
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
-from retreg_server.registration.brain.deformation import deform
-from retreg_server.registration.brain.volume_pair import PreparedVolume
 from retreg_server.registration.model import Estimate
 from retreg_server.registration.quality.assess import assess
-from retreg_server.registration.quality.head import SHIFTS, VolumeQuality, _shifted_costs
 from retreg_server.registration.quality.retina import PictureQuality
+from retreg_server.registration.quality.volume import SHIFTS, VolumeQuality, _shifted_costs
 from retreg_server.registration.subject import subject_of
+from retreg_server.registration.volume.deformation import deform
+from retreg_server.registration.volume.volume_pair import PreparedVolume
 
 
 @pytest.fixture(scope="module", params=["picture", "volume"])

@@ -150,7 +150,7 @@ def test_fields_of_other_programs_are_refused_by_name(tmp_path, code, name, tool
     struct.pack_into("<h", content, 68, code)
     content[328:344] = name.encode().ljust(16, b"\0")
     path.write_bytes(content)
-    with pytest.raises(FileError, match=f"a field of {tool}"):
+    with pytest.raises(FileError, match=f"a (field|transform) of {tool}"):
         read_transform(path)
 
 

@@ -198,10 +198,13 @@ def test_two_dimensional_transforms_become_three_dimensional(tmp_path):
     np.testing.assert_allclose(moved[0, :2], field.TransformPoint((10.0, 12.0)), atol=1e-9)
 
 
-def test_a_spline_transform_of_itk_is_refused_with_what_is_supported(tmp_path):
-    sitk.WriteTransform(sitk.BSplineTransform(3, 3), str(tmp_path / "a.h5"))
-    with pytest.raises(FileError, match="displacement field"):
-        read_transform(tmp_path / "a.h5")
+def test_a_kind_that_itk_does_not_know_is_refused(tmp_path):
+    path = tmp_path / "a.tfm"
+    sitk.WriteTransform(sitk.ScaleTransform(3, (1, 2, 3)), str(path))
+    kind = "BSplineDeformableTransform"  # of ITK before 4.0
+    path.write_text(path.read_text().replace("ScaleTransform", kind))
+    with pytest.raises(FileError, match=r"a\.tfm"):
+        read_transform(path)
 
 
 def test_an_image_is_not_taken_for_a_transform(tmp_path):

@@ -6,6 +6,8 @@ set(Slicer_EXTENSION_GENERATE_CONFIG ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)
 set(Slicer_EXTENSION_CPACK ${CMAKE_CURRENT_LIST_DIR}/nothing.cmake)
 set(Slicer_FOUND TRUE)
 set(Slicer_MODULES lib/qt-scripted-modules)
+set(Slicer_QTSCRIPTEDMODULES_LIB_DIR ${Slicer_MODULES})
+set(Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR ${Slicer_MODULES})
 
 function(slicerMacroBuildScriptedModule)
   cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS" "NAME" "SCRIPTS;RESOURCES" ${ARGN})

@@ -59,7 +59,8 @@ def test_async_calls_back_on_this_thread(logic, nodes):
 
 
 def test_models_are_those_of_the_server(logic):
-    assert {model.name for model in logic.models()} == {"auto-fundus", "auto-brain"}
+    offered = {model.name for model in logic.models()}
+    assert offered == {"auto-fundus", "auto-brain", "auto-volume"}
 
 
 def test_a_transform_that_is_replaced_does_not_count_as_a_parent(logic, nodes, server):

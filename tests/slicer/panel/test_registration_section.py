@@ -54,7 +54,8 @@ def test_only_models_for_such_images_are_offered_and_described(window, slicer, s
     window.ui.fixedSelector.setCurrentNode(volumes[0])
     assert [selector.itemText(n) for n in range(selector.count)] == ["Heads", "Other heads"]
     assert "for volumes" in window.ui.modelDescription.text
-    assert "A. Body 2020" in window.ui.modelDescription.text
+    assert "A. Body 2020" in window.ui.modelDescription.toolTip
+    assert "A. Body 2020" in window.ui.modelSelector.toolTip
     picture = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Picture")
     slicer.util.updateVolumeFromArray(picture, np.zeros((1, 8, 8, 3), np.uint8))
     window.ui.fixedSelector.setCurrentNode(picture)

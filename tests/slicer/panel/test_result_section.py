@@ -208,7 +208,7 @@ def test_a_second_registration_that_fails_leaves_the_first_result_alive(done, en
 
 
 def test_the_keypoints_that_fit_worst_lead_the_table(done):
-    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.ui.refitFamilySelector.setCurrentIndex(1)
     table = done.ui.residualTable
     assert done.ui.refitSummary.text.startswith("7 keypoints are used, 1 are not.")
     assert table.rowCount == 7
@@ -223,7 +223,7 @@ def test_another_family_refits_without_the_server(done):
     orders = len(done.server.orders)
     transform = done.panel.outcome.transform
     assert not transform.IsLinear()
-    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.ui.refitFamilySelector.setCurrentIndex(1)
     found = done.panel.refit._live.refit.transform
     assert np.allclose(found(np.zeros((1, 3))), [[2.0, -1.0, 0.5]], atol=1e-6)
     assert len(done.server.orders) == orders
@@ -248,10 +248,10 @@ def test_reset_takes_every_edit_back(done):
     points = done.panel.outcome.fixed_keypoints
     here = np.array(points.GetNthControlPointPosition(3))
     points.SetNthControlPointPosition(3, 0.0, 0.0, 0.0)
-    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.ui.refitFamilySelector.setCurrentIndex(1)
     done.press("resetButton")
     assert np.allclose(points.GetNthControlPointPosition(3), here)
-    assert done.ui.refitFamilySelector.currentText.startswith("Thin-plate")
+    assert done.ui.refitFamilySelector.currentText.startswith("Correct the result")
     assert "<b>Accepted.</b>" in done.ui.verdictLabel.text
 
 
@@ -259,7 +259,7 @@ def test_reset_takes_every_edit_back(done):
 def test_the_warped_image_follows_an_edited_transform_when_asked(done, slicer, button):
     warped = done.panel.outcome.warped
     before = slicer.util.arrayFromVolume(warped).copy()
-    done.ui.refitFamilySelector.setCurrentIndex(0)
+    done.ui.refitFamilySelector.setCurrentIndex(1)
     done.panel.outcome.fixed_keypoints.SetNthControlPointPosition(3, -4.0, -4.0, 4.0)
     assert np.array_equal(slicer.util.arrayFromVolume(warped), before)
     done.press(button)
@@ -278,6 +278,7 @@ def test_keypoints_can_be_moved_without_the_transform_following(done):
 
 def test_points_that_determine_nothing_leave_a_sentence(done):
     points = done.panel.outcome.fixed_keypoints
+    done.ui.refitFamilySelector.setCurrentIndex(1)
     for _ in range(6):
         points.RemoveNthControlPoint(points.GetNumberOfControlPoints() - 1)
     assert done.message.endswith(".")

@@ -344,14 +344,16 @@ def test_a_moving_volume_under_a_warp_is_refused_and_nothing_happens(
     scene: Any, fixed: Any, moving: Any, result: RegistrationResult, hierarchy: Any
 ) -> None:
     from RetRegLib.scene.outcome import show_outcome
+    from RetRegLib.scene.transform_nodes import transform_node
 
     assert hierarchy
-    first = show_outcome(result, fixed, moving)
+    warp = transform_node(field(), "warp", scene)
+    moving.SetAndObserveTransformNodeID(warp.GetID())
     before = node_ids(scene)
     with pytest.raises(InputError, match="harden it or take the image out of it"):
         show_outcome(result, fixed, moving)
     assert node_ids(scene) == before
-    assert parents_of(moving) == [first.transform]
+    assert parents_of(moving) == [warp]
 
 
 def test_wanted_nodes_are_filled_and_put_where_they_belong(

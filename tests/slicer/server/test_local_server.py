@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,6 +243,83 @@ def test_where_it_is_not_installed_it_says_so(slicer, tmp_path, python):
     assert not server.is_installed()
     with pytest.raises(InputError, match="not installed"):
         server.start()
+
+
+def installed_by(plan: Any) -> list[str]:
+    """What the commands of a plan ask pip for: neither options nor what belongs to options."""
+    asked = []
+    for command in plan.commands:
+        words = iter(command[command.index("install") + 1 :])
+        for word in words:
+            if word in ("--target", "-c", "-r"):
+                next(words)
+            elif not word.startswith("-"):
+                asked.append(word)
+    return asked
+
+
+def a_shipped_server(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("numpy==2.0.0 --hash=sha256:0\n")
+    (folder / "retreg-9.9-py3-none-any.whl").write_bytes(b"a wheel")
+    return folder
+
+
+@pytest.mark.parametrize("has_wheel", [False, True])
+def test_nothing_is_installed_by_its_name_alone(slicer, tmp_path, has_wheel):
+    assert slicer
+    from RetRegLib.server.install import plan_of
+
+    shipped = a_shipped_server(tmp_path / "Server") if has_wheel else tmp_path / "none"
+    plan = plan_of(tmp_path / "packages", "PythonSlicer", shipped)
+    [asked] = installed_by(plan)
+    assert Path(asked).is_absolute()
+    assert Path(asked).exists(), "a name, for which pip would ask an index"
+
+
+def test_the_server_that_came_with_the_module_is_installed_with_hashed_dependencies(
+    slicer, tmp_path
+):
+    assert slicer
+    from RetRegLib.server.install import plan_of
+
+    shipped = a_shipped_server(tmp_path / "Server")
+    others, own = plan_of(tmp_path / "packages", "PythonSlicer", shipped).commands
+    assert "--require-hashes" in others
+    assert others[others.index("-r") + 1] == str(shipped / "requirements.txt")
+    assert {"--no-index", "--no-deps"} < set(own)
+
+
+def test_a_module_without_a_server_says_so(slicer, tmp_path):
+    assert slicer
+    from RetRegLib.server.install import plan_of
+
+    with pytest.raises(InputError, match="came without the server"):
+        plan_of(tmp_path / "packages", "PythonSlicer", tmp_path / "none", tmp_path)
+
+
+def test_every_dependency_is_shipped_with_its_pinned_version_and_hashes():
+    requirements = (SLICER_MODULE / "Resources" / "Server" / "requirements.txt").read_text()
+    entries = re.split(r"\n(?=\S)", requirements.replace("\\\n", " "))
+    hashed = {}
+    for entry in entries:
+        assert "--hash=sha256:" in entry, entry
+        name, version = re.match(r"([\w.-]+)==([\w.!+-]+)", entry).groups()
+        hashed[plain(name)] = version
+    root = SLICER_MODULE.parent
+    pinned = dict(
+        line.split("==") for line in (root / "constraints.txt").read_text().split() if "==" in line
+    )
+    pinned = {plain(name): version for name, version in pinned.items()}
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    for dependency in project["dependencies"]:
+        name = plain(re.match(r"[\w.-]+", dependency)[0])
+        assert hashed.get(name) == pinned[name], f"{name}: run make lock"
+    assert "retreg" not in hashed
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_plan_says_what_is_installed_where_and_how_large_it_is(slicer, tmp_path):

@@ -14,7 +14,18 @@ from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
-PLAIN = ("Qt", "QFile", "QIODevice", "QSize", "QUrl", "QEvent", "QEventLoop", "QApplication")
+PLAIN = (
+    "Qt",
+    "QFile",
+    "QIODevice",
+    "QSize",
+    "QUrl",
+    "QEvent",
+    "QEventLoop",
+    "QApplication",
+    "QInputDialog",
+    "QKeySequence",
+)
 WIDGETS = (
     "QCheckBox",
     "QComboBox",
@@ -24,6 +35,7 @@ WIDGETS = (
     "QLabel",
     "QLineEdit",
     "QMessageBox",
+    "QPlainTextEdit",
     "QProgressBar",
     "QPushButton",
     "QSlider",
@@ -49,7 +61,8 @@ class PythonQtStyle:
         super().__init_subclass__()
         meta = cls.staticMetaObject
         names = {meta.property(index).name() for index in range(meta.propertyCount())}
-        for name in names - set(vars(cls)) - VIRTUAL - VIRTUAL_IN.get(cls.__name__, set()):
+        own = {n for n in names if isinstance(getattr(cls, n, None), QtCore.Property)}
+        for name in names - own - set(vars(cls)) - VIRTUAL - VIRTUAL_IN.get(cls.__name__, set()):
             setattr(cls, name, _attribute(name))
         cls.connect = _connect  # PySide6 looks for this name in the class itself only
 

@@ -225,7 +225,37 @@ class qMRMLNodeComboBox(PythonQtStyle, QtWidgets.QComboBox):
             self.currentNodeChanged.emit(self.currentNode())
 
 
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
+    """A list of which several nodes can be checked."""
+
+    OWN_SIGNALS = ("currentNodeChanged", "checkedNodesChanged")
+    checkedNodesChanged = QtCore.Signal()
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.__dict__.update(_checked=[])
+
+    def checkedNodes(self) -> list[Any]:
+        own = self.__dict__
+        found = [own["_scene"].GetNodeByID(each) for each in own["_checked"] if own["_scene"]]
+        return [node for node in found if node is not None]
+
+    def setCheckState(self, node: Any, state: Any) -> None:
+        checked = [each for each in self.__dict__["_checked"] if each != node.GetID()]
+        if state == QtCore.Qt.Checked:
+            checked.append(node.GetID())
+        if checked != self.__dict__["_checked"]:
+            self.__dict__["_checked"] = checked
+            self.checkedNodesChanged.emit()
+
+
 WIDGETS = {
     kind.__name__: kind
-    for kind in (qMRMLWidget, ctkCollapsibleButton, ctkSliderWidget, qMRMLNodeComboBox)
+    for kind in (
+        qMRMLWidget,
+        ctkCollapsibleButton,
+        ctkSliderWidget,
+        qMRMLNodeComboBox,
+        qMRMLCheckableNodeComboBox,
+    )
 }

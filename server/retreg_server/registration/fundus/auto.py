@@ -32,6 +32,7 @@ from retreg_server.registration.keymorph.initial_maps import (
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.options import SMOOTHING
 from retreg_server.registration.preprocessing.annotations import without_shared_marks
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
@@ -49,7 +50,7 @@ class AutoFundus:
         produces=tuple(FAMILIES),
         options=(
             Option("transform", "Transform", next(iter(FAMILIES)), tuple(FAMILIES)),
-            Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+            SMOOTHING,
             KEYPOINTS,
         ),
         citation="DeTone et al. 2018 (SuperPoint); Lowe 2004; Barath et al. 2020 (MAGSAC++); "

@@ -23,6 +23,7 @@ from retreg_server.registration.fundus.features import (
 )
 from retreg_server.registration.fundus.world_transforms import world_matrix
 from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.options import SMOOTHING
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
 FEWEST_INLIERS = 6
@@ -30,7 +31,7 @@ MOST_KEYPOINTS = 256
 FAMILIES = ("affine", "rigid", "similarity", "tps")
 OPTIONS = (
     Option("transform", "Transform", FAMILIES[0], choices=FAMILIES),
-    Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+    SMOOTHING,
 )
 
 

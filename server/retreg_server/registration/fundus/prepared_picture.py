@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from retreg.errors import RegistrationError
+from retreg.errors import EmptyImageError
 from retreg_server.registration.fundus.features import Features, Method
 from retreg_server.registration.fundus.rotation_scale_search import SmallMap, small_map
 from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, pyramid
@@ -49,10 +49,10 @@ class PreparedPicture:
 
 
 def prepared_picture(picture: Picture, role: str) -> PreparedPicture:
-    """A picture with the vessels that it shows. Raises RegistrationError when there are none."""
+    """A picture with the vessels that it shows. Raises EmptyImageError when there are none."""
     maps = vessel_maps(picture.grey, picture.inside)
     if not all(vessels.any() for vessels in maps.strongest_first):
-        raise RegistrationError(
+        raise EmptyImageError(
             f"The {role} picture shows no blood vessels; give a picture of the retina."
         )
     return PreparedPicture(picture, maps)

@@ -24,7 +24,7 @@ from retreg_server.registration.networks.devices import chosen_device
 from retreg_server.registration.networks.keypoint_net import KeypointNet, net_from_dict
 from retreg_server.registration.networks.weights import NetMetadata, load_network
 from retreg_server.registration.numerics.spaces import TensorVolume, canonical, isotropic, sample
-from retreg_server.registration.preprocessing.head_mask import WHOLE
+from retreg_server.registration.preprocessing.foreground import WHOLE
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 VIEWS_KEPT = 3

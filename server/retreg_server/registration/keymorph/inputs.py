@@ -8,7 +8,7 @@ import torch
 
 from retreg.geometry import apply_matrix
 from retreg_server.registration.numerics.spaces import TensorVolume, isotropic
-from retreg_server.registration.preprocessing.head_mask import find_foreground
+from retreg_server.registration.preprocessing.foreground import find_foreground
 from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 

@@ -28,7 +28,7 @@ from retreg_server.registration.keymorph.similarity import (
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.weights import load_metadata
 from retreg_server.registration.numerics.robust_weights import Linear, robust_weights
-from retreg_server.registration.options import DEVICES
+from retreg_server.registration.options import DEVICES, SMOOTHING
 from retreg_server.registration.subject import SUBJECTS
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _info(name: str, title: str, subject: str) -> ModelInfo:
         produces=FAMILIES,
         options=(
             Option("transform", "Transform", FAMILIES[0], FAMILIES),
-            Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0),
+            SMOOTHING,
             Option("weights", "Weights of the keypoints", WEIGHTINGS[0], WEIGHTINGS),
             Option("robust", "Mistrust keypoints that do not fit", True),
             Option("device", "Device", DEVICES[0], DEVICES),

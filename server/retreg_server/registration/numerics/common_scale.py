@@ -1,8 +1,8 @@
-"""Objects far from the size of a head, such as that of a rat: registered at the size of a head.
+"""Objects far from the size of a head, such as a mouse: registered at the size of a head.
 
-Lengths in the models and in the verdict suit heads of people. Where the larger of the objects is
-of another size, the worlds of all images are multiplied by one factor, and what was found is taken
-back to them. Relative to the object, the same is then found at every size.
+Lengths in the models and in the verdict suit objects of that size. Where the larger of the objects
+is of another size, the worlds of all images are multiplied by one factor, and what was found is
+taken back to them. Relative to the object, the same is then found at every size.
 """
 
 from __future__ import annotations
@@ -22,14 +22,32 @@ from retreg.transforms import Affine, Chain, DisplacementField, ThinPlateSpline,
 LEAST_MM, MOST_MM = 120.0, 300.0  # longest side of the larger object that stays as it is
 HEAD_MM = 190.0  # and the one that all others get
 MOST_UNLIKE = 8.0  # times as long as the other: not even as its part could it be found
-UNLIKELY_MM = (60.0, 500.0)  # no head or brain of a person has a longest side beyond these
+
+
+@dataclass(frozen=True)
+class UsualSize:
+    """Within which lengths the longest side of what is registered lies, and what that is."""
+
+    least_mm: float
+    most_mm: float
+    of: str
+
+    def note(self, role: str, length_mm: float) -> str:
+        """A sentence on an object that is smaller or larger; empty for the others."""
+        if self.least_mm <= length_mm <= self.most_mm:
+            return ""
+        unlike = "small" if length_mm < self.least_mm else "large"
+        return (
+            f"What the {role} image shows is {_length(length_mm)} long, too {unlike} for {self.of}"
+            "; unless it is an animal's, check the voxel size and the unit in the header."
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class CommonScale:
     """Worlds of LPS mm, moved by -origin (3,) and multiplied by factor; 1 changes nothing.
 
-    notes: sentences on objects that have the size of no head.
+    notes: sentences on objects of an unusual size.
     """
 
     factor: float
@@ -37,7 +55,9 @@ class CommonScale:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, lengths_mm: Mapping[str, float], origin: np.ndarray) -> CommonScale:
+    def of(
+        cls, lengths_mm: Mapping[str, float], origin: np.ndarray, usual: UsualSize | None = None
+    ) -> CommonScale:
         """The scale for objects of these longest sides, each by its role such as "fixed".
 
         origin: (3,) LPS mm, the centre of one of the images. Raises InputError for objects that
@@ -46,12 +66,8 @@ class CommonScale:
         _refuse_unlike(lengths_mm)
         longest = max(lengths_mm.values(), default=HEAD_MM)
         factor = 1.0 if LEAST_MM <= longest <= MOST_MM else HEAD_MM / longest
-        notes = tuple(
-            _unlikely(role, length)
-            for role, length in lengths_mm.items()
-            if not UNLIKELY_MM[0] <= length <= UNLIKELY_MM[1]
-        )
-        return cls(factor, origin, notes)
+        notes = [usual.note(*each) for each in lengths_mm.items()] if usual else []
+        return cls(factor, origin, tuple(filter(None, notes)))
 
     def enlarged(self, image: Image) -> Image:
         """The image in the common world. Raises InputError when it lies too far from the first."""
@@ -146,10 +162,3 @@ def _refuse_unlike(lengths: Mapping[str, float]) -> None:
 
 def _length(length_mm: float) -> str:
     return f"{length_mm:,.0f} mm" if length_mm > 100 else f"{length_mm:.2g} mm"
-
-
-def _unlikely(role: str, length_mm: float) -> str:
-    return (
-        f"What the {role} image shows is {_length(length_mm)} long, which no head of a person is; "
-        "unless it is an animal's, check the voxel size and the unit in the header."
-    )

@@ -36,6 +36,7 @@ GROWTH = 5  # pixels: the kernel that widens coinciding strokes until the layer 
 VICINITY = 21  # pixels within which the strongest pixel of a stroke is found
 FILLS = (1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)  # sigmas with which a hole is filled
 REACHED = 0.1  # weight of the known pixels that is enough
+SAME, OPPOSITE = (1,), (-1,)  # contrast of marks: the signs of what the two pictures show of them
 FAINTEST = 0.01  # of its product in both pictures, what still belongs to the stroke
 
 
@@ -64,26 +65,36 @@ def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    marks = shared_marks(first, second, first_inside, shown)
+    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE)
     if marks is None:
         return fixed, moving
     return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
 
 
 def shared_marks(
-    fixed: np.ndarray, moving: np.ndarray, fixed_inside: np.ndarray, moving_inside: np.ndarray
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    fixed_inside: np.ndarray,
+    moving_inside: np.ndarray,
+    contrasts: tuple[int, ...] = SAME,
 ) -> SharedMarks | None:
     """The layer that two pictures (h, w) float32 from 0 to 1 share pixel by pixel, or None.
 
-    fixed_inside, moving_inside: their fields of view (h, w) bool.
+    fixed_inside, moving_inside: their fields of view (h, w) bool. contrasts: of the marks; grey
+    ones are darker than a bright picture and brighter than a dark one, like aligned vessels of two
+    modalities.
     """
-    both = fixed_inside & moving_inside
+    both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
-    core, strokes = _coinciding(fixed, moving, valid)
+    off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
+    layers = [_coinciding(fixed, sign * moving, off_the_rim) for sign in contrasts]
+    core = np.logical_or.reduce([certain & valid for certain, _ in layers])
     if core.sum() <= LEAST * max(valid.sum(), 1):
         return None
-    strokes &= eroded(both, RIM // 2)
-    where = _sharpened(fixed, moving, _grown(strokes, GROWTH))
+    where = np.logical_or.reduce([
+        _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
+        for sign, (_, strokes) in zip(contrasts, layers, strict=True)
+    ])
     maps = (
         vessel_maps(_filled(fixed, where), fixed_inside),
         vessel_maps(_filled(moving, where), moving_inside),
@@ -98,9 +109,9 @@ def shared_marks(
 
 
 def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, valid: np.ndarray
+    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where valid strokes coincide for certain, and all of these strokes, (h, w) bool."""
+    """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
     certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
     for inner, outer, window in BANDS:
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
@@ -111,8 +122,8 @@ def _coinciding(
         stroke = product > STROKE * shared
         certain |= stroke & (correlation > COINCIDING)
         alike |= stroke & (correlation > ALIKE)
-    certain &= valid
-    _, labels = cv2.connectedComponents(alike.astype(np.uint8))
+    certain &= within
+    _, labels = cv2.connectedComponents((alike & within).astype(np.uint8))
     touched = np.zeros(labels.max() + 1, bool)
     touched[labels[certain]] = True
     touched[0] = False

@@ -11,6 +11,7 @@ FLATTEST_TISSUE = 0.04  # and varies less than this
 DIMMEST_TISSUE = 0.15  # of the median tissue, counted from the level of the surround
 NOISE = 3  # the surround may vary by this multiple of its lower spread
 HULL_EXCESS = 1.3
+LINE = 7  # pixels of the thumbnail: narrower strokes around or beside the retina are none of it
 
 
 def field_of_view(brightness: np.ndarray) -> np.ndarray:
@@ -31,7 +32,11 @@ def field_of_view(brightness: np.ndarray) -> np.ndarray:
 
 
 def _surround(brightness: np.ndarray) -> np.ndarray:
-    """The flat dark region that touches the frame; empty when there is none."""
+    """The flat dark region that touches the frame; empty when there is none.
+
+    Bright lines that are drawn through it or around it belong to it.
+    """
+    brightness = cv2.morphologyEx(brightness, cv2.MORPH_OPEN, np.ones((LINE, LINE), np.uint8))
     ring = np.concatenate([*brightness[[0, 1, -2, -1]], *brightness[:, [0, 1, -2, -1]].T])
     lowest, level = np.percentile(ring, (2, 20))
     if level > DARKEST_TISSUE or level - lowest > FLATTEST_TISSUE:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from retreg.errors import RegistrationError
+from retreg.errors import EmptyImageError
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
@@ -61,7 +61,7 @@ class Picture:
 def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
     """All of the picture, with at most longer_side pixels on its longer side.
 
-    Raises RegistrationError when the picture is blank; role names it in the message.
+    Raises EmptyImageError when the picture is blank; role names it in the message.
     """
     image = _from_the_front(image)
     width, height = _square_size(image.grid, *image.grid.size[:2])
@@ -73,7 +73,7 @@ def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
 def retina_picture(image: Image, role: str, diameter: int) -> Picture:
     """The retina alone, its field of view scaled to a longer side of diameter pixels.
 
-    Raises RegistrationError when the picture is blank; role names it in the message.
+    Raises EmptyImageError when the picture is blank; role names it in the message.
     """
     image = _from_the_front(image)
     inside = field_of_view(_thumbnail(image, role))
@@ -90,7 +90,7 @@ def stored_thumbnail(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The picture as it is stored, (h, w) float32 from 0 to 1, and its field of view (h, w) bool.
 
-    Raises RegistrationError when the picture is blank; role names it in the message.
+    Raises EmptyImageError when the picture is blank; role names it in the message.
     """
     width, height = image.grid.size[:2]
     shrink = min(1.0, longer_side / max(width, height))
@@ -159,7 +159,7 @@ def _rescaled(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if grey.dtype not in (np.uint8, np.uint16):
         grey = _finite(grey)
     if min(grey.shape) < 8:
-        raise RegistrationError(
+        raise EmptyImageError(
             f"A picture of {grey.shape[1]} by {grey.shape[0]} pixels shows too little; give a "
             "larger one."
         )
@@ -177,7 +177,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
     low, high = np.percentile(grey, (0.1, 99.9))
     if not high - low > 1e-6 * max(abs(low), abs(high)):
-        raise RegistrationError(
+        raise EmptyImageError(
             f"The {role} picture is blank: nearly all its pixels have the same value; give a "
             "picture that shows retina."
         )

@@ -68,7 +68,7 @@ def _geometry(measure: Measure, moving: Grid, estimate: Estimate) -> dict[str, f
         errors = inverse_consistency(estimate.transform, estimate.backward, seen)
         numbers["inverse_consistency_mean_mm"] = float(errors.mean())
         numbers["inverse_consistency_p95_mm"] = float(np.percentile(errors, 95))
-        numbers["inconsistency"] = numbers["inverse_consistency_p95_mm"] / extent
+        numbers["inconsistency"] = numbers["inverse_consistency_p95_mm"] / max(extent, 1e-12)
     return numbers
 
 

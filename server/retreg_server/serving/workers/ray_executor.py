@@ -1,4 +1,4 @@
-"""Registrations on the nodes of a Ray cluster, through Ray Serve: `pip install retreg[ray]`.
+"""Registrations on the nodes of a Ray cluster, through Ray Serve: `pip install .[ray]`.
 
 One replica of the deployment has one device and runs one registration at a time; Ray Serve starts
 more of them while registrations wait, and fewer later. Images lie in Ray's object store and travel

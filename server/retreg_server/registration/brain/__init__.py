@@ -1,1 +1,0 @@
-"""Registration of heads: rotation search, Gauss-Newton on local descriptors, deformation."""

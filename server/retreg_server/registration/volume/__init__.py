@@ -1,0 +1,1 @@
+"""Registration of volumes: rotation search, Gauss-Newton on local descriptors, deformation."""

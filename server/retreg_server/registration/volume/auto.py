@@ -1,0 +1,117 @@
+"""The default model for volumes of anything: any contrast, any rotation.
+
+The global alignment comes first. A deformable result bends the affine one until structures meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from retreg.geometry import Grid
+from retreg.image import Image
+from retreg.messages import ModelInfo, Option, Scalar
+from retreg_server.registration.keymorph.initial_maps import Suggest
+from retreg_server.registration.model import Estimate, Stages, linear_matrix
+from retreg_server.registration.numerics.robust_weights import Linear
+
+if TYPE_CHECKING:
+    from retreg_server.registration.volume.volume_pair import PreparedVolume
+
+CITATION = (
+    "Heinrich et al. 2013 (MIND-SSC); Studholme et al. 1999 (NMI); Alexa 2022 "
+    "(super-Fibonacci rotations); Siebert et al. 2021 (ConvexAdam); Horn and Schunck 1981"
+)
+
+
+def _deformed(
+    estimate: Estimate,
+    prepared: tuple[PreparedVolume, PreparedVolume],
+    grids: tuple[Grid, Grid],
+    stages: Stages,
+) -> Estimate:
+    """The estimate with its affines deformed, and the keypoints where they go now."""
+    from retreg_server.registration.volume.deformation import deform
+
+    matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
+    with stages.stage("deforming", 0.4):
+        deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
+    marks = estimate.moving_keypoints
+    moved = deformed.forward(estimate.fixed_keypoints.points)
+    return replace(
+        estimate,
+        transform=deformed.forward,
+        moving_keypoints=replace(marks, points=moved),
+        backward=deformed.backward,
+        evidence={**estimate.evidence, **deformed.evidence},
+        undeformed=estimate.transform,
+    )
+
+
+class Family(NamedTuple):
+    """linear: the map that is searched for. then: what becomes of its estimate."""
+
+    linear: Linear
+    then: Callable[..., Estimate] | None = None
+
+
+FAMILIES = {
+    "affine": Family("affine"),
+    "similarity": Family("similarity"),
+    "rigid": Family("rigid"),
+    "deformable": Family("affine", _deformed),
+}
+TRANSFORM = Option("transform", "Transform", "affine", tuple(FAMILIES))
+
+
+def registered(
+    fixed: Image, moving: Image, family: Family, suggest: Suggest, stages: Stages
+) -> Estimate:
+    """Both directions of the family. Raises RegistrationError when an image shows no object.
+
+    suggest: gives starts beside those of the search, where it is in doubt.
+    """
+    # torch takes a second to load: who asks for the description alone does not wait for it.
+    from retreg_server.registration.volume.global_alignment import linear_estimate
+    from retreg_server.registration.volume.volume_pair import PreparedVolume, VolumePair
+
+    with stages.stage("finding the objects", 0.05):
+        prepared = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
+        pair = VolumePair.of(*prepared)
+    with stages.part(0.5 if family.then else 0.9):
+        estimate = linear_estimate(pair, family.linear, suggest, stages)
+    if family.then:
+        estimate = family.then(estimate, prepared, (fixed.grid, moving.grid), stages)
+    return estimate
+
+
+class AutoVolume:
+    """Registration of two volumes of anything."""
+
+    info = ModelInfo(
+        name="auto-volume",
+        title="Volume, automatic (any anatomy, any contrast, any rotation)",
+        kinds=("volume",),
+        subject="anatomy",
+        produces=tuple(FAMILIES),
+        options=(TRANSFORM,),
+        citation=CITATION,
+    )
+
+    def load(self) -> None:
+        """Nothing is read: there is no network."""
+
+    def estimate(
+        self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
+    ) -> Estimate:
+        """See Model.estimate. Raises RegistrationError when an image shows no object."""
+        return registered(fixed, moving, FAMILIES[str(options["transform"])], _nothing, stages)
+
+
+def _nothing(in_doubt: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """No starts: there is no network that knows every anatomy."""
+    del in_doubt
+    return [], []

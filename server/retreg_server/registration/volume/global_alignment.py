@@ -1,0 +1,229 @@
+"""The rigid, similarity or affine map between two volumes of any contrast and any rotation.
+
+All rotations are searched by normalised mutual information on a small grid; the best ones are
+improved, and finished by Gauss-Newton on MIND-SSC descriptors. Both directions are searched on
+their own; where they leave doubt, each also tries what the other one and KeyMorph found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from retreg.geometry import apply_matrix
+from retreg.messages import Keypoints
+from retreg.transforms import Affine
+from retreg_server.registration.keymorph.initial_maps import Suggest
+from retreg_server.registration.model import Estimate, Stages
+from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
+from retreg_server.registration.volume.landmarks import find_landmarks
+from retreg_server.registration.volume.rotation_search import (
+    Jitter,
+    angles_deg,
+    climb,
+    shifted,
+    similarities,
+    uniform_rotations,
+    well_separated,
+)
+from retreg_server.registration.volume.volume_pair import VolumePair
+
+ROTATIONS = 1000
+CLIMBERS, COPIES = 24, 32
+FINALISTS = 5
+COARSE_POINTS, FINE_POINTS = 8000, 16000
+SCALE_RANGE = (0.75, 1.33)
+SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
+SLAB_STEPS = (0.2, 0.4)  # of the radius: how far a slab is tried from where it lies
+STIFF = 0.2  # thickness of a slab, as a share of its longest side, that shows no stretch
+SAME_PLACE_MM = 5.0
+CLEAR_MARGIN = 0.1
+RIVAL_DEG = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """What the search over all rotations leaves.
+
+    candidates: (n, 4, 4) target_from_domain, best first. margin: by how much of its own NMI the
+    best one beats every clearly different rotation (0 to 1).
+    """
+
+    candidates: np.ndarray
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A settled transform (4, 4) target_from_domain, and its descriptor distance."""
+
+    matrix: np.ndarray
+    mind: float
+
+
+def search(pair: VolumePair, family: str, turned_deg: float) -> Shortlist:
+    """Try all rotations by NMI on a small grid, and improve the best of them.
+
+    turned_deg turns the set of rotations that are tried, which makes two searches independent.
+    """
+    if pair.unequal and pair.volume_ratio < 1:
+        found = search(pair.swapped, family, turned_deg)
+        return Shortlist(np.linalg.inv(found.candidates), found.margin)
+    samples, rigid = pair.samples, family == "rigid"
+    turn = Rotation.from_rotvec(np.radians(turned_deg) * np.ones(3) / np.sqrt(3)).as_matrix()
+    rotations = uniform_rotations(ROTATIONS) @ turn
+    ratio = float(np.clip(np.cbrt(pair.volume_ratio), *SCALE_RANGE))
+    scales = [1.0] if rigid or abs(np.log(ratio)) < 0.06 else [1.0, ratio]
+    linear = np.concatenate([scale * rotations for scale in scales])
+    rough = similarities(linear, pair.domain.core, pair.target.core)
+    if pair.unequal:  # the smaller object may be any part of the larger one
+        rough = shifted(rough, SHIFT * pair.target.radius_mm)
+        likely = np.argsort(-samples.thinned(4).scores(rough), kind="stable")[:ROTATIONS]
+        rough = rough[likely]
+    best = well_separated(rough, samples.scores(rough), CLIMBERS, 15.0)
+    jitter = Jitter(0.2, 0.0 if rigid else 0.06, 8.0, pair.domain.core)
+    candidates, scores = climb(samples, rough[best], jitter, range(3), COPIES)
+    best = well_separated(candidates, scores, CLIMBERS // 2, 12.0)
+    candidates, scores = climb(samples, candidates[best], jitter, range(3, 7), COPIES)
+    top = int(scores.argmax())
+    turned = angles_deg(candidates[:, :3, :3], candidates[top, :3, :3])
+    rival = scores[turned > RIVAL_DEG].max(initial=0.0)
+    kept = well_separated(candidates, scores, FINALISTS, 12.0)
+    return Shortlist(candidates[kept], float(1 - rival / max(scores[top], 1e-9)))
+
+
+def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
+    """Improve candidates (n, 4, 4) by Gauss-Newton at 1/4 and 1/2 resolution, keep the best.
+
+    Slabs stay rigid here: too little in them says how large they are.
+    """
+    family = "rigid" if pair.slab_share < 1 else family
+    centre, radius_mm = pair.domain.core, pair.domain.radius_mm
+    stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
+    coarse = Aligner(pair.levels[4], COARSE_POINTS)
+    middle = Aligner(pair.levels[2], COARSE_POINTS)
+    moved = [coarse.refine(matrix, stiff, 10) for matrix in candidates]
+    order = np.argsort([middle.distance(matrix) for matrix in moved])[:3]
+    steps = generators(family, centre, radius_mm)
+    moved = [middle.refine(middle.refine(moved[n], stiff, 2), steps, 3) for n in order]
+    return min((Found(m, middle.distance(m)) for m in moved), key=lambda found: found.mind)
+
+
+class Settled(NamedTuple):
+    """The best of either direction, and how far apart in mm they were found."""
+
+    forward: Found
+    backward: Found
+    gap_mm: float
+
+
+def settle_both(
+    pair: VolumePair, family: str, shortlists: tuple[Shortlist, Shortlist], suggest: Suggest
+) -> Settled:
+    """Settle the forward and the backward shortlist.
+
+    They are in doubt when they disagree, or a clearly different rotation is nearly as good. Then
+    each direction also tries what the other one found. What is suggested is always tried.
+    """
+    forward = settle(pair, family, shortlists[0].candidates)
+    backward = settle(pair.swapped, family, shortlists[1].candidates)
+    gap = gap_mm(pair, forward.matrix, backward.matrix)
+    margin = min(each.margin for each in shortlists)
+    in_doubt = gap > SAME_PLACE_MM or margin < CLEAR_MARGIN
+    forward_starts, backward_starts = suggest(in_doubt)
+    if pair.slab_share < 1:
+        as_placed = placed_by_headers(pair)
+        forward_starts = [*as_placed, *forward_starts]
+        backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
+    if in_doubt:
+        forward_starts = [np.linalg.inv(backward.matrix), *forward_starts]
+        backward_starts = [np.linalg.inv(forward.matrix), *backward_starts]
+    return Settled(
+        _better(pair, family, forward, forward_starts),
+        _better(pair.swapped, family, backward, backward_starts),
+        gap,
+    )
+
+
+def placed_by_headers(pair: VolumePair) -> list[np.ndarray]:
+    """Starts (4, 4) without a turn: as the images lie in the world, and centre on centre, each also
+    moved along the axes of the world.
+
+    A slab shows too little to be found at any rotation, but is mostly of the same session.
+    """
+    moves = [np.zeros(3)] + [
+        sign * step * pair.domain.radius_mm * axis
+        for axis in np.eye(3)
+        for step in SLAB_STEPS
+        for sign in (-1, 1)
+    ]
+    starts = []
+    for middle in (np.zeros(3), pair.target.core - pair.domain.core):
+        for move in moves:
+            start = np.eye(4)
+            start[:3, 3] = middle + move
+            starts.append(start)
+    return starts
+
+
+def _better(pair: VolumePair, family: str, found: Found, further: list[np.ndarray]) -> Found:
+    """What is found, or the best of further starts (4, 4) if that is closer in MIND."""
+    if not further:
+        return found
+    further_found = settle(pair, family, np.stack(further))
+    return min(found, further_found, key=lambda each: each.mind)
+
+
+def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, float]:
+    """The last steps at full resolution; also the descriptor distance relative to chance.
+
+    A slab below STIFF of its longest side in thickness stays rigid.
+    """
+    family = "rigid" if pair.slab_share < STIFF else family
+    steps = generators(family, pair.domain.core, pair.domain.radius_mm)
+    middle = Aligner(pair.levels[2], COARSE_POINTS)
+    fine = Aligner(pair.levels[1], FINE_POINTS)
+    matrix = fine.refine(middle.refine(found.matrix, steps, 6), steps, 5)
+    return matrix, fine.distance(matrix) / max(fine.chance, 1e-9)
+
+
+def gap_mm(pair: VolumePair, forward: np.ndarray, backward: np.ndarray) -> float:
+    """Mean distance by which points of the domain miss themselves after going there and back."""
+    points = pair.samples.points
+    missed = apply_matrix(backward @ forward, points) - points
+    return float(np.linalg.norm(missed, axis=1).mean())
+
+
+def linear_estimate(pair: VolumePair, family: str, suggest: Suggest, stages: Stages) -> Estimate:
+    """Both directions of the linear family, each found on its own."""
+    with stages.stage("searching all rotations", 0.2):
+        forward_list = search(pair, family, 0.0)
+    with stages.stage("searching the other direction", 0.2):
+        backward_list = search(pair.swapped, family, 7.0)
+    with stages.stage("comparing the best rotations", 0.25):
+        settled = settle_both(pair, family, (forward_list, backward_list), suggest)
+    with stages.stage("aligning precisely", 0.25):
+        matrix, mind = finish(pair, family, settled.forward)
+        stages.at(0.5)
+        backward_matrix, backward_mind = finish(pair.swapped, family, settled.backward)
+    with stages.stage("placing keypoints", 0.1):
+        marks = find_landmarks(pair.levels[1], matrix)
+    evidence = {
+        "search_gap_mm": settled.gap_mm,
+        "search_margin": min(forward_list.margin, backward_list.margin),
+        "search_nmi": float(pair.samples.scores(matrix[None])[0]),
+        "mind_to_chance": max(mind, backward_mind),
+        "scale": float(np.cbrt(np.linalg.det(matrix[:3, :3]))),
+        "keypoint_agreement": float(marks.agrees.mean()),
+        "keypoint_similarity": float(marks.similarity.mean()),
+    }
+    return Estimate(
+        Affine(matrix),
+        Keypoints(marks.points, marks.similarity, marks.agrees),
+        Keypoints(apply_matrix(matrix, marks.points), marks.similarity, marks.agrees),
+        Affine(backward_matrix),
+        evidence,
+    )
