@@ -38,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option_argument(parser)
     parser.add_argument(
         "--maps",
-        action="store_true",
-        help="also write maps: distance after going there and back, length of the displacement, "
-        "Jacobian determinant and, for pictures, change of angles",
+        nargs="?",
+        const="transform",
+        choices=("transform", "vessels"),
+        help="also write maps: distance there and back, displacement, Jacobian determinant and, for "
+        "pictures, change of angles; vessels: also a label map of vessels of FIXED, a retina",
     )
     parser.add_argument(
         "--fill",
@@ -90,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
     )
     _check_outputs(args, fixed, moving)
+    vessels = _vessels(fixed) if args.maps == "vessels" else None
     sources = source_of(args.fixed), source_of(args.moving)
     with ProgressBar(args.quiet) as bar:
         with cleared(args.out):
@@ -97,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
         bar("writing", 0.95)
         for folder, result in zip(_folders(args), results, strict=True):
             check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps, args.fill, sources)
+            write_outputs(
+                folder, fixed, moving, result, bool(args.maps), args.fill, sources, vessels
+            )
     for folder, result in zip(_folders(args), results, strict=True):
         _tell(args, folder, result)
     return EXIT_FAILED if any(r.quality.verdict == "fail" for r in results) else 0
@@ -117,6 +122,12 @@ def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) ->
             print("There is no map of the error: the server sent no transform back.")
 
 
+def _vessels(fixed: Image) -> Image:
+    from retreg_server.registration.engine import vessel_labels  # not needed with --server
+
+    return vessel_labels(fixed)
+
+
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
     """Raise FileError or OptionError for what would fail when the results are written."""
     from retreg.background import fill_values
@@ -126,7 +137,7 @@ def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> Non
     fill_values(moving, args.fill)
     curved = args.transform not in ("rigid", "similarity", "affine")
     folders = _folders(args)
-    count = len(folders) * needed_bytes(fixed, moving, curved, args.maps)
+    count = len(folders) * needed_bytes(fixed, moving, curved, bool(args.maps))
     for folder in folders:
         check_writable(folder)
         check_room(folder, RESULT_FILES, count)
