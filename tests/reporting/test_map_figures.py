@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image as Picture
 
-from retreg.files import write_image
+from retreg.files import read_image, write_image
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
@@ -17,6 +18,8 @@ from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server.cli import main
 from retreg_server.phantoms.fundus import make_fundus_pair
+from retreg_server.phantoms.head import make_head_pair
+from retreg_server.registration.registry import offered_models
 from retreg_server.reporting.map_figures import FOLD, GAP, TITLE, map_picture, world_unit
 from retreg_server.reporting.result_folder import write_outputs
 
@@ -116,3 +119,28 @@ def test_the_command_line_writes_maps_when_asked(tmp_path):
     assert 0 < lines["beltrami"]["largest"] < 1
     picture = Picture.open(tmp_path / "out" / "map_error.png")
     assert picture.size[1] > 400
+
+
+@pytest.mark.skipif("segreg-fundus" not in offered_models(), reason="needs its weights")
+def test_the_vessels_are_a_label_map_on_the_fixed_picture(tmp_path):
+    pair = make_fundus_pair(11, size=400, rotation_deg=30, elastic_px=0)
+    write_image(tmp_path / "a.png", pair.fixed)
+    write_image(tmp_path / "b.png", pair.moving)
+    arguments = ["register", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--maps", "vessels"]
+    assert main([*arguments, "--transform", "affine", "-o", str(tmp_path / "out")]) == 0
+    labels = read_image(tmp_path / "out" / "map_vessels.nrrd")
+    assert labels.grid.size == pair.fixed.grid.size
+    assert set(np.unique(labels.array)) == {0, 1}
+    green, vessels = pair.fixed.array[1, 0].astype(float), labels.array[0, 0] > 0
+    around = cv2.dilate(vessels.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    assert green[vessels].mean() < green[around & ~vessels].mean() - 5
+    assert (tmp_path / "out" / "map_vessels.png").exists()
+    assert (tmp_path / "out" / "map_error.nrrd").exists()
+
+
+def test_a_volume_has_no_map_of_vessels(tmp_path, capsys):
+    pair = make_head_pair(3, spacing_mm=8.0)
+    write_image(tmp_path / "a.nrrd", pair.fixed)
+    file = str(tmp_path / "a.nrrd")
+    assert main(["register", file, file, "--maps", "vessels", "-o", str(tmp_path / "out")]) == 2
+    assert "Only pictures of the retina have a map of vessels" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,9 +56,11 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """What is written."""
     parser.add_argument(
         "--maps",
-        action="store_true",
-        help="also write maps: distance after going there and back, length of the displacement, "
-        "Jacobian determinant and, for pictures, change of angles",
+        nargs="?",
+        const="transform",
+        choices=("transform", "vessels"),
+        help="also write maps: distance there and back, displacement, Jacobian determinant and, "
+        "for pictures, change of angles; vessels: also a label map of vessels of FIXED, a retina",
     )
     parser.add_argument(
         "--fill",
@@ -90,16 +92,8 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
-    from retreg.dicom.objects import Registered
     from retreg.files import read_image
-    from retreg_server.dicom.object_folder import write_objects
-    from retreg_server.reporting.result_folder import (
-        check_writable,
-        cleared,
-        refuse_inputs_within,
-        write_outputs,
-    )
-    from retreg_server.reporting.sources import source_of
+    from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
     refuse_inputs_within(args.out, (args.fixed, args.moving))
@@ -108,19 +102,37 @@ def run(args: argparse.Namespace) -> int:
     )
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
-    sources = source_of(args.fixed), source_of(args.moving)
     with ProgressBar(args.quiet) as bar:
         with cleared(args.out):
             results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
-        for folder, result in zip(_folders(args), results, strict=True):
-            check_writable(folder)
-            write_outputs(folder, fixed, moving, result, args.maps, args.fill, sources)
-            if objects and result.quality.verdict != "fail":
-                write_objects(folder, Registered(fixed, moving, objects, result, version("retreg")))
+        _write(args, fixed, moving, results, objects)
     for folder, result in zip(_folders(args), results, strict=True):
         _tell(args, folder, result)
     return EXIT_FAILED if any(r.quality.verdict == "fail" for r in results) else 0
+
+
+def _write(
+    args: argparse.Namespace,
+    fixed: Image,
+    moving: Image,
+    results: Sequence[RegistrationResult],
+    objects: tuple[Source, Source] | None,
+) -> None:
+    """Write a folder for each result; objects: what DICOM objects refer to, if some are wanted."""
+    from retreg_server.reporting.result_folder import check_writable, write_outputs
+    from retreg_server.reporting.sources import source_of
+
+    vessels = _vessels(fixed) if args.maps == "vessels" else None
+    sources = source_of(args.fixed), source_of(args.moving)
+    for folder, result in zip(_folders(args), results, strict=True):
+        check_writable(folder)
+        write_outputs(folder, fixed, moving, result, bool(args.maps), args.fill, sources, vessels)
+        if objects and result.quality.verdict != "fail":
+            from retreg.dicom.objects import Registered
+            from retreg_server.dicom.object_folder import write_objects
+
+            write_objects(folder, Registered(fixed, moving, objects, result, version("retreg")))
 
 
 def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) -> None:
@@ -139,6 +151,12 @@ def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) ->
             print("There is no map of the error: the server sent no transform back.")
 
 
+def _vessels(fixed: Image) -> Image:
+    from retreg_server.registration.engine import vessel_labels  # not needed with --server
+
+    return vessel_labels(fixed)
+
+
 def _inputs(args: argparse.Namespace) -> tuple[tuple[Path, int | None], ...]:
     """Path and frame of the fixed and of the moving image."""
     frames = ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
@@ -150,9 +168,9 @@ def _dicom_sources(args: argparse.Namespace, moving: Image) -> tuple[Source, Sou
     if not args.dicom:
         return None
     from retreg.dicom.objects import refuse_unusable
-    from retreg.dicom.source import source_of
+    from retreg.dicom.source import source_of as dicom_source_of
 
-    fixed_source, moving_source = (source_of(*each) for each in _inputs(args))
+    fixed_source, moving_source = (dicom_source_of(*each) for each in _inputs(args))
     refuse_unusable(moving, fixed_source, moving_source)
     return fixed_source, moving_source
 
@@ -166,7 +184,7 @@ def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> Non
     fill_values(moving, args.fill)
     curved = args.transform not in ("rigid", "similarity", "affine")
     folders = _folders(args)
-    count = len(folders) * needed_bytes(fixed, moving, curved, args.maps)
+    count = len(folders) * needed_bytes(fixed, moving, curved, bool(args.maps))
     for folder in folders:
         check_writable(folder)
         check_room(folder, RESULT_FILES, count)

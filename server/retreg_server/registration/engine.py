@@ -6,16 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
+import numpy as np
+
 from retreg.about import notes_on, notes_on_sameness
 from retreg.errors import OptionError
+from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
-from retreg_server.registration.model import Estimate, Model, Stages, SweepModel
+from retreg_server.registration.model import (
+    Estimate,
+    Model,
+    SegmentationModel,
+    Stages,
+    SweepModel,
+)
 from retreg_server.registration.quality.assess import assess
 from retreg_server.registration.registry import get_model
-from retreg_server.registration.subject import SUBJECTS, refuse_other_scale
+from retreg_server.registration.subject import SUBJECTS, refuse_other_scale, subject_of
 
 QUALITY_SHARE = 0.1  # of the work
+SEGMENTS_VESSELS, VESSEL = "segreg-fundus", 0.5  # the model, and from which probability
 
 
 def register(request: RegistrationRequest, progress: Progress = no_progress) -> RegistrationResult:
@@ -100,3 +110,17 @@ def _both_ways(
         return estimate
     swapped = model.estimate(request.moving, request.fixed, options, Stages())
     return replace(estimate, backward=swapped.transform)
+
+
+def vessel_labels(image: Image) -> Image:
+    """The vessels of a picture of the retina as a label map on its pixels: uint8, 1 on vessels.
+
+    Raises OptionError for an image that shows no retina, and where the network is not installed,
+    RegistrationError for a blank picture.
+    """
+    if subject_of(image).name != "retina":
+        raise OptionError("Only pictures of the retina have a map of vessels; use --maps alone.")
+    model = get_model(SEGMENTS_VESSELS)
+    assert isinstance(model, SegmentationModel)
+    likely = model.vessels(image)
+    return Image((likely.array > VESSEL).astype(np.uint8), likely.grid)

@@ -89,6 +89,18 @@ class SweepModel(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class SegmentationModel(Model, Protocol):
+    """A model that also tells where the vessels of a single picture are."""
+
+    def vessels(self, image: Image) -> Image:
+        """How likely each pixel shows a vessel: float32 from 0 to 1, on the pixels of the picture.
+
+        Raises RegistrationError for a blank picture, FileError when weights cannot be used.
+        """
+        ...
+
+
 class Stages:
     """The stages of a piece of work: each is announced, timed, and a share of the work.
 

@@ -44,6 +44,7 @@ MODELS: dict[str, Entry] = {
     "smoothproper-fundus": Entry(
         "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
     ),
+    "segreg-fundus": Entry("fundus.segreg:segreg_fundus", "segreg_fundus:RECIPE"),
     "smoothproper-brain": Entry(
         "volume.learned:smoothproper_brain", "field_recipes:SMOOTHPROPER_BRAIN"
     ),

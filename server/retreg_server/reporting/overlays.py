@@ -21,7 +21,7 @@ INLIER, OUTLIER = (80, 255, 120), (255, 80, 60)
 
 
 def write_png(path: Path, rgb: np.ndarray) -> None:
-    """Write (rows, columns, 3) uint8 as PNG."""
+    """Write (rows, columns, 3) uint8, or (rows, columns), as PNG."""
     # A fifteenth larger than with the usual compression, and in two fifths of its time.
     Picture.fromarray(rgb).save(path, format="PNG", compress_level=1)
 

@@ -41,7 +41,9 @@ RESULT_FILES = (
     "overlay.png",
     "result.json",
 )
-MAP_FILES = tuple(f"map_{name}.{ending}" for name in KINDS for ending in ("nrrd", "png"))
+MAP_FILES = tuple(
+    f"map_{name}.{ending}" for name in (*KINDS, "vessels") for ending in ("nrrd", "png")
+)
 SWEEP = "smoothing-{}"  # the folder of one result of a sweep
 MOST_NODES_BACK = 300_000  # of the way back; it costs much more than the way there
 _CHECKED = 20  # places along an axis where the way back is checked
@@ -104,20 +106,19 @@ def write_outputs(
     maps: bool = False,
     fill: float | None = None,
     sources: Sequence[Source] = (),
+    vessels: Image | None = None,
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
-    transform.h5 and transform_backward.h5 (its inverse), fixed_keypoints.mrk.json,
-    moving_keypoints.mrk.json and keypoints.csv, fixed.nrrd (the fixed image as it was placed),
-    warped.nrrd (and warped.png for pictures), overlay.png, result.json; with maps also
-    map_NAME.nrrd and map_NAME.png for each map of retreg.maps. fill: the value beyond the moving
-    image, its background for None. sources: of the fixed and the moving image.
+    RESULT_FILES, and warped.png for pictures; with maps also map_NAME.nrrd and map_NAME.png for
+    each map of retreg.maps. fill: the value beyond the moving image, its background for None.
+    sources: of the fixed and the moving image. vessels: a label map, for map_vessels.nrrd and .png.
     Raises FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
         try:
-            _write_images(staging, fixed, moving, result, fill)
+            _write_images(staging, fixed, moving, result, fill, vessels)
             message = summary(result, fixed.grid, moving.grid, sources)
             message["backward"] = _write_transforms(staging, result, fixed.grid, moving.grid)
             _write_keypoints(staging, result)
@@ -140,8 +141,16 @@ def write_outputs(
 
 
 def _write_images(
-    folder: Path, fixed: Image, moving: Image, result: RegistrationResult, fill: float | None
+    folder: Path,
+    fixed: Image,
+    moving: Image,
+    result: RegistrationResult,
+    fill: float | None,
+    vessels: Image | None,
 ) -> None:
+    if vessels is not None:
+        write_image(folder / "map_vessels.nrrd", vessels)
+        write_png(folder / "map_vessels.png", 255 * vessels.array[0, 0])
     warped = resample(moving, result.transform, fixed.grid, fill=fill)
     write_image(folder / "fixed.nrrd", fixed)
     write_image(folder / "warped.nrrd", warped)

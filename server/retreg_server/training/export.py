@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from retreg.errors import FileError
 from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.registration.networks.keypoint_net import Architecture
+from retreg_server.registration.networks.segreg_net import STRIDE, SegRegArchitecture
 from retreg_server.registration.networks.superpoint_net import CELL, PointArchitecture
 from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
@@ -31,12 +32,12 @@ class Bundle:
     """What the card of a model says besides what the run itself knows.
 
     template: (k, d) of networks that find keypoints. recipe: options of the training by name.
-    trained_on: one sentence each.
+    trained_on: one sentence each. beside: files of the run that are shipped beside the weights.
     """
 
     name: str
     title: str
-    architecture: Architecture | FieldArchitecture | PointArchitecture
+    architecture: Architecture | FieldArchitecture | PointArchitecture | SegRegArchitecture
     pixels: int
     spacing_mm: float | None
     input_rule: str
@@ -45,6 +46,7 @@ class Bundle:
     trained_on: tuple[str, ...]
     hardware: str
     template: torch.Tensor | None = None
+    beside: tuple[str, ...] = ()
 
 
 def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
@@ -70,6 +72,8 @@ def export_bundle(run: Path, folder: Path, bundle: Bundle) -> Path:
     for part in ("configs", "models", "docs"):
         (home / part).mkdir(parents=True, exist_ok=True)
     save_weights(home / TENSORS, net, torch.float16)
+    for name in bundle.beside:
+        shutil.copyfile(run / name, home / "models" / name)
     measured = json.loads((run / "best.json").read_text())
     card = _card(bundle, measured, hashlib.sha256((home / TENSORS).read_bytes()).hexdigest())
     (home / METADATA).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -124,6 +128,8 @@ def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, 
 def _outputs(bundle: Bundle) -> dict[str, Any]:
     """The outputs of the network, as MONAI's bundles describe them."""
     d = bundle.architecture.dimensions
+    if isinstance(bundle.architecture, SegRegArchitecture):
+        return _joint_outputs(bundle.pixels)
     if isinstance(bundle.architecture, Architecture):
         shape, kind = [d], {"type": "tuples", "format": "keypoints", "value_range": [-1, 1]}
         channels, name = bundle.architecture.keypoints, "points"
@@ -134,6 +140,21 @@ def _outputs(bundle: Bundle) -> dict[str, Any]:
         shape, kind = [bundle.pixels // 2] * d, {"type": "image", "format": "displacement field"}
         channels, name = d, "field"
     return {name: {**kind, "num_channels": channels, "spatial_shape": shape, "dtype": "float32"}}
+
+
+def _joint_outputs(pixels: int) -> dict[str, Any]:
+    """Those of a network that answers with a field and with vessels."""
+    common = {"type": "image", "dtype": "float32"}
+    nodes = [pixels // STRIDE] * 2
+    return {
+        "field": {
+            **common, "format": "displacement field", "num_channels": 2, "spatial_shape": nodes
+        },
+        "vessels": {
+            **common, "format": "segmentation", "num_channels": 1, "spatial_shape": [pixels] * 2,
+            "value_range": [0, 1],
+        },
+    }  # fmt: skip
 
 
 def _keypoint_rows(bundle: Bundle) -> dict[str, Any]:

@@ -8,6 +8,7 @@ the scale), and the kind that stands out more is kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -24,11 +25,13 @@ FAINTEST = 0.005  # ridges below it, in units of the local deviation, are roundi
 class VesselMaps:
     """Ridges of both polarities, (h, w) float32 from 0 to 1, and where they are valid.
 
-    strongest_first holds the map whose ridges stand out more, then the other one.
+    strongest_first holds the map whose ridges stand out more, then the other one. stronger: what
+    the vessels of the first map are in the picture.
     """
 
     strongest_first: tuple[np.ndarray, np.ndarray]
     valid: np.ndarray
+    stronger: Literal["dark", "bright"]
 
     @property
     def best(self) -> np.ndarray:
@@ -38,15 +41,17 @@ class VesselMaps:
 def vessel_maps(grey: np.ndarray, inside: np.ndarray) -> VesselMaps:
     """The vessels of a picture (h, w) float32 in its field of view (h, w) bool."""
     valid = eroded(inside, RIM)
-    dark, bright = _ridges(_flattened(grey, inside))
+    dark, bright = _ridges(flattened(grey, inside))
     dark[~valid] = 0
     bright[~valid] = 0
     energies = [float(np.square(ridge, dtype=np.float64).sum()) for ridge in (dark, bright)]
     maps = _standardised(dark, valid), _standardised(bright, valid)
-    return VesselMaps(maps if energies[0] >= energies[1] else maps[::-1], valid)
+    if energies[0] >= energies[1]:
+        return VesselMaps(maps, valid, "dark")
+    return VesselMaps(maps[::-1], valid, "bright")
 
 
-def _flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The picture minus its local mean, divided by its local deviation; 0 outside the field."""
     weight = inside.astype(np.float32)
     sigma = BACKGROUND * max(grey.shape)
@@ -55,8 +60,8 @@ def _flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     deviation = cv2.sqrt(np.maximum(_local_mean(flat * flat, weight, 2 * sigma), 0))
     # Flat regions are not blown up beyond a fifth of the usual contrast.
     floor = 0.2 * float(np.median(deviation[inside])) if inside.any() else 1.0
-    flattened: np.ndarray = flat / np.maximum(deviation, max(floor, 1e-4))
-    return flattened
+    even: np.ndarray = flat / np.maximum(deviation, max(floor, 1e-4))
+    return even
 
 
 def _local_mean(weighted: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
