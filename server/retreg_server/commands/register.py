@@ -41,6 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "give one folder each",
     )
     add_option_argument(parser)
+    _add_output_arguments(parser)
+    parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
+    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    telling = parser.add_mutually_exclusive_group()
+    telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    telling.add_argument(
+        "--json", action="store_true", help="print what result.json says, in one line"
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is written."""
     parser.add_argument(
         "--maps",
         nargs="?",
@@ -60,14 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write DICOM objects into DIR/dicom: the registered series, the registration and "
         "the keypoints; FIXED and MOVING must be DICOM",
-    )
-    parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
-    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    telling = parser.add_mutually_exclusive_group()
-    telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    telling.add_argument(
-        "--json", action="store_true", help="print what result.json says, in one line"
     )
 
 
