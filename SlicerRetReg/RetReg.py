@@ -48,12 +48,20 @@ class RetReg(ScriptedLoadableModule):
         )
         parent.acknowledgementText = _("Licensed under Apache-2.0.")
         slicer.app.connect("startupCompleted()", self.register_sample_data)
+        slicer.app.connect("startupCompleted()", self.offer_dicom_plugin)
 
     def register_sample_data(self) -> None:
         """Offer the demo pairs in the module Sample Data."""
         from RetRegLib.sample_data import register_sample_data
 
         register_sample_data(Path(__file__).parent / "Resources")
+
+
+    def offer_dicom_plugin(self) -> None:
+        """Let the module DICOM load registrations and keypoints."""
+        from RetRegLib.dicom_plugin import offer_plugin
+
+        offer_plugin()
 
 
 class RetRegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

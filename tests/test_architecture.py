@@ -23,18 +23,20 @@ REGISTRATION = "server/retreg_server/registration/"
 TRAINING = "server/retreg_server/training/"
 EVALUATION = "server/retreg_server/evaluation/"
 SERVING = "server/retreg_server/serving/"
-DICOM = "server/retreg_server/dicom/"
+DICOM = ("server/retreg_server/dicom/", "SlicerRetReg/retreg/dicom/")
 FILES = "SlicerRetReg/retreg/files/"
 SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/", "SlicerRetReg/Testing/")
 
 ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
     "monai": (REGISTRATION, TRAINING, EVALUATION),
-    "requests": ("SlicerRetReg/retreg/client.py",),
+    "requests": ("SlicerRetReg/retreg/client.py", DICOM[0]),
     "ray": (SERVING + "workers/ray_executor.py",),
     "fastapi": (SERVING,),
     "starlette": (SERVING,),
-    "pydicom": (DICOM, FILES),
+    "pydicom": (*DICOM, FILES),
+    "highdicom": DICOM[:1],
+    "dicomweb_client": DICOM[:1],
     "SimpleITK": (FILES, EVALUATION),
     "slicer": SLICER_MODULE,
     "qt": SLICER_MODULE,

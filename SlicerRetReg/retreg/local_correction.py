@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 
 from retreg.errors import DegeneratePointsError, InputError
+from retreg.inverse import inverse_of
 from retreg.splines.thin_plate import CHUNK, squared_distances
 from retreg.transforms import Chain, Transform
 
@@ -17,8 +18,7 @@ _WIDER, _WIDENINGS = 1.25, 12
 _SAME = 1e-6  # of the reach: points that are so near to each other count as one
 _DIRECTIONS = np.array([d for d in product((-1.0, 0, 1), repeat=3) if any(d)])
 _RINGS = np.array([0.05, 0.15, 0.25, 0.4, 0.6])
-_FOUND_MM, _ENOUGH_MM, _NEWTON_STEPS = 1e-8, 1e-4, 50
-_SHORT_MM = 1e-4  # of the differences for derivatives
+_ENOUGH_MM = 1e-3  # by which a moved point may be missed
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,12 @@ def corrected(
     Raises DegeneratePointsError for coincident points, and InputError where a moving point is out
     of what the transform reaches, or where any correction would fold.
     """
-    aims = _preimages(transform, moving, fixed)
+    aims = inverse_of(transform)(moving)
+    if not np.linalg.norm(transform(aims) - moving, axis=1).max() <= _ENOUGH_MM:
+        raise InputError(
+            "A point was moved to where the result takes no point of the fixed image; move it "
+            "nearer to where it was."
+        )
     return Chain((unfolded_correction(fixed, aims - fixed, reach_mm), transform))
 
 
@@ -131,31 +136,3 @@ def _ratios(points: np.ndarray, centres: np.ndarray, reach_mm: float) -> np.ndar
 def _wendland(ratios: np.ndarray) -> np.ndarray:
     inside = np.maximum(1 - ratios, 0)
     return inside**4 * (4 * ratios + 1)
-
-
-def _preimages(transform: Transform, targets: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The points (n, 3) that the transform takes to targets (n, 3), by damped Newton steps."""
-    found = np.array(start, dtype=np.float64)
-    left = targets - transform(found)
-    for _ in range(_NEWTON_STEPS):
-        if np.linalg.norm(left, axis=1).max() <= _FOUND_MM:
-            break
-        steps = np.einsum("nij,nj->ni", np.linalg.pinv(_derivatives(transform, found)), left)
-        for share in (1.0, 0.5, 0.25, 0.1):
-            tried = found + share * steps
-            off = targets - transform(tried)
-            nearer = np.linalg.norm(off, axis=1) < np.linalg.norm(left, axis=1)
-            found[nearer], left[nearer], steps[nearer] = tried[nearer], off[nearer], 0
-    if not np.linalg.norm(left, axis=1).max() <= _ENOUGH_MM:
-        raise InputError(
-            "A point was moved to where the result takes no point of the fixed image; move it "
-            "nearer to where it was."
-        )
-    return found
-
-
-def _derivatives(transform: Transform, points: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) mm per mm, by central differences."""
-    offsets = _SHORT_MM * np.vstack([np.eye(3), -np.eye(3)])
-    moved = transform((points + offsets[:, None]).reshape(-1, 3)).reshape(2, 3, -1, 3)
-    return np.moveaxis(moved[0] - moved[1], 0, 2) / (2 * _SHORT_MM)

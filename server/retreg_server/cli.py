@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
 
 from retreg.errors import Cancelled, InputError, RegistrationError, RetRegError
 from retreg_server.commands.exit_status import (
@@ -18,8 +19,8 @@ from retreg_server.commands.exit_status import (
 )
 
 VERBS = (
-    "register", "apply", "convert", "groupwise", "serve", "models", "demo", "train", "evaluate",
-    "doctor",
+    "register", "apply", "convert", "groupwise", "dicomweb-register", "serve", "models", "demo",
+    "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return EXIT_BAD_INPUT
     try:
-        return int(import_module(f"retreg_server.commands.{verb}").run(namespace))
+        return int(_module(verb).run(namespace))
     except InputError as error:
         return _complain(error, EXIT_BAD_INPUT)
     except RegistrationError as error:
@@ -62,6 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
 
+def _module(verb: str) -> ModuleType:
+    return import_module(f"retreg_server.commands.{verb.replace('-', '_')}")
+
+
 def _keep_idle_threads_asleep() -> None:
     """OpenMP threads that wait busily starve every other process; must precede torch's import."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -78,7 +83,7 @@ def _parser(arguments: list[str]) -> tuple[argparse.ArgumentParser, str | None]:
     subparsers = parser.add_subparsers(metavar="VERB")
     for name in VERBS:
         if verb in (name, None) or verb not in VERBS:
-            module = import_module(f"retreg_server.commands.{name}")
+            module = _module(name)
             sub = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
             if name == verb:
                 module.add_arguments(sub)

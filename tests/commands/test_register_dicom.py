@@ -108,3 +108,105 @@ def test_a_group_of_slices_gets_no_model_for_the_retina_unasked(tmp_path, write_
     path = str(write_dicom(tmp_path / "a.dcm", pixels, Modality="MR"))
     assert main(["groupwise", path, path, "-o", str(tmp_path / "out")]) == 2
     assert "a single slice of a scan" in capsys.readouterr().err
+
+
+SCAN = {
+    "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.3.4", "PatientID": "P-1",
+    "PixelSpacing": [1, 1], "SliceThickness": 2, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+}  # fmt: skip
+
+
+@pytest.fixture
+def scans(tmp_path, write_dicom):
+    """A function that writes a series of slices with other attributes."""
+    rng = np.random.default_rng(0)
+
+    def write(name, **attributes):
+        folder = tmp_path / name
+        folder.mkdir()
+        uid = f"1.2.3.{len(name)}"
+        for n in range(5):
+            pixels = rng.integers(0, 1000, (24, 32), dtype=np.int16)
+            place = {"ImagePositionPatient": [0, 0, 2 * n], "SeriesInstanceUID": uid}
+            says = {"Modality": "MR", **SCAN, **place, **attributes}
+            write_dicom(folder / f"{n}.dcm", pixels, **says)
+        return str(folder)
+
+    return write
+
+
+def written(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.dcm"))
+
+
+@pytest.mark.usefixtures("requests")
+def test_objects_of_scans_are_written_beside_the_other_files(scans, tmp_path):
+    out = tmp_path / "out"
+    command = ["register", scans("fixed"), scans("moving"), "-o", str(out), "--dicom"]
+    assert main(command) == 0
+    assert main(command) == 0  # what is there is replaced
+    series = [f"dicom/series/{n:04d}.dcm" for n in range(1, 6)]
+    others = [f"dicom/{name}.dcm" for name in ("fiducials", "registration", "report")]
+    assert written(out) == [*others, *series]
+    assert (out / "transform.h5").is_file()
+    assert not list(out.glob(".retreg-*"))
+    from retreg.files import read_image
+
+    np.testing.assert_array_equal(
+        read_image(out / "dicom/series").array, read_image(out / "warped.nrrd").array
+    )
+
+
+@pytest.mark.usefixtures("requests")
+def test_objects_of_photographs_are_written_for_the_frames_that_were_taken(visits, tmp_path):
+    import pydicom
+
+    paths, _, out = visits
+    for path in paths:
+        data = pydicom.dcmread(path)
+        data.StudyInstanceUID = "1.2.3"
+        data.save_as(path)
+    assert main(["register", *paths, "-o", out, "--frame", "2", "--dicom"]) == 0
+    names = ["blink", "checkerboard", "fiducials", "registered", "registration", "report"]
+    assert written(tmp_path / "out") == [f"dicom/{name}.dcm" for name in names]
+    data = pydicom.dcmread(tmp_path / "out/dicom/registration.dcm")
+    for item in data.RegistrationSequence:
+        assert item.ReferencedImageSequence[0].ReferencedFrameNumber == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [
+        ({"PatientID": "P-2"}, "of different patients"),
+        ({"Modality": "NM"}, "MR and CT, not of NM"),
+        ({"StudyInstanceUID": ""}, "has no StudyInstanceUID"),
+    ],
+)
+def test_why_there_can_be_no_objects_is_told_before_the_work(
+    scans, requests, tmp_path, capsys, attributes, told
+):
+    command = ["register", scans("fixed"), scans("moving", **attributes), "--dicom"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "P-1" not in said
+    assert not requests
+
+
+def test_images_that_are_no_dicom_have_no_objects(tmp_path, requests, capsys):
+    from PIL import Image
+
+    path = str(tmp_path / "a.png")
+    Image.fromarray(np.zeros((24, 32), np.uint8)).save(path)
+    assert main(["register", path, path, "-o", str(tmp_path / "out"), "--dicom"]) == 2
+    assert "a.png is no DICOM image" in capsys.readouterr().err
+    assert not requests
+
+
+@pytest.mark.usefixtures("requests")
+def test_a_registration_that_failed_leaves_no_objects(scans, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "assess", lambda *_: Quality({}, "fail", "It is wrong."))
+    out = tmp_path / "out"
+    assert main(["register", scans("fixed"), scans("moving"), "-o", str(out), "--dicom"]) == 3
+    assert written(out) == []
+    assert "There are no DICOM objects" in capsys.readouterr().out

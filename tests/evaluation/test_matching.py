@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+
 import cv2
 import numpy as np
 import pytest
 
 from retreg.errors import FileError
 from retreg.files import write_image
+from retreg_server.commands import evaluate
+from retreg_server.evaluation import matching_pairs
 from retreg_server.evaluation.keypoints import Measured
 from retreg_server.evaluation.matching import (
     matching_numbers,
@@ -116,6 +120,18 @@ def test_all_methods_are_measured_on_a_pair(pairs):
     assert ticks == [1]
     assert {each.figure: each.value for each in found}["success-by-rotation"] == 0
     assert len(found) == 5
+
+
+def test_the_command_compares_learned_points_with_sift(pairs, data, tmp_path, monkeypatch, capsys):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    words = ["matching", "--data", str(data), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(matching_pairs, "difficulties", lambda *_: [pairs[1]])
+    assert evaluate.run(parser.parse_args(words)) == 0
+    assert "20 numbers are in" in capsys.readouterr().out
+    table = (tmp_path / "out" / "keypoints.md").read_text()
+    assert "| superpoint-fundus | 1 |" in table  # the share of success
+    assert "| SIFT on vessels |" in table
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path):

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from retreg.errors import FileError
+from retreg_server.registration.networks.superpoint_arrays import SuperPointArrays
+from retreg_server.registration.networks.weights import load_arrays, load_metadata
+from retreg_server.training.export import export_bundle
 from retreg_server.training.eyes import CANVAS, Retina
 from retreg_server.training.layered_eyes import LayeredEye, made_up_eyes, real_eyes
 from retreg_server.training.loop import Plan, train
@@ -17,6 +20,7 @@ from retreg_server.training.superpoint_fundus import (
     SuperPointTask,
     cell_labels,
     description_loss,
+    superpoint_bundle,
     superpoint_task,
 )
 
@@ -96,7 +100,14 @@ def test_a_few_steps_bring_the_loss_down(eye, tmp_path):
     first = float(task.loss(task.architecture.build(), 1, 0.0, rng(1)).detach())
     run = train(task, plan)
     assert float(task.loss(run.net, 1, 0.0, rng(1)).detach()) < 0.8 * first
-    assert (plan.folder / "best.safetensors").exists()
+    bundle = superpoint_bundle(TrainingOrder(None, tmp_path, 128, 0, "cpu"), {"seed": 0}, "x")
+    export_bundle(plan.folder, tmp_path, bundle)
+    shipped = SuperPointArrays(load_arrays("superpoint-fundus", tmp_path))
+    picture = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    kept = run.average.eval()(torch.from_numpy(picture)[None, None])[1][0].detach().numpy()
+    assert shipped.descriptors(picture) == pytest.approx(kept, abs=0.02 * float(np.abs(kept).max()))
+    card = load_metadata("superpoint-fundus", tmp_path).card
+    assert card["network_data_format"]["outputs"]["descriptors"]["num_channels"] == 64
     assert set(task.validation(run.average)) == {
         "error", "repeatability", "precision", "nearest_right"
     }  # fmt: skip

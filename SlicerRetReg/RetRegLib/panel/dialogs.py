@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import qt
 import slicer
@@ -24,3 +25,11 @@ def ask(title: str, text: str, agree: str) -> bool:
     box.setDefaultButton(box.addButton(qt.QMessageBox.Cancel))
     box.exec_()
     return bool(box.clickedButton() == agreed)
+
+
+def choose_folder(title: str) -> Path | None:
+    """The folder that the user chooses in a window of its own; None without one."""
+    if slicer.app.testingEnabled():
+        return None
+    chosen = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
+    return Path(chosen) if chosen else None

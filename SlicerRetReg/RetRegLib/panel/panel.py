@@ -22,7 +22,7 @@ from RetRegLib.panel.registration_section import RegistrationSection
 from RetRegLib.panel.result_section import ResultSection
 from RetRegLib.panel.results_list import ResultsList
 from RetRegLib.panel.server_section import ServerSection
-from RetRegLib.refit.landmarks import landmark_result
+from RetRegLib.refit.landmarks import LANDMARKS, landmark_result
 from RetRegLib.scene.outcome import Outcome, show_outcome
 from RetRegLib.scene.output_nodes import OutputNodes
 from RetRegLib.scene.parameters import (
@@ -110,7 +110,7 @@ class Panel:
     def scene_opened(self) -> None:
         """Show what a new, imported or emptied scene asks for."""
         self.order.show(read_parameters(parameter_node(self._scene)))
-        self._find_results()
+        self.line.guarded(self._find_results)()
         self._draw()
 
     def node_removed(self) -> None:
@@ -192,8 +192,14 @@ class Panel:
         self.line.say(f"{which}{stage[:1].upper()}{stage[1:]} …")
 
     def _same(self, order: Parameters) -> Outcome | None:
-        """The result of the same images that a new one replaces: the shown one, or the latest."""
-        found = [each for each in self.results.outcomes if same_pair(each, order)]
+        """The result of the same images that a new one replaces: the shown one, or the latest.
+
+        What people made by hand is never replaced.
+        """
+        found = [
+            each for each in self.results.outcomes
+            if same_pair(each, order) and each.result.provenance.get("model") != LANDMARKS
+        ]
         return self.outcome if self.outcome in found else found[-1] if found else None
 
     def _done(self, outcome: Outcome) -> None:
@@ -216,7 +222,7 @@ class Panel:
         order = self.order.parameters
         below = disregarded(order.moving, None, order.on_top)
         grids = grid_of_volume(order.fixed), grid_of_volume(order.moving, below)
-        self._began, self._turns = time.monotonic(), 1
+        self._began, self._turns, self._replacing = time.monotonic(), 1, None
         nodes = order.fixed, order.moving
         made = landmark_result(*grids)
         self._done(show_outcome(made, *nodes, OutputNodes(), order.also, order.on_top))

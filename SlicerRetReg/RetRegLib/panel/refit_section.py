@@ -18,6 +18,7 @@ from RetRegLib.refit.live_refit import WAYS, LiveRefit, Refit, Way, usual_reach_
 from RetRegLib.scene.markups import keypoints_by_label
 from RetRegLib.scene.outcome import Outcome
 from RetRegLib.scene.placing import interaction_node, is_placing, start_placing, stop_placing
+from RetRegLib.scene.reports import edit_of
 
 WORST = 12  # rows of the table; a person looks at no more
 PAUSE_MS = 300
@@ -41,6 +42,7 @@ class RefitSection:
         self._ui, self._line, self._on_quality = ui, line, on_quality
         self._outcome: Outcome | None = None
         self._live: LiveRefit | None = None
+        self._ordered_smoothing = 0.0
         self._labels: list[str] = []
         self._mode: tuple[Any, int] | None = None  # the node of the mouse mode, and our observer
         self._pause = qt.QTimer()  # after which the slider counts as let go
@@ -65,11 +67,17 @@ class RefitSection:
         self.close()
 
     def show(self, outcome: Outcome, smoothing: float) -> None:
-        """Take up an outcome; it is changed only when something is edited."""
+        """Take up an outcome; it is changed only when something is edited.
+
+        smoothing: of splines, where none was chosen for this outcome before.
+        """
         self.close()
-        self._outcome = outcome
+        self._outcome, self._ordered_smoothing = outcome, smoothing
         made, grid = outcome.result.provenance, outcome.fixed_grid
-        asked = made.get("options", {}).get("transform") if made.get("model") == LANDMARKS else ""
+        edit = edit_of(outcome.provenance)
+        by_hand = made.get("model") == LANDMARKS
+        usual = made.get("options", {}).get("transform") if by_hand else "correction"
+        asked = edit.get("transform", usual)
         slider = self._ui.reachSlider
         blocked = slider.blockSignals(True)
         slider.minimum = float(grid.spacing.min())
@@ -78,7 +86,8 @@ class RefitSection:
         unit = _unit(outcome)
         self._ui.refitReachTitle.text = _("Reach ({unit}):").format(unit=unit)
         way: Way = asked if asked in WAYS else "correction"
-        self._show_fit(way, smoothing, usual_reach_mm(grid))
+        reach_mm = edit.get("reach_mm") or usual_reach_mm(grid)
+        self._show_fit(way, edit.get("smoothing", smoothing), reach_mm)
         self.resume()
         if self._live is not None and outcome.is_edited:
             self._on_quality(self._live.refit.verdict)
@@ -192,9 +201,8 @@ class RefitSection:
 
     def _reset(self) -> None:
         if self._outcome is not None:
-            live = self._begin()
-            live.reset()
-            self._show_fit(live.family, live.smoothing, live.reach_mm)
+            self._begin().reset()
+            self.show(self._outcome, self._ordered_smoothing)
             self._line.say(_("Keypoints and transform are those of the registration again."))
 
     def _show_fit(self, way: Way, smoothing: float, reach_mm: float) -> None:

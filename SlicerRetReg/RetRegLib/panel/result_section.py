@@ -6,12 +6,15 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from retreg.quality import Quality, Verdict
+from RetRegLib.panel import dialogs
 from RetRegLib.panel.message_line import MessageLine, Tone, paint
 from RetRegLib.panel.registration_section import family_title
 from RetRegLib.scene.checkerboard import show_checkerboard
+from RetRegLib.scene.dicom_saving import save_objects
 from RetRegLib.scene.outcome import Outcome, remove_outcome, warp_again
 from RetRegLib.scene.slice_views import (
     Deformation,
@@ -27,7 +30,7 @@ class ResultSection:
     """Shows one outcome. on_undone() is called after the user had it removed."""
 
     def __init__(self, ui: Any, line: MessageLine, on_undone: Callable[[], None]) -> None:
-        self._ui, self._on_undone = ui, on_undone
+        self._ui, self._line, self._on_undone = ui, line, on_undone
         self._outcome: Outcome | None = None
         self._warped_with: Any = None
         guarded = line.guarded
@@ -38,6 +41,7 @@ class ResultSection:
         ui.gridCheckBox.connect("clicked()", guarded(self._grid))
         ui.glyphCheckBox.connect("clicked()", guarded(self._arrows))
         ui.keypointsCheckBox.connect("clicked()", guarded(self._keypoints))
+        ui.saveDicomButton.connect("clicked()", guarded(self._save_as_dicom))
         ui.undoButton.connect("clicked()", guarded(self._undo))
         self.clear()
 
@@ -135,6 +139,14 @@ class ResultSection:
             outcome = self._outcome
             for node in (outcome.fixed_keypoints, outcome.moving_keypoints, outcome.lines):
                 node.SetDisplayVisibility(shown)
+
+    def _save_as_dicom(self) -> None:
+        if self._outcome is None:
+            return
+        folder = dialogs.choose_folder(_("Folder for the DICOM objects"))
+        if folder is not None:
+            count = save_objects(self._outcome, folder, slicer.dicomDatabase)
+            self._line.say(_("{count} DICOM objects were saved.").format(count=count), "good")
 
     def _undo(self) -> None:
         outcome = self._outcome

@@ -34,11 +34,9 @@ class ResultsList:
         found = saved_outcomes(scene, self.outcomes)
         self.outcomes += found
         if found and self.active is None:
-            self.active = next((each for each in found if each.is_shown), found[-1])
-            self._draw()
-            return True
+            self.active = next((each for each in found if each.is_shown), None)
         self._draw()
-        return False
+        return bool(found) and self.active in found
 
     def add(self, outcome: Outcome) -> None:
         """Take up a new outcome, which is active from now on, and hide what others show."""

@@ -92,8 +92,9 @@ class Outcome:
 
     @property
     def is_shown(self) -> bool:
-        """Whether this result, and no other one, moves the moving image."""
-        return self.transform in parents(self.moving)
+        """Whether this result moves the moving image, and none that was put on top of it."""
+        on_top = disregarded(self.transform, None, False)
+        return self.transform in parents(self.moving) and on_top is None
 
     def restore_transform(self) -> None:
         """Set the transform of the result again."""

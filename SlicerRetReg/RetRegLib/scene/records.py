@@ -7,11 +7,9 @@ the new identities of an imported scene.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retreg.errors import InputError
 from retreg.messages import RegistrationResult
 from retreg.wire import decode_result, dumps, encode_result, loads
 from RetRegLib.scene.nodes import Node
@@ -83,14 +81,6 @@ def recorded_placements(keeper: Node) -> list[Placement]:
 def recorded_companions(keeper: Node) -> tuple[Node, ...]:
     """What goes along with the moving image."""
     return referenced(keeper, _ALSO)
-
-
-def was_edited(keeper: Node) -> bool:
-    """Whether the transform was edited by hand before the scene was saved."""
-    try:
-        return "edited" in json.loads(keeper.GetText())
-    except ValueError as error:
-        raise InputError(f"{keeper.GetName()} is damaged; register again.") from error
 
 
 def texts(scene: Node) -> list[Any]:

@@ -50,6 +50,15 @@ def note_edit(node: Node, edit: dict[str, Any] | None) -> None:
     fill_provenance(node, provenance)
 
 
+def edit_of(node: Node) -> dict[str, Any]:
+    """What note_edit wrote; empty when the transform was not edited, or the text was."""
+    try:
+        edit = json.loads(node.GetText()).get("edited", {})
+    except (ValueError, AttributeError):
+        return {}
+    return edit if isinstance(edit, dict) else {}
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 

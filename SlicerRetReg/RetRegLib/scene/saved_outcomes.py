@@ -18,8 +18,8 @@ from RetRegLib.scene.records import (
     recorded_placements,
     recorded_result,
     texts,
-    was_edited,
 )
+from RetRegLib.scene.reports import edit_of
 from RetRegLib.scene.transform_nodes import carrier_of, keep_linear
 from RetRegLib.scene.volumes import grid_of_volume
 
@@ -60,7 +60,7 @@ def _rebuilt(keeper: Node) -> Outcome:
     }
     transform = nodes["transform"]
     carrier = carrier_of(result.transform, grid_of_volume(nodes["fixed"]))
-    if was_edited(keeper):
+    if edit_of(keeper):
         keep_linear(transform.GetTransformFromParent())
     else:
         transform.SetAndObserveTransformFromParent(carrier)

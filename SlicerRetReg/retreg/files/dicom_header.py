@@ -106,6 +106,15 @@ def read_with_pixels(path: Path) -> Any:
         return _with_syntax(pydicom.dcmread(file, force=True))
 
 
+def read_object(path: Path) -> Any:
+    """The whole pydicom data set of a file that holds no image, such as a registration.
+
+    Raises FileError for deflated files, and what pydicom raises on damaged ones.
+    """
+    _refuse_deflated(path)
+    return read_with_pixels(path)
+
+
 def _with_syntax(header: Any) -> Any:
     """The data set, with the transfer syntax by which a file without one was read."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian

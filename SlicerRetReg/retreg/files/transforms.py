@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retreg.errors import FileError
+from retreg.files.dicom_registration import read_registration
 from retreg.files.doors import existing_file, reading
 from retreg.files.elastix import is_elastix, read_elastix
 from retreg.files.foreign_fields import displacements_of_mapping, is_mapping
@@ -36,6 +37,7 @@ def read_transform(
     also in 2-D, and deformations of SPM become a DisplacementField. FreeSurfer's .lta, elastix's
     TransformParameters, and of FSL the matrix of flirt and the fields of fnirt are read too; these
     two mean nothing without fixed and moving, the grids of the images they were made of.
+    DICOM registrations of two images are read as well (see retreg.files.dicom_registration).
     A folder of results stands for the transform in it.
     Raises FileError for other kinds and for damaged files.
     """
@@ -68,6 +70,8 @@ def _in_results(folder: Path) -> Path:
 
 def _read_field(path: Path, fixed: Grid | None, moving: Grid | None) -> Transform:
     found = recognised(path)
+    if found is Format.DICOM:
+        return read_registration(path).transform
     if found is not Format.NIFTI:
         return from_field(read_checked(path, found), path.name)
     header = read_nifti_header(path)

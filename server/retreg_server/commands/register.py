@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
+
+if TYPE_CHECKING:
+    from retreg.dicom.source import Source
 
 HELP = "register a moving image to a fixed one and write the transform, pictures and quality"
 FAMILIES = ("rigid", "similarity", "affine", "quadratic", "tps", "deformable")
@@ -36,20 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "give one folder each",
     )
     add_option_argument(parser)
-    parser.add_argument(
-        "--maps",
-        nargs="?",
-        const="transform",
-        choices=("transform", "vessels"),
-        help="also write maps: distance there and back, displacement, Jacobian determinant, for "
-        "pictures change of angles; vessels: also a label map of the vessels of FIXED, a retina",
-    )
-    parser.add_argument(
-        "--fill",
-        type=float,
-        metavar="VALUE",
-        help="what stands in warped.nrrd beyond the moving image; its background by default",
-    )
+    _add_output_arguments(parser)
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -57,6 +49,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
     telling.add_argument(
         "--json", action="store_true", help="print what result.json says, in one line"
+    )
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is written."""
+    parser.add_argument(
+        "--maps",
+        nargs="?",
+        const="transform",
+        choices=("transform", "vessels"),
+        help="also write maps: distance there and back, displacement, Jacobian determinant and, "
+        "for pictures, change of angles; vessels: also a label map of vessels of FIXED, a retina",
+    )
+    parser.add_argument(
+        "--fill",
+        type=float,
+        metavar="VALUE",
+        help="what stands in warped.nrrd beyond the moving image; its background by default",
+    )
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="also write DICOM objects into DIR/dicom: the registered series, the registration and "
+        "the keypoints; FIXED and MOVING must be DICOM",
     )
 
 
@@ -77,35 +93,47 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
     from retreg.files import read_image
-    from retreg_server.reporting.result_folder import (
-        check_writable,
-        cleared,
-        refuse_inputs_within,
-        write_outputs,
-    )
-    from retreg_server.reporting.sources import source_of
+    from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
     refuse_inputs_within(args.out, (args.fixed, args.moving))
     fixed, moving = (
-        read_image(path, args.frame if frame is None else frame, args.nifti_geometry)
-        for path, frame in ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
+        read_image(path, frame, args.nifti_geometry) for path, frame in _inputs(args)
     )
     _check_outputs(args, fixed, moving)
+    objects = _dicom_sources(args, moving)
     vessels = _vessels(fixed) if args.maps == "vessels" else None
-    sources = source_of(args.fixed), source_of(args.moving)
     with ProgressBar(args.quiet) as bar:
         with cleared(args.out):
             results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
-        for folder, result in zip(_folders(args), results, strict=True):
-            check_writable(folder)
-            write_outputs(
-                folder, fixed, moving, result, bool(args.maps), args.fill, sources, vessels
-            )
+        _write(args, fixed, moving, results, objects, vessels)
     for folder, result in zip(_folders(args), results, strict=True):
         _tell(args, folder, result)
     return EXIT_FAILED if any(r.quality.verdict == "fail" for r in results) else 0
+
+
+def _write(
+    args: argparse.Namespace,
+    fixed: Image,
+    moving: Image,
+    results: Sequence[RegistrationResult],
+    objects: tuple[Source, Source] | None,
+    vessels: Image | None,
+) -> None:
+    """Write a folder for each result; objects: what DICOM objects refer to, if some are wanted."""
+    from retreg_server.reporting.result_folder import check_writable, write_outputs
+    from retreg_server.reporting.sources import source_of
+
+    sources = source_of(args.fixed), source_of(args.moving)
+    for folder, result in zip(_folders(args), results, strict=True):
+        check_writable(folder)
+        write_outputs(folder, fixed, moving, result, bool(args.maps), args.fill, sources, vessels)
+        if objects and result.quality.verdict != "fail":
+            from retreg.dicom.objects import Registered
+            from retreg_server.dicom.object_folder import write_objects
+
+            write_objects(folder, Registered(fixed, moving, objects, result, version("retreg")))
 
 
 def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) -> None:
@@ -118,6 +146,8 @@ def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) ->
         for note in result.notes:
             print(f"Note: {note}")
         print(f"Results are in {folder}; look at {folder / 'overlay.png'}.")
+        if args.dicom and result.quality.verdict == "fail":
+            print("There are no DICOM objects: an archive should keep only what may be right.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
 
@@ -126,6 +156,24 @@ def _vessels(fixed: Image) -> Image:
     from retreg_server.registration.engine import vessel_labels  # not needed with --server
 
     return vessel_labels(fixed)
+
+
+def _inputs(args: argparse.Namespace) -> tuple[tuple[Path, int | None], ...]:
+    """Path and frame of the fixed and of the moving image."""
+    frames = ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
+    return tuple((path, args.frame if frame is None else frame) for path, frame in frames)
+
+
+def _dicom_sources(args: argparse.Namespace, moving: Image) -> tuple[Source, Source] | None:
+    """What DICOM objects refer to, if some are wanted. Raises FileError when there can be none."""
+    if not args.dicom:
+        return None
+    from retreg.dicom.objects import refuse_unusable
+    from retreg.dicom.source import source_of as dicom_source_of
+
+    fixed_source, moving_source = (dicom_source_of(*each) for each in _inputs(args))
+    refuse_unusable(moving, fixed_source, moving_source)
+    return fixed_source, moving_source
 
 
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:

@@ -10,12 +10,14 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from retreg_server.serving.archive_orders import ArchiveOrders
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
 from retreg_server.serving.middleware.request_log import HEADER, Tracing
 from retreg_server.serving.routes import (
+    dicomweb,
     images,
     monailabel,
     register_files,
@@ -43,12 +45,14 @@ def create_app(
     models are loaded. Raises InputError when the folder for results cannot be used.
     """
     service = Service(settings, make_executor)
+    archive_orders = ArchiveOrders(service)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         living = asyncio.create_task(_live(service, on_ready))
         yield
         living.cancel()
+        await archive_orders.close()
         await service.close()
 
     # The pages of FastAPI for its documentation load scripts from the internet; they stay off.
@@ -60,9 +64,11 @@ def create_app(
         redoc_url=None,
         responses=DOCUMENTED,
     )
-    app.state.service = service
+    app.state.service, app.state.archive_orders = service, archive_orders
     for part in (server_info, images, registrations, register_files, monailabel):
         app.include_router(part.router)
+    for prefix in dicomweb.PREFIXES:
+        app.include_router(dicomweb.router, prefix=prefix)
     add_error_handlers(app)
     _add_middleware(app, service)
     return app

@@ -61,7 +61,8 @@ class Service:
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
-        arguments = {"scratch": str(self.store.scratch), "key": secrets.token_hex(32)}
+        self.patient_key = secrets.token_hex(32)
+        arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
         spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
         self._file_worker = ProcessPool("file process", [spec])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None

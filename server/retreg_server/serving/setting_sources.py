@@ -12,11 +12,13 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from retreg.errors import InputError
+from retreg_server.dicom.archives import Archive, archives_from
 from retreg_server.serving.settings import Settings
 
 PREFIX = "RETREG_"
 CONFIG = "config"
 TOKEN_FILE = "token_file"
+ARCHIVES = "archives"
 SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -50,11 +52,11 @@ class Setting:
 
 
 def all_settings() -> Iterator[Setting]:
-    """Every setting but the token, which is never on a command line."""
+    """Every setting but token and archives: secrets are never on a command line."""
     hints = get_type_hints(Settings, include_extras=True)
     for each in fields(Settings):
         kind, *meaning = get_args(hints[each.name])
-        if each.name != "token":
+        if each.name not in ("token", ARCHIVES):
             yield Setting(each.name, kind, meaning[0], each.default)
 
 
@@ -90,10 +92,18 @@ def settings_from(args: argparse.Namespace, environment: Mapping[str, str]) -> S
                 values[each.name] = each.parsed(given)
                 break
     named = environment.get(PREFIX + TOKEN_FILE.upper()), in_file.pop(TOKEN_FILE, None)
+    archives = archives_from(in_file.pop(ARCHIVES, {}))
     token_file = args.token_file or named[0] or named[1]
     if in_file:
         raise InputError(f"The settings file names {', '.join(sorted(in_file))}: no such setting.")
-    return Settings(token=token(token_file and Path(token_file), environment), **values)
+    own_token = token(token_file and Path(token_file), environment)
+    return Settings(archives=archives, token=own_token, **values)
+
+
+def archives_of(config: str | None, environment: Mapping[str, str]) -> Mapping[str, Archive]:
+    """The archives of a settings file, or of the one that RETREG_CONFIG names."""
+    in_file = _file(config or environment.get(PREFIX + CONFIG.upper()))
+    return archives_from(in_file.get(ARCHIVES, {}))
 
 
 def token(path: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:

@@ -6,12 +6,14 @@ and the table in docs/deployment.md are made from this one list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from retreg.addresses import is_loopback
 from retreg.errors import InputError
+from retreg_server.dicom.archives import Archive
 
 MIN_TOKEN_LENGTH = 16
 GIB = 2**30
@@ -22,11 +24,13 @@ Names = tuple[str, ...]
 class Settings:
     """Addresses, limits and secrets of one server. Raises InputError for what is not safe.
 
-    token: what clients send as bearer token; None lets in the programs of this machine only.
+    archives: DICOMweb archives by name. token: what clients send as bearer token; None lets in the
+    programs of this machine only.
     """
 
     host: Annotated[str, "address to listen on; any but this machine's needs a token"] = "127.0.0.1"
     port: Annotated[int, "port to listen on; 0 takes a free one"] = 8600
+    archives: Mapping[str, Archive] = field(default_factory=dict)
     token: str | None = field(default=None, repr=False)
     tls_cert: Annotated[Path | None, "file with the certificate chain, for HTTPS"] = None
     tls_key: Annotated[Path | None, "file with the private key of the certificate"] = None
@@ -54,6 +58,8 @@ class Settings:
     upload_total_s: Annotated[float, "seconds that one upload may take"] = 900.0
     file_memory_bytes: Annotated[int, "memory of the process that reads files"] = 6 * GIB
     file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
+    archive_idle_s: Annotated[float, "seconds that an archive may be silent"] = 30.0
+    archive_total_s: Annotated[float, "seconds that a series may take from an archive"] = 600.0
     image_store_bytes: Annotated[int, "size of all images that are kept, in memory"] = 2 * GIB
     result_store_bytes: Annotated[int, "size of all results that are kept, on disk"] = GIB // 2
     keep_s: Annotated[float, "seconds for which unused images and results are kept"] = 3600.0

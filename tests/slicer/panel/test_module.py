@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -112,3 +113,18 @@ def test_settings_are_kept_under_one_name(application):
     assert store.value("Other/key") == "theirs"
     with pytest.raises(KeyError):
         settings["missing"]
+
+
+def test_the_module_dicom_is_told_of_the_plugin_when_there_is_one(
+    module, application, monkeypatch
+):
+    import slicer
+
+    module.RetReg(SimpleNamespace())
+    application.emit("startupCompleted()")
+    assert not hasattr(slicer.modules, "dicomPlugins")
+    library = ModuleType("DICOMLib")
+    library.DICOMPlugin, library.DICOMLoadable = object, SimpleNamespace
+    monkeypatch.setitem(sys.modules, "DICOMLib", library)
+    application.emit("startupCompleted()")
+    assert list(slicer.modules.dicomPlugins) == ["RetRegDICOMPlugin"]

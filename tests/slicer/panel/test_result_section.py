@@ -292,3 +292,30 @@ def test_a_row_of_the_table_leads_to_its_keypoint(done, scene):
     label = done.ui.residualTable.item(0, 0).text()
     expected = done.panel.outcome.fixed_keypoints.GetNthControlPointPosition(int(label) - 1)
     assert np.allclose(place, expected, atol=1e-6)
+
+
+def test_saving_as_dicom_asks_for_a_folder_and_says_how_many_objects(done, monkeypatch, tmp_path):
+    import slicer
+
+    from RetRegLib.panel import dialogs, result_section
+
+    monkeypatch.setattr(slicer, "dicomDatabase", "the database", raising=False)
+    asked = []
+    monkeypatch.setattr(dialogs, "choose_folder", lambda title: asked.append(title))
+    done.press("saveDicomButton")
+    assert len(asked) == 1
+    monkeypatch.setattr(dialogs, "choose_folder", lambda _: tmp_path)
+    monkeypatch.setattr(result_section, "save_objects", lambda *given: len(given))
+    done.press("saveDicomButton")
+    assert done.message == "3 DICOM objects were saved."
+
+
+def test_images_that_are_no_dicom_are_told_when_saving(done, monkeypatch, tmp_path):
+    import slicer
+
+    from RetRegLib.panel import dialogs
+
+    monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
+    monkeypatch.setattr(dialogs, "choose_folder", lambda _: tmp_path)
+    done.press("saveDicomButton")
+    assert "was not loaded from Slicer's DICOM database" in done.message

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retreg.errors import RegistrationError
+
 
 @pytest.fixture
 def kept(ready):
@@ -186,6 +188,56 @@ def test_a_registration_can_start_from_points_that_were_set(by_hand):
     by_hand.register()
     assert by_hand.panel.outcome is not first, by_hand.message
     assert first.transform.GetParentTransformNode() is by_hand.panel.outcome.transform
+
+
+def test_points_set_by_hand_are_not_replaced_by_a_registration(by_hand):
+    by_hand.press("landmarksButton")
+    by_hand.panel.outcome.fixed_keypoints.AddControlPoint(1.0, 1, 1)
+    first = by_hand.panel.outcome
+    by_hand.connect()
+    by_hand.server.gate.set()
+    by_hand.register()
+    assert by_hand.panel.results.outcomes[0] is first
+    assert first.fixed_keypoints.GetNumberOfControlPoints() == 1
+    assert len(by_hand.panel.results.outcomes) == 2
+
+
+def test_after_a_failure_points_by_hand_leave_the_earlier_result(ready):
+    ready.server.gate.set()
+    ready.register()
+    first = ready.panel.outcome
+    ready.server.error = RegistrationError("No transform was found.")
+    ready.register()
+    ready.press("landmarksButton")
+    assert first in ready.panel.results.outcomes
+    assert first.metrics.GetScene() is not None
+
+
+def test_each_result_keeps_its_way_of_refitting(kept):
+    kept.ui.refitFamilySelector.setCurrentIndex(1)
+    assert kept.panel.outcome.is_edited
+    kept.press("flipButton")
+    assert kept.ui.refitFamilySelector.currentText.startswith("Correct the result")
+    kept.press("flipButton")
+    assert kept.ui.refitFamilySelector.currentText == "Fit to all keypoints: Rigid (turn and shift)"
+    kept.press("resetButton")
+    assert kept.ui.refitFamilySelector.currentText.startswith("Correct the result")
+    assert not kept.panel.outcome.is_edited
+
+
+def test_a_loaded_result_that_moves_nothing_is_offered_but_not_shown(ready, scene, tmp_path: Path):
+    ready.server.gate.set()
+    ready.register()
+    ready.panel.outcome.moving.SetAndObserveTransformNodeID(None)
+    assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    scene.SetURL(scene.UnpackSlicerDataBundle(str(tmp_path / "scene.mrb"), str(tmp_path)))
+    assert scene.Import()
+    assert ready.panel.outcome is None
+    assert ready.ui.resultSelector.count == 1
+    ready.ui.resultSelector.setCurrentIndex(0)
+    outcome = ready.panel.outcome
+    assert outcome.moving.GetParentTransformNode() is outcome.transform
 
 
 def test_adding_points_is_a_mode_of_the_mouse_that_ends_with_the_button(ready, scene):

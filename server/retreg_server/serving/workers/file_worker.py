@@ -63,13 +63,7 @@ class FileWorker:
 
         path = folder / request.head["name"]
         path.write_bytes(request.buffers[0].view)
-        image = read_image(path, request.head.get("frame"))
-        tokens = tokens_of(image.about.patient, self._key)
-        image = replace(image, about=replace(image.about, tokens=tokens if any(tokens) else ()))
-        if image.array.dtype.name not in wire.DTYPES:
-            raise InputError("The voxels are of a type that is not supported; convert them.")
-        packed = SharedImage.of(image)
-        return Message({"header": packed.header, "address": packed.address}, (packed.voxels,))
+        return packed(read_image(path, request.head.get("frame")), self._key)
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""
@@ -109,3 +103,16 @@ class FileWorker:
         else:
             write_image(path, values)
         return Message({}, (SharedBuffer.of(path.read_bytes()),))
+
+
+def packed(image: Image, key: bytes) -> Message:
+    """An image that was read, for the server, with tokens in place of the patient.
+
+    Raises InputError for voxels that cannot travel.
+    """
+    tokens = tokens_of(image.about.patient, key)
+    image = replace(image, about=replace(image.about, tokens=tokens if any(tokens) else ()))
+    if image.array.dtype.name not in wire.DTYPES:
+        raise InputError("The voxels are of a type that is not supported; convert them.")
+    shared = SharedImage.of(image)
+    return Message({"header": shared.header, "address": shared.address}, (shared.voxels,))

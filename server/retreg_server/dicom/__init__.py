@@ -1,0 +1,3 @@
+"""Registrations in archives: the folder of DICOM objects, reports, and DICOMweb."""
+
+from __future__ import annotations

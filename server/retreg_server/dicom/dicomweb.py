@@ -1,0 +1,150 @@
+"""Series from archives and objects back to them, by DICOMweb (PS3.18)."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retreg.dicom.new_object import with_file_header
+from retreg.errors import FileError, ServerError
+from retreg.files.limits import MAX_SERIES_FILES
+from retreg.progress import Progress, no_progress
+from retreg_server.dicom.archives import Archive, SeriesName
+from retreg_server.dicom.careful_session import Bounds, careful_session
+
+if TYPE_CHECKING:
+    from dicomweb_client import DICOMwebClient
+
+_INSTANCE, _SERIES, _COUNT = "00080018", "0020000E", "00201209"
+
+
+def fetch_series(
+    archive: Archive,
+    wanted: SeriesName,
+    folder: Path,
+    bounds: Bounds,
+    progress: Progress = no_progress,
+) -> list[Any]:
+    """Write all instances of a series into folder, one file each, as they arrive.
+
+    Returns their pydicom data sets without the pixels. Raises ServerError when the archive does not
+    let one in, has no such series, or sends what is not allowed, and FileError for what is no
+    DICOM.
+    """
+    headers: list[Any] = []
+    with _sentences(archive):
+        client = _client(archive, bounds)
+        every = client.iter_series(
+            wanted.study, wanted.series, media_types=(("application/dicom", "*"),)
+        )
+        for data in every:
+            progress("receiving from the archive", 0.0)
+            if len(headers) == MAX_SERIES_FILES:
+                raise FileError(f"The series has more than {MAX_SERIES_FILES} instances.")
+            (folder / f"{len(headers):05d}.dcm").write_bytes(data.buffer.getvalue())
+            data.buffer = None  # what was sent is in the file now
+            data.pop("PixelData", None)
+            headers.append(data)
+    if not headers:
+        raise ServerError(f"The archive {archive.name} has no such series; check both UIDs.")
+    return headers
+
+
+def store_objects(
+    archive: Archive, objects: Sequence[Any], bounds: Bounds
+) -> dict[str, list[str]]:
+    """Store pydicom data sets of one study; the UIDs of the instances by series.
+
+    What the archive has afterwards is read back: its own word on that is not enough. Raises
+    ServerError when something is missing.
+    """
+    by_series: dict[str, list[str]] = defaultdict(list)
+    for data in objects:
+        by_series[str(data.SeriesInstanceUID)].append(str(data.SOPInstanceUID))
+    study = str(objects[0].StudyInstanceUID)
+    with _sentences(archive):
+        client = _client(archive, bounds)
+        client.store_instances([with_file_header(data) for data in objects])
+        kept = sum(_kept(client, study, series, uids) for series, uids in by_series.items())
+    if kept < len(objects):
+        raise ServerError(
+            f"The archive {archive.name} has kept only {kept} of {len(objects)} objects; ask its "
+            "administrator, and register again."
+        )
+    return dict(by_series)
+
+
+def _kept(client: DICOMwebClient, study: str, series: str, uids: Sequence[str]) -> int:
+    """How many of the instances of a new series are there; archives that do not count are asked on.
+
+    Some answer in parts.
+    """
+    named = {"SeriesInstanceUID": series}
+    found = client.search_for_series(study, fields=[_COUNT], search_filters=named)
+    described = found[0] if len(found) == 1 else {}
+    count = described.get(_COUNT, {}).get("Value")
+    if count and described.get(_SERIES, {}).get("Value") == [series]:
+        return min(int(count[0]), len(uids))
+    known: set[str] = set()
+    while True:
+        found = client.search_for_instances(study, series, offset=len(known))
+        new = {str(item[_INSTANCE]["Value"][0]) for item in found} - known
+        if not new:
+            return len(known & set(uids))
+        known |= new
+
+
+def _client(archive: Archive, bounds: Bounds) -> DICOMwebClient:
+    from dicomweb_client import DICOMwebClient
+
+    client = DICOMwebClient(
+        archive.url, session=careful_session(archive, bounds), permissive_uid=True
+    )
+    client.set_http_retry_params(retry=False)
+    return client
+
+
+@contextmanager
+def _sentences(archive: Archive) -> Iterator[None]:
+    """Turn what the libraries raise into one sentence, without addresses or UIDs."""
+    import requests
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ServerError, FileError):
+        raise
+    except requests.HTTPError as error:
+        raise ServerError(_refusal(archive.name, error.response.status_code)) from None
+    except requests.Timeout:
+        raise ServerError(
+            f"The archive {archive.name} does not answer in time; try again later."
+        ) from None
+    except requests.RequestException:
+        raise ServerError(
+            f"The archive {archive.name} cannot be reached, or broke off; check that it runs and "
+            "its url in the settings."
+        ) from None
+    except MemoryError:
+        raise FileError(
+            "What the archive sends does not fit into memory; choose a smaller series."
+        ) from None
+    except Exception:
+        raise ServerError(
+            f"The archive {archive.name} sent what is no DICOM, or damaged; check the series there."
+        ) from None
+
+
+def _refusal(name: str, status: int) -> str:
+    if status in (401, 403):
+        return f"The archive {name} refuses the credentials in the settings; check them."
+    if status == 404:
+        return f"The archive {name} has no such series; check both UIDs."
+    if status == 409:
+        return f"The archive {name} has not kept all objects; ask its administrator."
+    return f"The archive {name} answered with the error {status}; try again later."

@@ -1,0 +1,231 @@
+"""Registrations of two series in an archive: fetch, register as any other, store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retreg import wire
+from retreg.errors import Cancelled, RetRegError, ServerError
+from retreg.messages import Scalar
+from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg_server.serving.errors import INTERNAL, ApiError, api_error
+from retreg_server.serving.jobs import BUSY_RETRY_S, Status
+from retreg_server.serving.service import Service
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
+from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed, ProcessSpec
+from retreg_server.serving.workers.process_main import CANCELLED
+from retreg_server.serving.workers.process_pool import ProcessPool
+
+logger = logging.getLogger(__name__)
+
+WORKER = "retreg_server.serving.workers.archive_worker:ArchiveWorker"
+LOOK_S = 1.0
+FAILED = (
+    "The registration failed, so nothing is stored: an archive should keep only what may be right."
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Two series of an archive that the settings name, and what to do with them."""
+
+    archive: str
+    fixed: SeriesName
+    moving: SeriesName
+    model: str | None
+    options: Mapping[str, Scalar]
+    kinds: Sequence[str]
+
+
+@dataclass(eq=False)
+class ArchiveJob:
+    """Where an order stands; belongs to the event loop.
+
+    registration: the id of the job, once there is one. stored: instance UIDs by series.
+    """
+
+    id: str
+    status: Status
+    registration: str | None = None
+    stored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    note: str = ""
+    ended_at: float | None = None
+    work: asyncio.Task[None] | None = None
+
+
+class ArchiveOrders:
+    """The orders of a server, kept in memory; belongs to the event loop."""
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        self._service, self._jobs = service, dict[str, ArchiveJob]()
+        archives = {
+            name: {part: value for part, value in asdict(archive).items() if part != "name"}
+            for name, archive in settings.archives.items()
+        }
+        bounds = {
+            "received_bytes": settings.max_image_bytes,
+            "idle_s": settings.archive_idle_s,
+            "total_s": settings.archive_total_s,
+        }
+        arguments = {"archives": archives, "key": service.patient_key, "bounds": bounds}
+        spec = ProcessSpec(WORKER, arguments, {}, settings.file_memory_bytes)
+        self._pool = ProcessPool("archive process", [spec])
+
+    def begin(self, order: Order) -> ArchiveJob:
+        """Start the work. Raises InputError for an unknown archive, ApiError 429 when full."""
+        archive_named(self._service.settings.archives, order.archive)
+        self._expire()
+        waiting = sum(not job.status.has_ended for job in self._jobs.values())
+        if waiting >= self._service.settings.queue_size:
+            raise ApiError(
+                429,
+                "busy",
+                f"{waiting} registrations of archives are under way already; try again later.",
+                {"Retry-After": str(BUSY_RETRY_S)},
+            )
+        job = ArchiveJob(secrets.token_hex(16), Status("queued", "waiting for the archive", 0.0))
+        self._jobs[job.id] = job
+        job.work = asyncio.create_task(self._live(job, order))
+        return job
+
+    def get(self, job_id: str) -> ArchiveJob:
+        """The order of that id. Raises ApiError 404."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise ApiError(
+                404, "unknown-registration", "There is no such registration; it may have expired."
+            )
+        return job
+
+    def cancel(self, job: ArchiveJob) -> None:
+        """Stop an order, or forget it when it has ended."""
+        if job.status.has_ended or job.work is None:
+            self._jobs.pop(job.id, None)
+        else:
+            job.work.cancel()
+
+    async def close(self) -> None:
+        """Stop everything."""
+        works = [job.work for job in self._jobs.values() if job.work is not None]
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+        self._pool.close()
+
+    def _expire(self) -> None:
+        oldest = time.monotonic() - self._service.settings.keep_s
+        for job in list(self._jobs.values()):
+            if job.ended_at is not None and job.ended_at < oldest:
+                del self._jobs[job.id]
+
+    async def _live(self, job: ArchiveJob, order: Order) -> None:
+        """Do the work; the only place where an order ends."""
+        folder = self._service.store.scratch / f"archive-{job.id}"
+        try:
+            await self._work(job, order, folder)
+            job.status = Status("done", "done", 1.0)
+        except asyncio.CancelledError:
+            stopped = api_error(Cancelled(CANCELLED))
+            job.status = Status("cancelled", "cancelled", 1.0, error=stopped)
+        except ApiError as error:
+            job.status = Status("failed", "failed", 1.0, error=error)
+        except ServerError as error:
+            job.status = Status("failed", "failed", 1.0, error=ApiError(502, "archive", str(error)))
+        except RetRegError as error:
+            job.status = Status("failed", "failed", 1.0, error=api_error(error))
+        except Exception as error:
+            logger.error("An order of an archive failed with %s.", type(error).__name__)
+            job.status = Status("failed", "failed", 1.0, error=ApiError(500, "internal", INTERNAL))
+        finally:
+            job.ended_at = time.monotonic()
+            with suppress(OSError):
+                await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _work(self, job: ArchiveJob, order: Order, folder: Path) -> None:
+        series = {"fixed": order.fixed, "moving": order.moving}
+        images = [
+            await self._fetch(job, order.archive, wanted, folder / role, n / 4)
+            for n, (role, wanted) in enumerate(series.items())
+        ]
+        result = await self._register(job, order, images)
+        if wire.decode_result(wire.loads(result)).quality.verdict == "fail":
+            job.note = FAILED
+        elif order.kinds:
+            head = {"task": "store", "archive": order.archive, "kinds": list(order.kinds)}
+            head["folders"] = [str(folder / role) for role in series]
+            head["headers"] = [image.header for image in images]
+            enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
+            job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
+
+    async def _fetch(
+        self, job: ArchiveJob, archive: str, wanted: SeriesName, folder: Path, begun: float
+    ) -> SharedImage:
+        head = {"task": "fetch", "archive": archive, "folder": str(folder), **asdict(wanted)}
+        answer = await self._ask(job, head, (), begun)
+        header, address = answer.head["header"], answer.head["address"]
+        return SharedImage.received(header, answer.buffers[0], address)
+
+    async def _register(
+        self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]
+    ) -> bytes:
+        """The result as JSON text; the registration is a job that can be looked at on its own."""
+        service = self._service
+        model = await service.model(order.model, *images)
+        registration = await service.submit(images[0], images[1], model, order.options)
+        job.registration = registration.id
+        try:
+            status = registration.status
+            while not status.has_ended:
+                done = 0.5 + 0.4 * status.fraction
+                job.status = Status("running", status.stage, done)
+                status = await registration.next_status(status, LOOK_S)
+        finally:
+            if not registration.status.has_ended:
+                await service.jobs.cancel(registration)
+        if status.error is not None:
+            raise status.error
+        return status.result
+
+    async def _ask(
+        self, job: ArchiveJob, head: Head, enclosed: Sequence[SharedBuffer], begun: float
+    ) -> Message:
+        """Ask the process for archives; begun: the fraction of the order that is done before."""
+
+        def tell(stage: str, fraction: float) -> None:
+            job.status = Status("running", stage, begun + 0.1 * fraction)
+
+        deadline_s = 2 * self._service.settings.archive_total_s
+        try:
+            return await self._pool.ask(head, enclosed, tell, deadline_s)
+        except (TimeoutError, ProcessDied, ProcessFailed):
+            raise ServerError(
+                "The series takes more time or memory than the server allows; choose a smaller "
+                "one, or allow more in the settings."
+            ) from None
+
+
+def status_message(job: ArchiveJob) -> dict[str, Any]:
+    """The JSON of an order."""
+    message: dict[str, Any] = {
+        "id": job.id,
+        "state": job.status.state,
+        "stage": job.status.stage,
+        "fraction": job.status.fraction,
+        "registration": job.registration,
+        "stored": {series: list(uids) for series, uids in job.stored.items()},
+    }
+    if job.note:
+        message["note"] = job.note
+    if job.status.error is not None:
+        message["error"] = wire.encode_error(job.status.error.slug, job.status.error.message)
+    return message

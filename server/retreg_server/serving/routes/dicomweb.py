@@ -1,0 +1,82 @@
+"""Registrations of two series in an archive that the settings name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from retreg import wire
+from retreg_server.dicom.archives import SeriesName
+from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
+from retreg_server.serving.errors import json_response
+from retreg_server.serving.routes.registrations import Name, Value
+
+PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
+"""Two names of the same."""
+router = APIRouter(tags=["archives"])
+
+Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
+Kind = Literal["series", "registration", "fiducials", "report"]
+
+
+class SeriesAddress(BaseModel):
+    """A series by its UIDs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    study: Uid
+    series: Uid
+
+
+class ArchiveOrder(BaseModel):
+    """An archive by the name that the settings give it, two of its series, and what to store."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    archive: Name
+    fixed: SeriesAddress
+    moving: SeriesAddress
+    model: Name | None = None
+    options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
+    store: Annotated[list[Kind], Field(max_length=4)] = ["series", "registration"]
+
+
+async def orders_of(request: Request) -> ArchiveOrders:
+    """The orders of the server behind a request."""
+    orders = request.app.state.archive_orders
+    assert isinstance(orders, ArchiveOrders)
+    return orders
+
+
+Orders = Annotated[ArchiveOrders, Depends(orders_of)]
+
+
+@router.post("", status_code=202)
+async def order_registration(order: ArchiveOrder, orders: Orders) -> Response:
+    """Fetch both series, register them and store the result; the answer holds the id to ask by."""
+    fixed, moving = (
+        SeriesName(each.study, each.series) for each in (order.fixed, order.moving)
+    )
+    options = wire.loads(wire.dumps(order.options))
+    job = orders.begin(
+        Order(order.archive, fixed, moving, order.model, options, tuple(order.store))
+    )
+    headers = {"Location": f"{PREFIXES[0]}/{job.id}"}
+    return json_response(status_message(job), 202, headers)
+
+
+@router.get("/{job_id}")
+async def registration_status(job_id: JobId, orders: Orders) -> Response:
+    """State, stage, the id of the registration, and the UIDs of what was stored by series."""
+    return json_response(status_message(orders.get(job_id)))
+
+
+@router.delete("/{job_id}", status_code=204)
+async def cancel_registration(job_id: JobId, orders: Orders) -> Response:
+    """Cancel, or forget it when it has ended; what is stored stays in the archive."""
+    orders.cancel(orders.get(job_id))
+    return Response(status_code=204)

@@ -1,0 +1,226 @@
+"""Registrations of series in an archive: through the server, and from a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+sys.path.append(str(Path(__file__).parents[1] / "dicom"))
+
+from fake_archive import PASSWORD, USER, fake_archive
+
+from retreg.cli import main
+from retreg.messages import Keypoints
+from retreg.quality import Quality
+from retreg.transforms import Affine
+from retreg_server.dicom.archives import Archive
+from retreg_server.registration import engine
+from retreg_server.serving.settings import Settings
+
+ORDERS = "/v1/dicomweb/registrations"
+
+
+@pytest.fixture(scope="module")
+def an_archive(tmp_path_factory, write_dicom):
+    """An archive with two series of one patient; addresses are its series' UIDs."""
+    with fake_archive() as running:
+        running.addresses = {}
+        for name in ("fixed", "moving"):
+            folder = tmp_path_factory.mktemp("archive") / name
+            folder.mkdir()
+            frame, series = generate_uid(), generate_uid()
+            pixels = np.random.default_rng(len(name)).integers(0, 999, (5, 20, 24), dtype=np.int16)
+            for n in range(5):
+                write_dicom(
+                    folder / f"{n}.dcm", pixels[n], Modality="MR", StudyInstanceUID="1.2.3",
+                    SeriesInstanceUID=series, FrameOfReferenceUID=frame, PixelSpacing=[1, 1],
+                    SliceThickness=2, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                    ImagePositionPatient=[0, 0, 2 * n], PatientID="P-1",
+                )  # fmt: skip
+            study, series = running.put_folder(folder)
+            running.addresses[name] = {"study": study, "series": series}
+        running.sent = dict(running.kept)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(an_archive, start_server):
+    """A server that knows the archive."""
+    known = Archive("hospital", an_archive.url, USER, PASSWORD)
+    settings = Settings(reuse_results=False, archives={"hospital": known}, archive_idle_s=1.0)
+    with start_server(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def archive(an_archive):
+    """The archive as it was at first."""
+    an_archive.kept, an_archive.asked, an_archive.mood = dict(an_archive.sent), [], "good"
+    return an_archive
+
+
+def order(running, **changes):
+    return {"archive": "hospital", "model": "auto-brain", **running.addresses, **changes}
+
+
+def ended(server, answer):
+    assert answer.status_code == 202, answer.text
+    where = answer.headers["Location"]
+    end = time.monotonic() + 60
+    while (status := server.get(where).json())["state"] in ("queued", "running"):
+        assert time.monotonic() < end, status
+        time.sleep(0.02)
+    return status
+
+
+def made(archive):
+    """The new objects in the archive."""
+    return [key for key in archive.kept if key not in archive.sent]
+
+
+def test_two_series_are_fetched_registered_and_the_result_is_stored(archive, server):
+    status = ended(server, server.post(ORDERS, json=order(archive, options={"shift": 3.0})))
+    assert status["state"] == "done"
+    new = made(archive)
+    assert len(new) == 6
+    stored = {(series, uid) for series, uids in status["stored"].items() for uid in uids}
+    assert stored == {(series, uid) for _, series, uid in new}
+    assert {study for study, _, _ in new} == {"1.2.3"}
+    request = server.model.requests[-1]
+    assert request.fixed.grid.size == (24, 20, 5)
+    registration = server.get(f"/v1/registrations/{status['registration']}/result")
+    assert registration.json()["provenance"]["options"]["shift"] == 3.0
+
+
+def test_only_what_is_asked_for_is_stored_by_either_name_of_the_address(archive, server):
+    wanted = order(archive, store=["report", "fiducials"])
+    assert ended(server, server.post("/v1/dicom/registrations", json=wanted))["state"] == "done"
+    assert len(made(archive)) == 2
+    assert ended(server, server.post(ORDERS, json=order(archive, store=[])))["stored"] == {}
+    assert len(made(archive)) == 2
+
+
+@pytest.mark.parametrize("mood", ["redirect", "error", "garbage", "stall", "broken", "gaps", "cut"])
+def test_nothing_is_stored_from_an_archive_that_misbehaves(archive, server, mood):
+    archive.mood = mood
+    status = ended(server, server.post(ORDERS, json=order(archive)))
+    assert status["state"] == "failed"
+    assert status["error"]["error"] == ("bad-file" if mood in ("gaps", "cut") else "archive")
+    sentence = status["error"]["message"]
+    assert sentence.endswith(".")
+    assert ". " not in sentence
+    assert made(archive) == []
+    archive.mood = "good"
+    assert ended(server, server.post(ORDERS, json=order(archive)))["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"archive": "other"},
+        {"archive": "http://inside"},
+        {"url": "http://inside"},
+        {"fixed": {"study": "1.2.3", "series": "../../x"}},
+        {"fixed": {"study": "1.2.3"}},
+        {"store": ["everything"]},
+    ],
+)
+def test_an_order_names_archives_and_series_and_nothing_else(archive, server, changes):
+    answer = server.post(ORDERS, json=order(archive, **changes))
+    assert answer.status_code == 422
+    assert archive.asked == []
+
+
+def test_a_failure_of_the_registration_is_that_of_the_order(archive, server):
+    wanted = order(archive, options={"kind": "nothing"})
+    status = ended(server, server.post(ORDERS, json=wanted))
+    assert status["state"] == "failed"
+    assert status["error"]["message"] == "Nothing in the two images looks alike."
+    assert made(archive) == []
+
+
+def test_an_order_can_be_cancelled_and_forgotten(archive, server):
+    answer = server.post(ORDERS, json=order(archive, options={"steps": 1000}))
+    where = answer.headers["Location"]
+    while server.get(where).json()["registration"] is None:
+        time.sleep(0.02)
+    assert server.delete(where).status_code == 204
+    assert ended(server, answer)["state"] == "cancelled"
+    assert made(archive) == []
+    assert server.delete(where).status_code == 204
+    assert server.get(where).status_code == 404
+
+
+@pytest.fixture
+def settings_file(archive, tmp_path):
+    (tmp_path / "secret").write_text(PASSWORD)
+    path = tmp_path / "retreg.toml"
+    path.write_text(
+        f'[archives.hospital]\nurl = "{archive.url}"\nuser = "{USER}"\n'
+        f'password_file = "{tmp_path / "secret"}"\n'
+    )
+    return str(path)
+
+
+@pytest.fixture
+def verdict(monkeypatch):
+    """Stands in for the registration; what it is judged to be can be changed."""
+    points = Keypoints(np.zeros((1, 3)), np.ones(1), np.ones(1, bool))
+    estimate = engine.Estimate(Affine.identity(), points, points, Affine.identity())
+    judged = {"verdict": "accept"}
+    monkeypatch.setattr(engine, "assess", lambda *_: Quality({}, judged["verdict"], "A stand-in."))
+    monkeypatch.setattr(engine, "_both_ways", lambda *_: estimate)
+    return judged
+
+
+def command(archive, settings_file, *more):
+    uids = {role: f"{each['study']}/{each['series']}" for role, each in archive.addresses.items()}
+    named = [f"--{role}={each}" for role, each in uids.items()]
+    fixed = ["--config", settings_file, "--model", "auto-brain"]
+    return ["dicomweb-register", "hospital", *named, *fixed, *more]
+
+
+def test_a_terminal_does_the_same(archive, settings_file, verdict, capsys):
+    assert main(command(archive, settings_file)) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("accept: A stand-in.")
+    for _, series, _ in made(archive):
+        assert series in said
+    objects = [pydicom.dcmread(_file(archive, key)) for key in made(archive)]
+    assert {data.Modality for data in objects} == {"MR", "REG"}
+    verdict["verdict"] = "fail"
+    count = len(made(archive))
+    assert main(command(archive, settings_file)) == 3
+    assert len(made(archive)) == count
+    assert "Nothing is stored" in capsys.readouterr().out
+
+
+def _file(archive, key):
+    from io import BytesIO
+
+    return BytesIO(archive.kept[key])
+
+
+@pytest.mark.usefixtures("verdict")
+def test_what_is_wrong_is_told_in_one_sentence(archive, settings_file, capsys):
+    assert main(["dicomweb-register", "other", *command(archive, settings_file)[2:]]) == 2
+    assert "There is no archive 'other'" in capsys.readouterr().err
+    archive.mood = "error"
+    assert main(command(archive, settings_file)) == 4
+    assert "answered with the error 500" in capsys.readouterr().err
+    archive.mood = "good"
+    for wrong in (["--store", "everything"], ["--fixed", "nothing"]):
+        with pytest.raises(SystemExit):
+            main(command(archive, settings_file, *wrong))
+
+
+def test_the_settings_hold_no_secret_that_is_shown(archive):
+    known = Archive("hospital", archive.url, USER, PASSWORD)
+    assert PASSWORD not in repr(replace(Settings(), archives={"hospital": known}))
