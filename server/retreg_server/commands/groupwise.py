@@ -15,6 +15,7 @@ from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
 if TYPE_CHECKING:
+    from retreg_server.registration.groupwise.group import Group
     from retreg_server.registration.keymorph.model import KeyMorph
 
 HELP = "register many images to their mean and write the mean, all transforms and their quality"
@@ -76,14 +77,18 @@ def run(args: argparse.Namespace) -> int:
         json.dumps({"rounds": group.rounds, "images": _verdicts(names, group.results)}, indent=2),
         encoding="utf-8",
     )
+    _tell(args, names, group)
+    failed = any(result.quality.verdict == "fail" for result in group.results)
+    return EXIT_FAILED if failed or group.left_out else 0
+
+
+def _tell(args: argparse.Namespace, names: list[str], group: Group) -> None:
+    """Print the verdicts, where the mean is, and what was left out of it."""
     for name, result in zip(names, group.results, strict=True):
         print(f"{name}: {result.quality.verdict}: {result.quality.reason}")
     print(f"The mean is {args.out / 'template.nrrd'}; each image has a folder beside it.")
-    left_out = [names[number] for number in group.left_out]
-    if left_out:
-        print(f"Left out of the mean: {', '.join(left_out)}.")
-    failed = any(result.quality.verdict == "fail" for result in group.results)
-    return EXIT_FAILED if failed or left_out else 0
+    if group.left_out:
+        print(f"Left out of the mean: {', '.join(names[n] for n in group.left_out)}.")
 
 
 def _check_outputs(args: argparse.Namespace, names: list[str], images: list[Image]) -> None:
