@@ -102,11 +102,12 @@ def run(args: argparse.Namespace) -> int:
     )
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
+    vessels = _vessels(fixed) if args.maps == "vessels" else None
     with ProgressBar(args.quiet) as bar:
         with cleared(args.out):
             results = _register(args, fixed, moving, bar)
         bar("writing", 0.95)
-        _write(args, fixed, moving, results, objects)
+        _write(args, fixed, moving, results, objects, vessels)
     for folder, result in zip(_folders(args), results, strict=True):
         _tell(args, folder, result)
     return EXIT_FAILED if any(r.quality.verdict == "fail" for r in results) else 0
@@ -118,12 +119,12 @@ def _write(
     moving: Image,
     results: Sequence[RegistrationResult],
     objects: tuple[Source, Source] | None,
+    vessels: Image | None,
 ) -> None:
     """Write a folder for each result; objects: what DICOM objects refer to, if some are wanted."""
     from retreg_server.reporting.result_folder import check_writable, write_outputs
     from retreg_server.reporting.sources import source_of
 
-    vessels = _vessels(fixed) if args.maps == "vessels" else None
     sources = source_of(args.fixed), source_of(args.moving)
     for folder, result in zip(_folders(args), results, strict=True):
         check_writable(folder)
