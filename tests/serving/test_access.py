@@ -40,7 +40,7 @@ def test_nothing_but_health_answers_without_the_token(a_guarded_server, path, he
 
 def test_the_token_opens_the_server(a_guarded_server):
     with Client(a_guarded_server.url, TOKEN) as client:
-        assert len(client.models()) == 2
+        assert len(client.models()) == 3
 
 
 def test_a_wrong_token_is_told_in_a_sentence(a_guarded_server):
@@ -57,7 +57,7 @@ def test_a_client_does_not_send_what_is_in_netrc(a_guarded_server, tmp_path, mon
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setattr("retreg.client.is_loopback", lambda _host: False)  # as for a far server
     with Client(a_guarded_server.url, TOKEN) as client:
-        assert len(client.models()) == 2
+        assert len(client.models()) == 3
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])

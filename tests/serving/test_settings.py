@@ -85,7 +85,7 @@ def test_a_wrong_settings_file_is_refused_in_words(tmp_path, text):
 def test_ray_without_its_package_is_refused_in_words(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "retreg_server.serving.workers.ray_executor", raising=False)
-    with pytest.raises(InputError, match=r"pip install 'retreg\[ray\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[ray\]'"):
         executor_of(settings("--executor", "ray"), Metrics())
 
 

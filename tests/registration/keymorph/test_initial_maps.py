@@ -20,7 +20,7 @@ from retreg_server.registration.keymorph.initial_maps import suggestions
 from retreg_server.registration.keymorph.model import KeyMorph, keymorph_brain
 from retreg_server.registration.model import Stages
 from retreg_server.registration.networks import weights
-from retreg_server.registration.volume import auto as brain_auto
+from retreg_server.registration.volume import brain as brain_auto
 from retreg_server.registration.volume import global_alignment as brain_alignment
 from retreg_server.registration.volume.brain import AutoBrain
 from retreg_server.registration.volume.global_alignment import Shortlist
@@ -73,7 +73,8 @@ def alone(heads):
 def always_in_doubt(monkeypatch):
     monkeypatch.setattr(brain_alignment, "CLEAR_MARGIN", 2.0)
     monkeypatch.setattr(fundus_alignment, "CLEAR_LEAD", np.inf)
-    monkeypatch.setattr(fundus_alignment, "STRONG_COUNT", np.inf)
+    for name in ("TRUSTED_SCORE", "CERTAIN_COUNT"):
+        monkeypatch.setattr(fundus_alignment, name, np.inf)
 
 
 def test_a_registration_that_settles_does_not_look_with_the_network(heads, monkeypatch):
@@ -206,7 +207,8 @@ def test_real_retinas_are_registered_no_worse(name, retreg_data, monkeypatch):
     alone = missed_retina(pair, "matched")
     assert missed_retina(pair, "network") < alone + 0.2
     monkeypatch.setattr(fundus_alignment, "CLEAR_LEAD", np.inf)
-    monkeypatch.setattr(fundus_alignment, "STRONG_COUNT", np.inf)
+    for name in ("TRUSTED_SCORE", "CERTAIN_COUNT"):
+        monkeypatch.setattr(fundus_alignment, name, np.inf)
     in_doubt = missed_retina(pair, "matched")
     monkeypatch.setattr(fundus_auto, "suggestions", no_suggestions)
     assert in_doubt < missed_retina(pair, "matched") + 0.2

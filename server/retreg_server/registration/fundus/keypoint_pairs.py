@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retreg_server.registration.fundus.global_alignment import LinearFit
+from retreg_server.registration.fundus.global_alignment import TOLERANCE, LinearFit
 from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMap
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.tracking import tracked
@@ -23,15 +23,17 @@ def keypoint_pairs(
     """At most CELLS^2 inliers near mapped, and some of the matches that contradict it.
 
     Inliers are placed where the vessels around them are found in the moving picture; their weight
-    falls from 1 with the distance between tracking there and back. Those that cannot be tracked
-    follow mapped and weigh little; outliers weigh nothing.
+    falls from 1 with the distance between tracking there and back. Those that cannot be tracked, or
+    only farther than a match may lie from the map, follow mapped and weigh little; outliers weigh
+    nothing.
     """
     order = np.argsort(-fit.matches.distinctness * fit.inliers)[: int(fit.inliers.sum())]
     points = fit.matches.fixed[order]
     if len(points) < FEWEST:
         points = np.vstack([points, _vessel_points(fixed, moving, mapped)])
     points = _spread(points, max(fixed.vessels.shape) / CELLS)
-    shift, weights = tracked(points, fixed.levels[-1], moving.levels[-1], mapped)
+    levels = fixed.levels[-1], moving.levels[-1]
+    shift, weights = tracked(points, *levels, mapped, farthest=TOLERANCE)
     weights = np.maximum(weights, UNTRACKED)
     outliers = np.flatnonzero(~fit.inliers)[:MOST_OUTLIERS]
     return PixelPairs(
