@@ -18,8 +18,8 @@ from retreg_server.commands.exit_status import (
 )
 
 VERBS = (
-    "register", "apply", "convert", "groupwise", "serve", "models", "demo", "train", "evaluate",
-    "doctor",
+    "register", "apply", "convert", "batch", "groupwise", "serve", "models", "demo", "train",
+    "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 
