@@ -129,8 +129,8 @@ def write_outputs(
             (staging / "result.json").write_text(text + "\n", encoding="utf-8")
             for name in (*RESULT_FILES, *MAP_FILES):
                 (folder / name).unlink(missing_ok=True)
-            for path in staging.iterdir():
-                path.replace(folder / path.name)
+            for path in sorted(staging.iterdir(), key=lambda path: path.name == "result.json"):
+                path.replace(folder / path.name)  # what says that all is there comes last
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
