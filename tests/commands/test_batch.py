@@ -194,7 +194,9 @@ def test_images_that_belong_together_are_found_by_their_names(tmp_path, names, r
     assert all(pair.fixed != pair.moving for pair in pairs)
 
 
-@pytest.mark.parametrize("rule", [("A.png", "B.png"), ("*_A.png", "*_*_B.png"), ("*.x", "*.y"), None])
+@pytest.mark.parametrize(
+    "rule", [("A.png", "B.png"), ("*_A.png", "*_*_B.png"), ("*.x", "*.y"), None]
+)
 def test_a_rule_that_finds_nothing_is_told(tmp_path, rule):
     touch(tmp_path, "1_A.png", "1_B.png")
     with pytest.raises(OptionError, match=r"\*"):
