@@ -72,6 +72,10 @@ class Job:
         """32 hexadecimal digits."""
         return self.record.id
 
+    def file_name(self, what: str, ending: str) -> str:
+        """Such as transform-ID.h5: of no other job, so that no client can mix two patients."""
+        return f"{what}-{self.id}.{ending}"
+
     def post(self, status: Status) -> None:
         """Enter a new status and wake whoever waits for one."""
         self.status = status

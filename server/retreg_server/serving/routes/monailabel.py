@@ -113,7 +113,7 @@ async def infer(
     if output == "json":
         return result
     file = await service.transform_file(job, suffix)
-    return _answer(bytes(result.body), file, f"transform.{suffix}", output)
+    return _answer(bytes(result.body), file, job.file_name("transform", suffix), output)
 
 
 @router.get("/auth/")

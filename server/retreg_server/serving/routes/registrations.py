@@ -101,7 +101,7 @@ async def registration_transform(
     """
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.transform_file(job, format), f"transform.{format}")
+    return download(await service.transform_file(job, format), job.file_name("transform", format))
 
 
 @router.get("/{job_id}/warped", responses=content(BINARY))
@@ -111,7 +111,7 @@ async def registration_warped(
     """The moving image on the grid of the fixed one; the server must still have the image."""
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.warped_file(job, format), f"warped.{format}")
+    return download(await service.warped_file(job, format), job.file_name("warped", format))
 
 
 @router.get("/{job_id}/maps/{name}", responses=content(BINARY))
@@ -124,7 +124,8 @@ async def registration_map(
     """A map on the grid of the fixed image; png has a colour bar. beltrami is for pictures only."""
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.map_file(job, name, format), f"map_{name}.{format}")
+    file = await service.map_file(job, name, format)
+    return download(file, job.file_name(f"map_{name}", format))
 
 
 @router.delete("/{job_id}", status_code=204)
