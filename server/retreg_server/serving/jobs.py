@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import secrets
-import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -20,7 +19,8 @@ from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.middleware.request_log import request_id
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage import job_store as records
-from retreg_server.serving.storage.job_store import Record, Store
+from retreg_server.serving.storage.database import Record
+from retreg_server.serving.storage.job_store import Store
 from retreg_server.serving.workers.executor import Executor, Task
 from retreg_server.serving.workers.messages import SharedImage
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed
@@ -114,18 +114,14 @@ class Jobs:
         answered = await self._store.answered(key) if self._settings.reuse_results else None
         if answered is not None:
             self._metrics.reused.inc()
-            record = replace(answered, id=record.id, ended=time.time())
+            record = replace(answered, id=record.id)
             await self._store.add(record)
             return Job(record, _status(record))
         self._refuse_too_much(task)
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
-        try:
-            await self._store.add(record)
-        except sqlite3.Error:
-            del self._active[job.id]
-            raise
+        await self._store.add(record)
         job.work = asyncio.create_task(self._outcome(job, task, request_id()))
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
@@ -222,11 +218,8 @@ class Jobs:
         self._metrics.ended(model, status.state, seconds)
         job.record = _recorded(job.record, status)
         job.images = ()
-        try:
-            await self._store.add(job.record)
-            del self._active[job.id]
-        except sqlite3.Error:  # a full disk: the result lives as long as the server
-            logger.error("The end of job %s could not be stored.", job.id, extra=facts)
+        await self._store.add(job.record)
+        del self._active[job.id]
         job.post(status)
 
     async def _outcome(self, job: Job, task: Task, request: str) -> Status:
@@ -284,7 +277,7 @@ def _status(record: Record) -> Status:
 
 def _recorded(record: Record, status: Status) -> Record:
     """The record of a job that has ended."""
-    ended = replace(record, state=status.state, result=status.result, ended=time.time())
+    ended = replace(record, state=status.state, result=status.result)
     error = status.error
     if error is None:
         return ended
