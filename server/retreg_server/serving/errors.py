@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from retreg.errors import Cancelled, InputError, RegistrationError, RetRegError
 
 logger = logging.getLogger(__name__)
 
+STOPPED = "The server was stopped before it had answered; order it again."
 INTERNAL = (
     "The server failed unexpectedly; try again, and tell its administrator the time if it "
     "happens again."
@@ -131,6 +133,11 @@ class LastResort:
             await self._app(scope, receive, noting_send)
         except ClientDisconnect:
             return  # nobody is left who could be answered
+        except asyncio.CancelledError:  # the server stops, and this took longer than its grace
+            if scope["type"] != "http":
+                raise
+            if not started:
+                await ApiError(503, "interrupted", STOPPED).response()(scope, receive, send)
         except Exception as error:
             if scope["type"] != "http":
                 raise

@@ -101,13 +101,18 @@ class Jobs:
         self._settings = settings
         self._metrics = metrics
         self._active: dict[str, Job] = {}
+        self._is_stopping = False
         metrics.follow_queue(lambda: self._count("queued"), lambda: self._count("running"))
 
     async def submit(self, task: Task, version: str) -> Job:
-        """Queue a task, or answer it from what is kept. Raises ApiError 429 when the queue is full.
+        """Queue a task, or answer it from what is kept.
 
-        version: of what will answer; results of other versions are not reused.
+        version: of what will answer; results of other versions are not reused. Raises ApiError 429
+        when the queue is full, 503 when the server stops.
         """
+        if self._is_stopping:
+            retry = {"Retry-After": str(BUSY_RETRY_S)}
+            raise ApiError(503, records.INTERRUPTED, records.INTERRUPTION, retry)
         key = _key(task, version)
         grid = wire.dumps(wire.encode_grid(task.fixed.image.grid)).decode("ascii")
         record = Record(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued")
@@ -157,22 +162,34 @@ class Jobs:
             yield status
             while not status.has_ended:
                 status = await job.next_status(status, interval_s)
+                if self._is_stopping and not status.has_ended:
+                    status = _status(records.interrupted(job.record))
                 yield status
         finally:
             job.watchers -= 1
             job.asked_at = time.monotonic()
             self._abandon(job)
 
-    async def close(self) -> None:
-        """Give running jobs the time to finish; those that wait are handed back as interrupted."""
+    def begin_stop(self) -> None:
+        """Hand back what waits as interrupted, and tell so to all who watch: order it again.
+
+        What runs may finish, but nobody could fetch it here: the next server will have the result.
+        """
+        self._is_stopping = True
         for job in self._active.values():
             if job.status.state == "queued":
                 _interrupt(job)
+            job.post(job.status)
+
+    async def close(self) -> None:
+        """Give running jobs the time to finish; those that take it all are interrupted."""
+        self.begin_stop()
         lives = [job.life for job in self._active.values() if job.life is not None]
         if lives:
             await asyncio.wait(lives, timeout=self._settings.stop_grace_s)
         for job in self._active.values():
             _interrupt(job)
+        self._executor.close()
         await asyncio.gather(*lives, return_exceptions=True)
 
     def _refuse_too_much(self, task: Task) -> None:

@@ -53,19 +53,20 @@ class Service:
         self.settings = settings
         self.version = version("retreg")  # asked for once, since it is looked up on the disk
         self.metrics = Metrics()
+        self.executor = make_executor(settings, self.metrics)  # before the folder: it may raise
         keep_s = settings.keep_s
         self.store = Store(settings.state_dir, settings.result_store_bytes, keep_s)
         self.images: MemoryCache[SharedImage] = MemoryCache(settings.image_store_bytes, keep_s)
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
-        self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         self.patient_key = secrets.token_hex(32)
         arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
         spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
         self._file_worker = ProcessPool("file process", [spec])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
         self.metrics.follow_workers(lambda: self.executor.ready)
 
@@ -166,11 +167,18 @@ class Service:
         self.sessions.expire()
         await self.store.expire()
 
+    def begin_stop(self) -> asyncio.Task[None]:
+        """Take no more orders, and finish or hand back all jobs; the end of the task is theirs."""
+        if self._stopping is None:
+            if self._starting is not None:
+                self._starting.cancel()
+            self.jobs.begin_stop()
+            self._stopping = asyncio.create_task(self.jobs.close())
+        return self._stopping
+
     async def close(self) -> None:
         """Finish or hand back all jobs, stop all processes, and forget all images."""
-        if self._starting is not None:
-            self._starting.cancel()
-        await self.jobs.close()
+        await self.begin_stop()
         self.executor.close()
         self._file_worker.close()
         self.images.clear()

@@ -141,7 +141,7 @@ class Database:
             return None
         *known, digest, body = row
         if _digest(body) == digest:
-            return Record(*known, result=body)
+            return Record(*known, body)
         logger.error("A result on the disk was damaged and is forgotten.")
         self.remove([known[0]])
         return None

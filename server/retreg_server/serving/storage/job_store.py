@@ -157,8 +157,9 @@ class Store:
         return await self._on_thread(work)
 
     def close(self) -> None:
-        """Write everything and let others use the folder."""
-        self._thread.submit(self._catch_up)
+        """Write everything and let others use the folder; again does nothing."""
+        with suppress(RuntimeError):  # closed before
+            self._thread.submit(self._catch_up)
         self._thread.shutdown()
         self._database.close()
         shutil.rmtree(self._folder if self._is_temporary else self.scratch, ignore_errors=True)
