@@ -141,9 +141,9 @@ class Database:
             return None
         *known, digest, body = row
         if _digest(body) == digest:
-            return Record(*known, body)
+            return Record(**dict(zip(NAMES, known, strict=True)), result=body)
         logger.error("A result on the disk was damaged and is forgotten.")
-        self.remove([known[0]])
+        self.remove([str(known[0])])
         return None
 
     def remove(self, ids: Collection[str]) -> None:
