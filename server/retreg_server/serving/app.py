@@ -77,7 +77,8 @@ def create_app(
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What every request passes; the one added last is the outermost."""
     settings = service.settings
-    app.add_middleware(AccessControl, settings=settings)
+    access = {"tokens": service.tokens, "failures": service.failures}
+    app.add_middleware(AccessControl, settings=settings, **access)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -14,6 +14,7 @@ from typing import Literal
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
+from retreg_server.serving.access.caller import Caller, audit, caller
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.middleware.request_log import request_id
@@ -110,12 +111,18 @@ class Jobs:
         version: of what will answer; results of other versions are not reused. Raises ApiError 429
         when the queue is full, 503 when the server stops.
         """
+        client = caller()
+        client.require("register")
         if self._is_stopping:
             retry = {"Retry-After": str(BUSY_RETRY_S)}
             raise ApiError(503, records.INTERRUPTED, records.INTERRUPTION, retry)
-        key = _key(task, version)
+        key = _key(task, f"{version} {client.owner}")
         grid = wire.dumps(wire.encode_grid(task.fixed.image.grid)).decode("ascii")
-        record = Record(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued")
+        record = Record(
+            *(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued"),
+            owner=client.owner,
+        )
+        audit("ran", job=record.id, fixed=task.fixed.address, moving=task.moving.address)
         answered = await self._store.answered(key) if self._settings.reuse_results else None
         if answered is not None:
             self._metrics.reused.inc()
@@ -123,6 +130,7 @@ class Jobs:
             await self._store.add(record)
             return Job(record, _status(record))
         self._refuse_too_much(task)
+        self._refuse_too_many(client)
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
@@ -132,13 +140,13 @@ class Jobs:
         return job
 
     async def get(self, job_id: str) -> Job:
-        """The job of that id. Raises ApiError 404."""
+        """The job of that id, if the caller may see it. Raises ApiError 404."""
         job = self._active.get(job_id)
-        if job is not None:
+        if job is not None and caller().may_see(job.record.owner):
             job.asked_at = time.monotonic()
             return job
         record = await self._store.get(job_id)
-        if record is None:
+        if record is None or not caller().may_see(record.owner):
             raise ApiError(
                 404, "unknown-registration", "There is no such registration; it may have expired."
             )
@@ -146,6 +154,7 @@ class Jobs:
 
     async def cancel(self, job: Job) -> None:
         """Stop a job at its next report, or forget it when it has ended."""
+        audit("deleted", job=job.id)
         if job.work is None or job.status.has_ended:
             await self._store.remove(job.id)
         else:
@@ -203,6 +212,17 @@ class Jobs:
                 429,
                 "busy",
                 f"{waiting} registrations are waiting already; try again later.",
+                {"Retry-After": str(BUSY_RETRY_S)},
+            )
+
+    def _refuse_too_many(self, client: Caller) -> None:
+        """Raise ApiError 429 when the caller has as many registrations as its token allows."""
+        own = sum(job.record.owner == client.owner for job in self._active.values())
+        if client.jobs is not None and own >= client.jobs:
+            raise ApiError(
+                429,
+                "busy",
+                f"{own} registrations of yours are under way already; try again later.",
                 {"Retry-After": str(BUSY_RETRY_S)},
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from fastapi import Request
@@ -13,6 +14,9 @@ from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.registry import default_model
+from retreg_server.serving.access.caller import audit, caller
+from retreg_server.serving.access.failures import Failures
+from retreg_server.serving.access.tokens import Tokens
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job, Jobs
 from retreg_server.serving.metrics import Metrics
@@ -46,6 +50,14 @@ def executor_of(settings: Settings, metrics: Metrics) -> Executor:
     return RayExecutor(cluster, metrics.restarts.inc)
 
 
+@dataclass(frozen=True, eq=False)
+class Claimed:
+    """An image, and the owners of those who have sent it."""
+
+    image: SharedImage
+    owners: set[str]
+
+
 class Service:
     """What the routes work with; belongs to the event loop. Raises InputError as Store does."""
 
@@ -53,10 +65,12 @@ class Service:
         self.settings = settings
         self.version = version("retreg")  # asked for once, since it is looked up on the disk
         self.metrics = Metrics()
+        self.tokens = Tokens(settings.token, settings.tokens_file)
+        self.failures = Failures()
         self.executor = make_executor(settings, self.metrics)  # before the folder: it may raise
         keep_s = settings.keep_s
         self.store = Store(settings.state_dir, settings.result_store_bytes, keep_s)
-        self.images: MemoryCache[SharedImage] = MemoryCache(settings.image_store_bytes, keep_s)
+        self.images: MemoryCache[Claimed] = MemoryCache(settings.image_store_bytes, keep_s)
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
@@ -107,13 +121,33 @@ class Service:
         )
 
     def image(self, address: str, which: str) -> SharedImage:
-        """The image at an address. Raises ApiError 404 that names it by its role."""
-        image = self.images.get(address)
-        if image is None:
+        """The image at an address, if the caller has sent it.
+
+        Raises ApiError 404 that names it by its role.
+        """
+        claimed = self.images.get(address)
+        if claimed is None or not any(map(caller().may_see, claimed.owners)):
             raise ApiError(
                 404, "unknown-image", f"{which} image is not on the server; send it first."
             )
-        return image
+        return claimed.image
+
+    def keep(self, image: SharedImage) -> None:
+        """Keep an image for the caller, beside all others who have sent it."""
+        known = self.images.get(image.address)
+        owners = {caller().owner} | (known.owners if known else set())
+        self.images.put(image.address, Claimed(image, owners), len(image.voxels))
+        audit("sent", image=image.address)
+
+    def drop(self, address: str) -> None:
+        """Forget an image for the caller; others who have sent it keep it. Raises ApiError 404."""
+        self.image(address, "This")
+        claimed = self.images.get(address)
+        assert claimed is not None
+        claimed.owners.discard(caller().owner)
+        if not claimed.owners or "admin" in caller().rights:
+            self.images.pop(address)
+        audit("deleted", image=address)
 
     async def submit(
         self,

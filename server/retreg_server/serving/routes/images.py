@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
@@ -35,6 +36,7 @@ async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
     """Keep an image for later registrations."""
+    caller().require("register")
     declared = wire.decode_header(header, service.settings.max_image_bytes)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
     pieces = [bytearray()]
@@ -54,15 +56,14 @@ async def put_image(
             )
     async with service.unpacking:
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
-    service.images.put(sha256, image, len(image.voxels))
+    service.keep(image)
     return json_response({"sha256": sha256}, 201)
 
 
 @router.delete("/{sha256}", status_code=204)
 async def delete_image(sha256: Address, service: TheService) -> Response:
-    """Forget an image."""
-    if not service.images.pop(sha256):
-        service.image(sha256, "This")  # raises what is to be told
+    """Forget an image; others who have sent it too still have it."""
+    service.drop(sha256)
     return Response(status_code=204)
 
 

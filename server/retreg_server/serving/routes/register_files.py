@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.routes.responses import TheService, result_response
@@ -45,6 +46,7 @@ async def register(request: Request, service: TheService) -> Response:
 
     The registration is cancelled when the client goes away.
     """
+    caller().require("register")
     async with request.form(
         max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.routes.responses import (
@@ -131,6 +132,7 @@ async def registration_map(
 @router.delete("/{job_id}", status_code=204)
 async def cancel_registration(job_id: JobId, service: TheService) -> Response:
     """Cancel a registration, or forget its result when it has ended."""
+    caller().require("register")
     await service.jobs.cancel(await service.jobs.get(job_id))
     return Response(status_code=204)
 
