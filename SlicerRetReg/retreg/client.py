@@ -55,8 +55,8 @@ class Client:
     encoding: how voxels travel; "zlib+shuffle" pays off below about 300 Mbit/s.
     connect_timeout_s, read_timeout_s: how long to wait for a connection, and for the next bytes
     of an answer. answer_timeout_s: for a whole answer. busy_timeout_s: how long to go on asking a
-    server whose queue is full. restart_timeout_s: how long to wait for a server that has gone in
-    the middle of a registration, which is ordered again when it is back.
+    server whose queue is full. restart_timeout_s: how long to wait for a server that has answered
+    and is gone; a registration is ordered again when it is back.
     TLS certificates are verified against the authorities of the system and of certifi or
     REQUESTS_CA_BUNDLE, proxies of the environment are used, redirects are refused.
     Raises InputError for an unusable address, and afterwards the exceptions of retreg.errors with
@@ -160,10 +160,10 @@ class Client:
         self, images: Mapping[str, Upload], order: Mapping[str, Any]
     ) -> RegistrationResult:
         """The result of an order, which is repeated when it ended without an answer."""
-        attempt, patience_s = 0, 0.0
+        attempt = 0
         while True:
             attempt += 1
-            job = self._submit(images, order, patience_s)
+            job = self._submit(images, order)
             try:
                 self._job = job
                 self._follow(job)
@@ -176,14 +176,11 @@ class Client:
                 raise
             finally:
                 self._job = ""
-            patience_s = self._restart_timeout_s
 
-    def _submit(
-        self, images: Mapping[str, Upload], order: Mapping[str, Any], patience_s: float
-    ) -> str:
+    def _submit(self, images: Mapping[str, Upload], order: Mapping[str, Any]) -> str:
         """Upload what the server does not have and queue the job; returns its path.
 
-        patience_s: how long to wait for a server that is not there.
+        A server that has answered before, and is gone, is waited for.
         """
         begun = time.monotonic()
         while True:
@@ -191,7 +188,7 @@ class Client:
             try:
                 answer = self._order(images, order)
             except ConnectionLost:
-                if waited >= patience_s:
+                if not self._exchange.was_heard or waited >= self._restart_timeout_s:
                     raise
                 self._wait(RECONNECT_S)
                 continue

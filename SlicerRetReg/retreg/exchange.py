@@ -60,6 +60,8 @@ class Timeouts:
 class Exchange:
     """The way to one server; used by one thread. See retreg.Client for the arguments.
 
+    was_heard: whether the server has answered anything.
+
     Raises InputError for an address or a file of certificates that cannot be used, and
     ServerError, often a ConnectionLost, afterwards.
     """
@@ -73,6 +75,7 @@ class Exchange:
         self._ca_file = ca_file
         self._timeouts = timeouts
         self._session = self._new_session()
+        self.was_heard = False
 
     def close(self) -> None:
         """Close the connections."""
@@ -108,7 +111,9 @@ class Exchange:
                 if pieces is not None and pieces.sent != sent:
                     sent, since = pieces.sent, time.monotonic()
                 self._hurry(since, self._timeouts.answer_s)
-            return outcome.result()
+            answer = outcome.result()
+            self.was_heard = True
+            return answer
         except BaseException:
             left.set()
             if pieces is not None:

@@ -20,7 +20,7 @@ from retreg_server.commands.exit_status import (
 
 VERBS = (
     "register", "apply", "convert", "batch", "groupwise", "dicomweb-register", "serve", "models",
-    "token", "demo", "train", "evaluate", "doctor",
+    "alive", "token", "demo", "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 

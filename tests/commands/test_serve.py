@@ -232,7 +232,9 @@ def test_https_by_two_options(tmp_path):
         pytest.skip("openssl is not installed")
     files = ["-keyout", str(key), "-out", str(cert)]
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    with serving("--port", "0", "--tls-cert", str(cert), "--tls-key", str(key)) as (_, url):
+    state = ("--state-dir", str(tmp_path / "state"))
+    with serving("--port", "0", "--tls-cert", str(cert), "--tls-key", str(key), *state) as (_, url):
+        assert main(["alive", *state]) == 0
         assert url.startswith("https://")
         assert requests.get(f"{url}/healthz", verify=str(cert), timeout=10).ok
         with Client(url) as client, pytest.raises(ServerError, match="certificate"):

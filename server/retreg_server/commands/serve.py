@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
+from retreg_server.commands.alive import ADDRESS_FILE
 from retreg_server.serving import setting_sources
 from retreg_server.serving.settings import Settings
 
@@ -55,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
     ):
         address = _address(settings, listener.getsockname()[1])
         app = create_app(settings, on_ready=lambda: _announce(address))
+        note = app.state.service.store.folder / ADDRESS_FILE
         try:
+            with suppress(OSError):  # a full disk is told elsewhere
+                note.write_text(address, "ascii")
             server = HttpServer(app, settings, asked_to_stop)
             _check_certificate(server.config)
             if args.stop_with_parent:
@@ -63,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
             gc.freeze()  # what is loaded now lives as long as the server
             server.run(sockets=[listener])
         finally:
+            with suppress(OSError):
+                note.unlink()
             app.state.service.store.close()  # where the server was stopped before it had begun
     return 0
 

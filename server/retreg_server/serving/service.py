@@ -82,6 +82,7 @@ class Service:
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
+        self.metrics.follow_store(lambda: self.store.unwritten)
         self.metrics.follow_workers(lambda: self.executor.ready)
 
     async def warm_up(self) -> None:

@@ -75,7 +75,7 @@ class Store:
         if folder is None:
             _sweep()
             folder = Path(mkdtemp(prefix=PREFIX))
-        self._folder = folder
+        self.folder = folder
         self._max_bytes = max_bytes
         self._keep_s = keep_s
         self._now = clock or steady_clock()
@@ -146,6 +146,11 @@ class Store:
 
         await self._on_thread(work)
 
+    @property
+    def unwritten(self) -> int:
+        """How many registrations the disk has not taken."""
+        return len(self._unwritten)
+
     async def trouble(self) -> str:
         """Why results cannot be written now, in a sentence; nothing when they can."""
 
@@ -162,7 +167,7 @@ class Store:
             self._thread.submit(self._catch_up)
         self._thread.shutdown()
         self._database.close()
-        shutil.rmtree(self._folder if self._is_temporary else self.scratch, ignore_errors=True)
+        shutil.rmtree(self.folder if self._is_temporary else self.scratch, ignore_errors=True)
 
     async def _on_thread(self, work: Callable[[], Found]) -> Found:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
