@@ -167,7 +167,7 @@ class Client:
             try:
                 self._job = job
                 self._follow(job)
-                return wire.decode_result(self._json(f"{job}/result", LARGEST_RESULT))
+                return wire.decode_result(self._result(job))
             except EndedUnanswered as error:
                 if attempt >= error.attempts:
                     raise
@@ -243,6 +243,17 @@ class Client:
             patience_s = 0.0 if is_there else self._restart_timeout_s
             if failures >= RECONNECTS and time.monotonic() - heard >= patience_s:
                 raise lost
+            self._wait(RECONNECT_S)
+
+    def _result(self, job: str) -> Mapping[str, Any]:
+        """The result of a job that has ended; a server that starts again still has it."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return self._json(f"{job}/result", LARGEST_RESULT)
+            except ConnectionLost:
+                if time.monotonic() - begun >= self._restart_timeout_s:
+                    raise
             self._wait(RECONNECT_S)
 
     def _events(self, job: str) -> Iterator[Mapping[str, Any]]:

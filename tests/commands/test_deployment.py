@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import shutil
 import socket
 import subprocess
 import threading
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,12 @@ import yaml
 
 from retreg_server import cli
 from retreg_server.commands import alive
-from retreg_server.serving.setting_sources import all_settings, archives_of
+from retreg_server.serving.setting_sources import (
+    add_arguments,
+    all_settings,
+    archives_of,
+    settings_from,
+)
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -134,10 +139,16 @@ def test_the_proxy_is_valid(tmp_path):
     assert "syntax is ok" in checked.stderr, checked.stderr
 
 
-def test_the_settings_of_the_examples_exist():
-    names = {each.name for each in all_settings()} | {"token_file", "archives"}
-    for name in ("retreg.toml", "compose-retreg.toml"):
-        assert set(tomllib.loads((EXAMPLES / name).read_text())) <= names
+def test_the_settings_of_the_unit_need_nothing_but_its_token(tmp_path):
+    (tmp_path / "token").write_text("0123456789abcdef")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--config", str(EXAMPLES / "retreg.toml")])
+    settings = settings_from(args, {"RETREG_TOKEN_FILE": str(tmp_path / "token")})
+    assert (settings.token, settings.log_format) == ("0123456789abcdef", "json")
+    unit = (EXAMPLES / "retreg.service").read_text()
+    assert "RETREG_TOKEN_FILE=%d/token" in unit
+    assert "--config /etc/retreg/retreg.toml" in unit
 
 
 def test_a_health_check_knows_a_living_server_from_a_dead_one(tmp_path, capsys):

@@ -242,6 +242,16 @@ def test_images_that_end_every_worker_are_not_ordered_for_ever(slug, orders):
     assert server.stages.count("POST") == orders
 
 
+def test_a_result_that_is_cut_is_fetched_again():
+    def answer(found: str, send: Send) -> None:
+        is_cut = found == "result" and server.stages.count("result") < 3
+        send(usual(found)[:150] if is_cut else usual(found))
+
+    with listening(answer) as server, Client(server.url) as client:
+        assert client.register(IMAGE, IMAGE).quality.verdict == "accept"
+    assert server.stages.count("POST") == 1
+
+
 @pytest.mark.parametrize("first_words", [b"", ended("interrupted"), b"data: "])
 def test_a_server_that_starts_again_is_waited_for(first_words):
     stages: list[str] = []

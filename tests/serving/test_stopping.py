@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,14 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fake_engine
 import numpy as np
+import pytest
 import requests
 
 from retreg import wire
 from retreg.files import write_image
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.messages import ModelInfo
 from retreg_server.cli import main
+from retreg_server.serving.errors import ApiError
+from retreg_server.serving.service import Service
+from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage.job_store import PREFIX
 
 MODEL = "auto-brain"
@@ -167,3 +174,36 @@ def test_a_server_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, caps
     assert main(["serve", *flags]) == 2
     assert "TLS" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pem"]
+
+
+class SlowExecutor:
+    """Takes a moment to load."""
+
+    ready = 0
+
+    async def start(self) -> tuple[ModelInfo, ...]:
+        await asyncio.sleep(0.3)
+        return fake_engine.fake_models()
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def test_who_asks_while_the_models_load_is_told_to_come_back(monkeypatch):
+    monkeypatch.setattr("retreg_server.serving.service.START_WAIT_S", 0.05)
+
+    async def ask() -> tuple[ApiError, int]:
+        service = Service(Settings(), lambda *_: SlowExecutor())
+        warm = asyncio.create_task(service.warm_up())
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(ApiError) as told:
+                await service.models()
+            await warm
+            return told.value, len(await service.models())
+        finally:
+            await service.close()
+
+    error, count = asyncio.run(ask())
+    assert (error.status, error.slug, count) == (503, "not-ready", 3)
+    assert int(error.headers["Retry-After"]) >= 1

@@ -234,11 +234,13 @@ def test_a_new_token_is_shown_once_and_kept_as_a_hash(tmp_path, capsys):
     assert main(["token", "mri-1", "--file", str(path), "--jobs", "3", "--group", "lab"]) == 0
     first = capsys.readouterr().out.strip()
     assert first not in path.read_text()
-    assert os.name == "nt" or path.stat().st_mode & 0o077 == 0
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
     found = Tokens(None, path).owner_of(first.encode())
     assert (found.name, found.jobs, found.owner) == ("mri-1", 3, "group lab")
     assert main(["token", "mri-1", "--file", str(path)]) == 0
     second = capsys.readouterr().out.strip()
+    assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o644
     tokens = Tokens(None, path)
     assert tokens.owner_of(first.encode()) == tokens.owner_of(second.encode()) == found
     assert main(["token", "mri-1", "--file", str(path), "--replace", "--rights", "read"]) == 0

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(_text({**entries, args.name: entry}))
+        if args.file.exists():
+            draft.chmod(args.file.stat().st_mode & 0o777)  # the server may be another user
         read_tokens(draft)  # which says what is wrong with a name or a number
         draft.replace(args.file)
     except OSError:

@@ -137,10 +137,11 @@ class LastResort:
             if scope["type"] != "http":
                 raise
             if not started:
-                await ApiError(503, "interrupted", STOPPED).response()(scope, receive, send)
-        except Exception as error:
+                error = ApiError(503, "interrupted", STOPPED, {"Retry-After": "2"})
+                await error.response()(scope, receive, send)
+        except Exception as failure:
             if scope["type"] != "http":
                 raise
-            logger.error("A request failed with %s.", describe(error))
+            logger.error("A request failed with %s.", describe(failure))
             if not started:
-                await _as_api_error(error).response()(scope, receive, send)
+                await _as_api_error(failure).response()(scope, receive, send)

@@ -18,10 +18,10 @@ from retreg_server.serving.access.caller import audit, caller
 from retreg_server.serving.access.failures import Failures
 from retreg_server.serving.access.tokens import Tokens
 from retreg_server.serving.errors import ApiError
-from retreg_server.serving.jobs import Job, Jobs
+from retreg_server.serving.jobs import BUSY_RETRY_S, Job, Jobs
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.storage.job_store import Store
+from retreg_server.serving.storage.job_store import INTERRUPTED, INTERRUPTION, Store
 from retreg_server.serving.storage.memory_cache import MemoryCache
 from retreg_server.serving.workers.executor import Executor, LocalExecutor, Task
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
@@ -29,6 +29,7 @@ from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFai
 from retreg_server.serving.workers.process_pool import ProcessPool
 
 MAX_SESSIONS = 10_000
+START_WAIT_S = 20.0  # less than clients wait for an answer
 UNPACKED_AT_ONCE = 2
 FILE_WORKER = "retreg_server.serving.workers.file_worker:FileWorker"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
@@ -97,15 +98,20 @@ class Service:
         return started and self.executor.ready > 0
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """The models on offer, as soon as they are loaded. Raises ApiError 503 before start."""
+        """The models on offer, as soon as they are loaded. Raises ApiError 503 after a while."""
+        retry = {"Retry-After": str(BUSY_RETRY_S)}
+        loading = "The server is loading its models; try again in a moment."
         if self._starting is None:
-            raise ApiError(503, "not-ready", "The server is starting; try again in a moment.")
+            raise ApiError(503, "not-ready", loading, retry)
         try:
-            return await asyncio.shield(self._starting)
+            async with asyncio.timeout(START_WAIT_S):
+                return await asyncio.shield(self._starting)
+        except TimeoutError:
+            raise ApiError(503, "not-ready", loading, retry) from None
         except asyncio.CancelledError:
             if not self._starting.cancelled():
                 raise
-            raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
+            raise ApiError(503, INTERRUPTED, INTERRUPTION, retry) from None
 
     async def model(
         self, name: str | None, fixed: SharedImage, moving: SharedImage
