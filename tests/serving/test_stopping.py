@@ -117,21 +117,22 @@ def test_everyone_hears_of_the_end_and_it_comes_in_time(tmp_path):
         watching.append(Asking(lambda: last_event(behind)))
         waiting = Asking(lambda: registered(url, tmp_path / "volume.nrrd", shift="2"))
         sending = Asking(lambda: half_an_upload(url))
-        while requests.get(f"{url}/metrics", timeout=5).text.count("jobs_queued 2.0") == 0:
+        while "jobs_queued 2.0" not in requests.get(f"{url}/metrics", timeout=20).text:
+            assert waiting.is_alive()
             time.sleep(0.02)
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        assert time.monotonic() - begun < 4.0  # 2.5 where the cores are free
+        assert time.monotonic() - begun < 6.0  # 2.5 where the cores are free, 9 when it is twice
         for each in (*watching, waiting, sending):
             each.join(5)
     for each in watching:
         assert each.answer["error"]["error"] == "interrupted"
-        assert each.ended - begun < 1.5
+        assert each.ended - begun < 2.0
     assert (waiting.answer.status_code, waiting.answer.json()["error"]) == (503, "interrupted")
     assert sending.answer.startswith(b"HTTP/1.1 503 ")
     assert b'"interrupted"' in sending.answer
-    assert max(waiting.ended, sending.ended) - begun < 3.0
+    assert max(waiting.ended, sending.ended) - begun < 4.0
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
     assert not list((tmp_path / "tmp").iterdir())
@@ -139,12 +140,13 @@ def test_everyone_hears_of_the_end_and_it_comes_in_time(tmp_path):
 
 def test_a_registration_that_ends_within_the_grace_is_answered(tmp_path):
     write_image(tmp_path / "volume.nrrd", VOLUME)
-    with serving(tmp_path, "--stop-grace-s", "5") as (process, url):
-        waiting = Asking(lambda: registered(url, tmp_path / "volume.nrrd", steps="50"))
-        while requests.get(f"{url}/metrics", timeout=5).text.count("jobs_running 1.0") == 0:
+    with serving(tmp_path, "--stop-grace-s", "20") as (process, url):
+        waiting = Asking(lambda: registered(url, tmp_path / "volume.nrrd", steps="100"))
+        while "jobs_running 1.0" not in requests.get(f"{url}/metrics", timeout=20).text:
+            assert waiting.is_alive()
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
         waiting.join(5)
     assert waiting.answer.status_code == 200
     assert waiting.answer.json()["quality"]["verdict"] == "accept"
