@@ -14,7 +14,7 @@ from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
 from retreg_server.registration.fundus.deformation import dense_displacement
 from retreg_server.registration.fundus.features import Matches, ransac_affine
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.rotation_scale_search import searched, small_map
+from retreg_server.registration.fundus.rotation_scale_search import SearchedMap, searched
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
 from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
@@ -113,7 +113,7 @@ def test_the_search_finds_rotation_scale_and_shift(vessels):
     )
     fractions: list[float] = []
     stages = Stages(lambda _stage, fraction: fractions.append(fraction))
-    found = searched(small_map(values, valid), small_map(moved, shown > 0), stages, at_most=2)
+    found = searched(SearchedMap(values, valid), SearchedMap(moved, shown > 0), stages, at_most=2)
     points = np.argwhere(valid)[::500, ::-1].astype(float)
     points = np.column_stack([points, np.ones(len(points))]).T
     error = ((found[0].moving_from_fixed - moving_from_fixed) @ points)[:2]
