@@ -34,7 +34,7 @@ from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
-PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 5.0  # where features put them, other eyes: 3 and 1
+PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
@@ -120,6 +120,8 @@ def _registered(
             if all(method.is_strong(fit) for fit in matched.fits):
                 starts = _suggested(suggest, False, *pair)
                 found = _completed(*pair, [matched], starts, 0.0)
+                if not _is_plausible(found):
+                    found = _completed(*pair, [matched], _exchanged(found), 0.0)
                 if _is_plausible(found):
                     return found
     stages.skip(0.4)
@@ -131,6 +133,15 @@ def _is_plausible(found: GlobalFit) -> bool:
     """Whether vessels meet where many features agree on a map."""
     deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
     return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
+
+
+def _exchanged(found: GlobalFit) -> _Starts:
+    """For each direction the inverse of the other: so many features agree on either that both
+    mean the same, and one of them may be closer."""
+    forward, backward = (
+        np.linalg.inv(fit.moving_from_fixed) for fit in (found.forward, found.backward)
+    )
+    return [backward], [forward]
 
 
 def _by_polarity(fixed: PreparedPicture, moving: PreparedPicture) -> tuple[_Pair, ...]:
