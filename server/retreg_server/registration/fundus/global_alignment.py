@@ -241,9 +241,11 @@ def _best_refined(
         return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
     near = [refined_affine(start, fixed.levels[:1], moving.levels[:1]) for start in starts]
-    best = max((each for each in starts + near if is_plausible(each)), key=similarity)
+    plausible = [each for each in starts + near if is_plausible(each)]
+    best = max(plausible or starts, key=similarity)
     exact = refined_affine(best, fixed.levels, moving.levels)
-    best = max((each for each in (best, exact) if is_plausible(each)), key=similarity)
+    if is_plausible(exact):
+        best = max((best, exact), key=similarity)
     return _judged(best, fixed, moving, matches)
 
 
