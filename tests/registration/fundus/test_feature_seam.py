@@ -28,6 +28,10 @@ def told(points: np.ndarray) -> Features:
     return Features(points, np.zeros((len(points), 1), np.float32))
 
 
+NOTHING = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+BLIND = Method(lambda *_: told(np.zeros((0, 2))), lambda *_: (NOTHING, NOTHING))
+
+
 def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch):
     fixed, moving, pair = pictures
     asked = []
@@ -57,9 +61,7 @@ def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch)
 
 def test_a_method_that_finds_nothing_leaves_it_to_the_search(pictures):
     fixed, moving, _ = pictures
-    nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-    blind = Method(lambda *_: told(np.zeros((0, 2))), lambda *_: (nothing, nothing))
-    found = global_alignment(fixed, moving, Stages(), no_suggestions, (blind,))
+    found = global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,))
     assert found.searched
     assert found.forward.agreement.correlation > 0.3
 
@@ -68,5 +70,5 @@ def test_a_search_that_ends_beyond_any_camera_is_no_error(pictures, monkeypatch)
     fixed, moving, _ = pictures
     far = module.Hypothesis(np.diag([9.0, 9.0, 1.0]), 1.0)
     monkeypatch.setattr(module, "searched", lambda *_: [far, far])
-    found = global_alignment(fixed, moving, Stages(), no_suggestions, ())
+    found = global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,))
     np.testing.assert_array_equal(found.forward.moving_from_fixed, far.moving_from_fixed)
