@@ -74,7 +74,8 @@ class Settings:
     log_format: Annotated[str, "text, or json: one object per line"] = "text"
 
     def __post_init__(self) -> None:
-        if not (self.token or self.tokens_file) and not is_loopback(self.host):
+        has_tokens = self.token is not None or self.tokens_file is not None
+        if not has_tokens and not is_loopback(self.host):
             raise InputError(
                 f"The address {self.host} can be reached from other machines, so a token is "
                 "needed; give --token-file or --tokens-file, set RETREG_TOKEN, or listen on "

@@ -23,6 +23,7 @@ FILE, RESERVE = "registrations.sqlite", "reserve"
 SCHEMA_VERSION = 2
 RESERVE_BYTES, ROOM_BYTES = 1 << 20, 1 << 17
 ROW_BYTES = 1024  # what a registration takes beside its result
+KEPT_SHARE = 0.95  # of the limit, when it is reached, so that it is not reached every time
 TABLES = (
     "CREATE TABLE IF NOT EXISTS results (digest TEXT PRIMARY KEY, body BLOB)",
     "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, key TEXT, model TEXT, grid TEXT,"
@@ -103,6 +104,7 @@ class Database:
             self._settle(unfinished)
         except sqlite3.Error as error:
             raise InputError(f"The folder {folder.name} cannot be used: {reason(error)}.") from None
+        self._at_most = self.nbytes
         self._save_up()
 
     def put(self, record: Record) -> None:
@@ -129,6 +131,7 @@ class Database:
         except sqlite3.OperationalError:  # the log may take the room that is missing
             self._empty_the_log()
             work()
+        self._at_most += len(record.result) + ROW_BYTES
 
     def first(self, condition: str, *values: str) -> Record | None:
         """The newest registration for which that holds; never one with a damaged result."""
@@ -164,8 +167,11 @@ class Database:
         self.remove([job_id for (job_id,) in rows.fetchall()])
 
     def shrink(self, max_bytes: int) -> None:
-        """Forget the oldest that have ended while there is too much; never the newest."""
-        excess = self.nbytes - max_bytes
+        """Forget the oldest that have ended when there is too much; never the newest."""
+        if self._at_most <= max_bytes:  # counting what there is takes time
+            return
+        nbytes = self.nbytes
+        excess = nbytes - KEPT_SHARE * max_bytes if nbytes > max_bytes else 0
         leaving = []
         rows = self._connection.execute(
             "SELECT id, coalesce(length(body), 0) FROM jobs LEFT JOIN results USING (digest) "
@@ -176,6 +182,7 @@ class Database:
             excess -= row[1] + ROW_BYTES
         rows.close()
         self.remove(leaving)
+        self._at_most = self.nbytes
 
     @property
     def nbytes(self) -> int:
@@ -236,6 +243,7 @@ class Database:
             return self._without_the_damage()
 
     def _without_the_damage(self) -> sqlite3.Connection:
+        self._at_most = 0
         aside = f"{FILE}.damaged"
         logger.error("The stored results are damaged and put aside as %s.", aside)
         for ending in ("", "-wal"):

@@ -83,10 +83,11 @@ class Store:
         unfinished = replace(interrupted(Record("", "", "", "", "", "")), ended=self._now())
         self._database = Database(folder, unfinished)
         self.scratch = folder / SCRATCH
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        if self.scratch.is_symlink():  # it is emptied at every start, and no other folder is
-            raise _unusable(self.scratch, IN_THE_WAY)
-        _make_folder(self.scratch)
+        try:
+            _empty(self.scratch)
+        except InputError:
+            self._database.close()
+            raise
         self._unwritten: dict[str, Record] = {}
         self._unforgotten: set[str] = set()
         self._trouble = ""
@@ -236,6 +237,14 @@ def _make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise _unusable(folder, WHY.get(error.errno or 0, FAILED)) from None
+
+
+def _empty(folder: Path) -> None:
+    """Raises InputError for a link: it would be another folder that is emptied."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_symlink():
+        raise _unusable(folder, IN_THE_WAY)
+    _make_folder(folder)
 
 
 def _unusable(folder: Path, why: str) -> InputError:
