@@ -119,7 +119,8 @@ def _with_keypoints(image: Image, view: Grid, keypoints: Keypoints) -> np.ndarra
     for n in np.argsort(-distances):
         if distances[n] <= NEAR_MM:
             radius = 7 - 4 * distances[n] / NEAR_MM
-            ring(draw, index[n, 0], index[n, 1], radius, INLIER if keypoints.inliers[n] else OUTLIER)
+            colour = INLIER if keypoints.inliers[n] else OUTLIER
+            ring(draw, index[n, 0], index[n, 1], radius, colour)
     return np.asarray(picture)
 
 
