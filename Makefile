@@ -11,11 +11,12 @@ export OMP_WAIT_POLICY := passive
 
 SERVER := SlicerRetReg/Resources/Server
 
-.PHONY: help demo test lint docs gallery screenshots layers wheel lock clean
+.PHONY: help demo test test-viewers lint docs gallery screenshots layers wheel lock clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
+	@echo "make test-viewers  make a TypeScript client of the server's OpenAPI document; needs npm"
 	@echo "make lint   run the linters only"
 	@echo "make docs   make a web site of docs/ in site/; nothing outside is asked"
 	@echo "make gallery draw the pictures of the front page and of the gallery anew"
@@ -30,6 +31,10 @@ demo: .venv/installed
 
 test: lint
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-viewers: .venv/installed-test
+	npm ci --prefix tests/serving/typescript --no-audit --no-fund
+	$(RUN) -m pytest tests/serving/test_answers.py
 
 lint: .venv/installed-test
 	$(RUN) -m ruff check
@@ -59,6 +64,7 @@ lock: .venv/installed-test
 
 clean:
 	rm -rf .venv demo-out evaluation-out site dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf tests/serving/typescript/node_modules
 	find SlicerRetReg server tests -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and by its exact version, so that pip never has to choose among its builds.

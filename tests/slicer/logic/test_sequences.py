@@ -120,7 +120,7 @@ def test_the_console_lines_of_the_documentation_run_as_written(
     nodes = {name: a_volume(scene, name, next(seeds)) for name in names}
     begun = []
     monkeypatch.setattr(type(logic), "start_local_server", lambda _: None)
-    monkeypatch.setattr(type(logic), "register_async", lambda _, *given, **more: begun.append(more))
+    monkeypatch.setattr(type(logic), "register_async", lambda *_, **more: begun.append(more))
     util = SimpleNamespace(
         getModuleLogic={"RetReg": logic}.get,
         getNode={**nodes, "Sequence": a_sequence}.get,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.routes.answers import Kept
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
@@ -23,14 +24,14 @@ ImageHeader = Annotated[
 ]
 
 
-@router.head("/{sha256}")
+@router.head("/{sha256}", response_class=Response)
 async def has_image(sha256: Address, service: TheService) -> Response:
     """200 when the server has the image, 404 when it must be sent."""
     service.image(sha256, "This")
     return json_response({})
 
 
-@router.put("/{sha256}", status_code=201)
+@router.put("/{sha256}", status_code=201, response_model=Kept)
 async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
