@@ -103,7 +103,7 @@ def test_the_states_of_a_registration_are_of_their_type(a_server, a_volume):
     kept = a_server.put(f"/v1/images/{address}", data=body, headers={wire.IMAGE_HEADER: header})
     TypeAdapter(answers.Kept).validate_json(kept.content, strict=True)
     for options in ({}, {"kind": "nothing"}):
-        order = {"fixed": address, "moving": address, "options": options}
+        order = {"fixed": address, "moving": address, "model": "auto-brain", "options": options}
         job = a_server.post("/v1/registrations", json=order)
         checked(answers.RegistrationStatus, job.json())
         events = a_server.get(f"/v1/registrations/{job.json()['id']}/events")

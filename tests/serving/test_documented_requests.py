@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import struct
 import subprocess
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from documented import PAGES, blocks, commands, python_blocks
 import retreg
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.wire.transforms import decode_transform
 from retreg_server.phantoms.fundus import make_fundus_pair
 
 ADDRESS = "http://127.0.0.1:8600"
@@ -32,7 +36,7 @@ def pair():
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, pair) -> Path:
+def here(tmp_path, monkeypatch, pair, write_dicom) -> Path:
     """A folder with the files that the pages name, as the working one."""
     monkeypatch.chdir(tmp_path)
     for name in ("fixed.png", "colour.png"):
@@ -42,6 +46,14 @@ def here(tmp_path, monkeypatch, pair) -> Path:
     values = np.random.default_rng(0).integers(0, 900, (1, 9, 10, 11), np.int16)
     for name in ("t1.nii.gz", "t2.nii.gz"):
         retreg.write_image(name, Image(values, Grid((11, 10, 9), np.diag([2.0, 2, 3, 1]))))
+    for n, plane in enumerate(values[0]):
+        write_dicom(
+            f"IM{n + 1:04}", plane, Modality="MR", PixelSpacing=[2.0, 2.0],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[0, 0, 3.0 * n],
+        )  # fmt: skip
+    with ZipFile("series.zip", "w") as packed:
+        for path in sorted(tmp_path.glob("IM*")):
+            packed.write(path, f"a folder/{path.name}")
     return tmp_path
 
 
@@ -79,3 +91,36 @@ def test_pages_that_are_run_elsewhere_have_python():
 
 def test_requests_are_found():
     assert len(requests_in_pages()) >= 2
+
+
+def the_example() -> tuple[dict, dict[tuple, tuple]]:
+    """The transform that the page gives, and where it says that points go."""
+    (text,) = [block.text for block in blocks() if block.language == "json"]
+    page = next(p for p in PAGES if p.name == "protocol.md").read_text("utf-8")
+    sentence = page[page.index("This chain takes") : page.index("```json")].replace("−", "-")
+    numbers = [tuple(map(float, each.split(","))) for each in re.findall(r"\(([^)]+)\)", sentence)]
+    return json.loads(text), dict(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def test_the_example_of_a_chain_and_a_field_is_right():
+    message, expected = the_example()
+    assert len(expected) == 2
+    transform = decode_transform(message)
+    for point, moved in expected.items():
+        np.testing.assert_allclose(transform([point]), [moved], atol=1e-12)
+
+
+def test_a_reader_who_follows_the_page_gets_the_same_numbers():
+    message, expected = the_example()
+    field, affine = message["transforms"]
+    i, j, k = field["grid"]["size"]
+    counts = struct.unpack(f"<{3 * i * j * k}h", base64.b64decode(field["data"]))
+    assert counts == (0, 250, 0, -100, 0, 0)
+    for point, moved in expected.items():
+        index = np.linalg.inv(field["grid"]["world_from_index"]) @ [*point, 1]
+        along = min(max(index[0], 0), i - 1)  # a single node along the other axes
+        low = min(int(along), i - 2)
+        per_axis = [counts[axis * i + low : axis * i + low + 2] for axis in range(3)]
+        shift = [(a + (along - low) * (b - a)) / 100 for a, b in per_axis]
+        found = affine["moving_from_fixed"] @ np.array([*np.add(point, shift), 1])
+        np.testing.assert_allclose(found[:3], moved)
