@@ -33,7 +33,8 @@ test: lint
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-viewers: .venv/installed-test
-	npm ci --prefix tests/serving/typescript --no-audit --no-fund
+	mkdir -p build/typescript && cp tests/serving/typescript/package*.json build/typescript
+	npm ci --prefix build/typescript --no-audit --no-fund
 	$(RUN) -m pytest tests/serving/test_answers.py
 
 lint: .venv/installed-test
@@ -64,7 +65,6 @@ lock: .venv/installed-test
 
 clean:
 	rm -rf .venv demo-out evaluation-out site dist build .pytest_cache .mypy_cache .ruff_cache
-	rm -rf tests/serving/typescript/node_modules
 	find SlicerRetReg server tests -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and by its exact version, so that pip never has to choose among its builds.

@@ -20,7 +20,8 @@ from retreg_server.serving.archive_orders import ArchiveJob, status_message
 from retreg_server.serving.jobs import Status
 from retreg_server.serving.routes import answers
 
-TOOLS = Path(__file__).with_name("typescript")
+CLIENT = Path(__file__).parent / "typescript" / "client.ts"
+TOOLS = Path(__file__).parents[2] / "build/typescript/node_modules/.bin"  # of make test-viewers
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +122,11 @@ def test_the_state_of_an_order_to_an_archive_is_of_its_type(changes):
 
 
 def test_a_typescript_client_made_of_the_document_compiles(document, tmp_path):
-    tools = TOOLS / "node_modules" / ".bin"
-    if not (tools / "openapi-typescript").exists() or shutil.which("node") is None:
+    if not (TOOLS / "openapi-typescript").exists() or shutil.which("node") is None:
         pytest.skip("openapi-typescript is not installed; run make test-viewers")
     (tmp_path / "openapi.json").write_text(json.dumps(document))
-    shutil.copy(TOOLS / "client.ts", tmp_path)
-    made = [tools / "openapi-typescript", "openapi.json", "-o", "retreg.d.ts"]
+    shutil.copy(CLIENT, tmp_path)
+    made = [TOOLS / "openapi-typescript", "openapi.json", "-o", "retreg.d.ts"]
     found = subprocess.run(made, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     right = (tmp_path / "client.ts").read_text()
@@ -134,7 +134,7 @@ def test_a_typescript_client_made_of_the_document_compiles(document, tmp_path):
     (tmp_path / "wrong.ts").write_text(wrong)
     flags = ["--strict", "--noEmit", "--target", "es2022", "--moduleResolution", "bundler",
              "--module", "es2022", "--lib", "es2022,dom", "--skipLibCheck"]  # fmt: skip
-    compiled = [tools / "tsc", *flags, "client.ts", "wrong.ts"]
+    compiled = [TOOLS / "tsc", *flags, "client.ts", "wrong.ts"]
     found = subprocess.run(compiled, cwd=tmp_path, capture_output=True, text=True)
     complaints = found.stdout.splitlines()
     assert len(complaints) == 1
