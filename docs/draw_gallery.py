@@ -27,9 +27,8 @@ from retreg_server.demo.cases import CASES
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration import engine
 from retreg_server.reporting.map_figures import map_picture
-from retreg_server.reporting.overlays import checkerboard, overlay
+from retreg_server.reporting.overlays import overlay, thumbnail
 from retreg_server.reporting.sheet import Panel, sheet
-from retreg_server.reporting.views import shrunk, views
 
 IMAGES = Path(__file__).parent / "images"
 WIDEST = 1200  # pixels of a picture of the gallery
@@ -80,12 +79,9 @@ def front(eye: Shown, head: Shown) -> np.ndarray:
     """Both pairs in a checkerboard, before and after, side by side."""
     panels = []
     for words, pair in (("simulated eye", eye), ("real head", head)):
-        view = views(pair.fixed.grid)[0]
         for when, transform in (("before", Affine.identity()), ("after", pair.result.transform)):
-            small = shrunk(pair.fixed, FRONT), shrunk(pair.moving, FRONT)
-            board = Picture.fromarray(checkerboard(*small, transform, view))
-            board.thumbnail((FRONT, FRONT))
-            panels.append(Panel(f"{words}, {when}", np.asarray(board)))
+            board = thumbnail(pair.fixed, pair.moving, transform, FRONT)
+            panels.append(Panel(f"{words}, {when}", board))
     return sheet([panels], [], [])
 
 

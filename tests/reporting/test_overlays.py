@@ -11,7 +11,14 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine
 from retreg_server.reporting import overlays
-from retreg_server.reporting.overlays import DIMMED, INLIER, OUTLIER, checkerboard, overlay
+from retreg_server.reporting.overlays import (
+    DIMMED,
+    INLIER,
+    OUTLIER,
+    checkerboard,
+    overlay,
+    thumbnail,
+)
 from retreg_server.reporting.sheet import GAP, PAPER, TITLE, Panel, Sign, sheet
 from retreg_server.reporting.views import PANEL, object_in, seen, shown, shrunk, views
 
@@ -156,3 +163,12 @@ def test_the_object_of_a_volume_leaves_the_air_out():
     inside = object_in(Image(values[None].astype(np.int16), grid), view)
     share = np.pi * 60**2 / 200**2
     assert inside.mean() == pytest.approx(share, rel=0.1)
+
+
+def test_a_thumbnail_is_the_checkerboard_alone():
+    fixed, moving = a_round_picture(900, RED), a_round_picture(900, BLUE)
+    small = thumbnail(fixed, moving, Affine.identity(), 120)
+    assert small.shape == (120, 120, 3)
+    in_red, in_blue = ((np.abs(small.astype(int) - c) < 30).all(axis=2) for c in (RED, BLUE))
+    assert in_red.mean() > 0.2
+    assert in_blue.mean() > 0.2

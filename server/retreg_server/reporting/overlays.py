@@ -45,6 +45,14 @@ def overlay(fixed: Image, moving: Image, result: RegistrationResult) -> np.ndarr
     return sheet(rows, _legend(result.fixed_keypoints, fixed.is_picture), caption)
 
 
+def thumbnail(fixed: Image, moving: Image, transform: Transform, longest: int) -> np.ndarray:
+    """A checkerboard of at most longest pixels a side; of a volume the axial slice."""
+    small = shrunk(fixed, longest), shrunk(moving, longest)
+    picture = Picture.fromarray(checkerboard(*small, transform, views(fixed.grid)[0]))
+    picture.thumbnail((longest, longest))
+    return np.asarray(picture)
+
+
 def checkerboard(fixed: Image, moving: Image, transform: Transform, view: Grid) -> np.ndarray:
     """Fields of fixed and of moving (through transform) in turn; (rows, columns, 3) uint8.
 
