@@ -111,6 +111,11 @@ FAIL = Limits(
     meeting_marks=1.0,
 )
 SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
+# Pictures that share less than half: so many places are possible that of their few tiles up to 63 %
+# were found to agree in pictures of different eyes.
+HALF, PART_OVERLAP, PART_AGREEMENT = 0.5, 0.15, 0.75
+# Pictures that share more: vessels that are faint in one of them correlate little.
+FAINT_AGREEMENT, FAINT_CORRELATION = 0.5, 0.1
 
 # What 95 of 100 right results keep, of 45 real pairs of `retreg evaluate retina` and 20 of `brain`.
 USUAL_AGREEMENT, USUAL_INCONSISTENCY = 0.6, 0.003
@@ -133,8 +138,8 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
         )
     if folding != 0:
         return "fail", "Wrong: the transform folds the image onto itself."
-    accept = replace(ACCEPT, agreement=SLAB_AGREEMENT) if "slab_mm" in numbers else ACCEPT
-    wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, accept)
+    needed = _to_accept(numbers)
+    wrong, doubtful = (_complaint(numbers, limits, needed) for limits in (FAIL, needed))
     thin = f" One is only {numbers['slab_mm']:.2g} {unit} thick." if "slab_mm" in numbers else ""
     if wrong:
         return "fail", f"Probably wrong: {wrong}.{thin}"
@@ -161,11 +166,24 @@ def _rounded(number: float, digits: int) -> str:
     return f"{float(f'{number:.{digits}g}'):g}"  # 250, where .2g alone would write 2.5e+02
 
 
-def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
-    """What is worse than the limits, and what is usual, or nothing."""
+def _to_accept(numbers: Mapping[str, float]) -> Limits:
+    """What these numbers must reach, by how much there is to judge."""
+    if "slab_mm" in numbers:
+        return replace(ACCEPT, agreement=SLAB_AGREEMENT)
+    if "correlation" not in numbers:  # a volume
+        return ACCEPT
+    if numbers.get("overlap", 0.0) < HALF:
+        return replace(ACCEPT, agreement=PART_AGREEMENT, overlap=PART_OVERLAP)
+    if numbers.get("agreement", 0.0) >= FAINT_AGREEMENT:
+        return replace(ACCEPT, correlation=FAINT_CORRELATION)
+    return ACCEPT
+
+
+def _complaint(numbers: Mapping[str, float], limits: Limits, needed: Limits) -> str:
+    """What is worse than the limits, and what is usual or needed to accept it, or nothing."""
     agreement, blocks = numbers.get("agreement", 0.0), numbers.get("blocks", 0.0)
     inconsistency = numbers.get("inconsistency", np.inf)
-    usual = f"(usual: {USUAL_AGREEMENT:.0%} or more)"
+    usual = f"(usual: {max(USUAL_AGREEMENT, needed.agreement):.0%} or more)"
     if numbers.get("meeting_marks", 0.0) > limits.meeting_marks:
         return (
             "what agrees is an annotation, dirt or a reflex that both pictures carry at the same "
@@ -174,7 +192,7 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
     if not numbers.get("overlap", 0.0) >= limits.overlap:
         return (
             f"the images share only {numbers.get('overlap', 0.0):.0%} of what they show "
-            f"({ACCEPT.overlap:.0%} are needed)"
+            f"({needed.overlap:.0%} are needed)"
         )
     if not blocks >= limits.blocks:
         return "the images show too little structure in common to judge the result"
@@ -184,7 +202,7 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
     if not undeformed >= limits.undeformed:
         return (
             f"only {undeformed:.0%} of the image found its counterpart before it was deformed "
-            f"({ACCEPT.undeformed:.0%} are needed), and a deformation makes even unrelated images "
+            f"({needed.undeformed:.0%} are needed), and a deformation makes even unrelated images "
             "alike"
         )
     if not inconsistency <= limits.inconsistency:
@@ -197,7 +215,7 @@ def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:
     if not numbers.get("correlation", 1.0) >= limits.correlation:
         return (
             f"the vessels of the two pictures correlate by only {numbers['correlation']:.2f} "
-            f"({ACCEPT.correlation:g} is needed)"
+            f"({needed.correlation:g} is needed)"
         )
     return ""
 
