@@ -150,6 +150,31 @@ def test_a_dicom_series_is_several_files_or_a_zip(a_server, volumes, a_series, h
     np.testing.assert_allclose(fixed.grid.spacing, [2, 2, 3])
 
 
+@pytest.mark.parametrize("how", ["file", "series"])
+def test_a_file_becomes_an_image_that_can_be_ordered_by_its_address(
+    a_server, volumes, a_series, how
+):
+    form, moving = volumes
+    files, pixels = a_series
+    several = [("image", (f"IM{n}", content)) for n, content in enumerate(files)]
+    sent = [("image", form["moving"])] if how == "file" else several
+    kept = a_server.post("/v1/images/files", files=sent)
+    assert kept.status_code == 201, kept.text
+    address = kept.json()["sha256"]
+    order = {"fixed": address, "moving": address, "model": "auto-brain"}
+    job = a_server.post("/v1/registrations", json=order)
+    assert job.status_code == 202, job.text
+    a_server.get(f"/v1/registrations/{job.json()['id']}/events")
+    expected = moving.array[0] if how == "file" else pixels
+    np.testing.assert_array_equal(a_server.model.requests[-1].fixed.array[0], expected)
+
+
+def test_a_form_without_an_image_is_refused(a_server):
+    answer = a_server.post("/v1/images/files", files={"fixed": ("a.png", b"x")})
+    assert answer.status_code == 422
+    assert "'image'" in answer.json()["message"]
+
+
 def test_several_files_that_are_no_series_are_refused(a_server, volumes):
     form, _ = volumes
     twice = [("moving", form["moving"]), ("fixed", form["fixed"]), ("fixed", form["fixed"])]

@@ -39,7 +39,8 @@ MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
-FILES = ("fixed", "moving", "files", "file", "label")
+FILES = ("files", "file", "label")
+SERIES = ("fixed", "moving", "image")
 
 
 def form_schema(*names: str) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def form_schema(*names: str) -> dict[str, Any]:
     text = {"type": "string", "maxLength": MAX_TEXT_BYTES}
     file = {"type": "string", "format": "binary"}
     several = {"type": "array", "items": file}
-    kinds = {**dict.fromkeys(FILES, file), **dict.fromkeys(ROLES, several)}
+    kinds = {**dict.fromkeys(FILES, file), **dict.fromkeys(SERIES, several)}
     fields = {name: kinds.get(name, text) for name in names}
     schema = {"type": "object", "properties": fields, "additionalProperties": text}
     content = {"multipart/form-data": {"schema": schema}}
