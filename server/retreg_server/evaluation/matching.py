@@ -19,7 +19,8 @@ from retreg_server.registration.fundus.features import (
     Matches,
     ransac_affine,
 )
-from retreg_server.registration.fundus.learned_features import TOLERANCE, learned_method
+from retreg_server.registration.fundus.learned_features import learned_method
+from retreg_server.registration.fundus.point_matching import TOLERANCE
 from retreg_server.registration.fundus.sift import SIFT_ON_GREY
 from retreg_server.registration.fundus.superpoint import DIAMETER, on_vessels
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
