@@ -93,7 +93,8 @@ class SuperGlueTask:
 def assignment_loss(found: torch.Tensor, pair: GluePair) -> torch.Tensor:
     """Negative log likelihood of the true partners and of being alone (Sarlin et al. 2020, eq. 10).
 
-    found: (n + 1, m + 1), see log_assignment. Both count the same, however many there are of each; points that are UNSURE do not.
+    found: (n + 1, m + 1), see log_assignment. Both count the same, however many there are of each;
+    points that are UNSURE do not.
     """
     first, second = pair.partners
     matched = torch.nonzero(first >= 0)[:, 0]
