@@ -5,6 +5,7 @@ The network that describes them is finished, so that a pair is made once and kep
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from retreg_server.registration.fundus.learned_features import described_corners
 from retreg_server.registration.fundus.point_matching import TurnedFeatures
 from retreg_server.registration.networks.superglue_net import Points
 from retreg_server.training.fundus_views import RetinaView
+from retreg_server.training.intensities import between
 from retreg_server.training.matching_views import MatchingPair
 
 FIELD = 768  # pixels of the field of view in which the product finds corners
 NEAR, FAR = 6.0, 10.0  # of these: partners lie as near; who has nobody nearer than far has none
 ALONE, UNSURE = -1, -2
+TURN, SCALE, SHIFT = 12.0, 0.15, 0.08  # degrees, logarithm, half sides of a view
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,19 @@ class GluePair:
             for each, n, other in zip(self.partners, counts, counts[::-1], strict=True)
         )
         return GluePair((points[0], points[1]), (partners[0], partners[1]), self.eye)
+
+    def moved(self, generator: torch.Generator) -> GluePair:
+        """The pair with the places of each view turned, scaled and shifted a little, so that few
+        pairs do not become known by their places."""
+        points = []
+        for descriptors, told in self.points:
+            turn = math.radians(between(-TURN, TURN, generator))
+            scale = math.exp(between(-SCALE, SCALE, generator))
+            c, s = scale * math.cos(turn), scale * math.sin(turn)
+            shift = torch.tensor([between(-SHIFT, SHIFT, generator) for _ in range(2)])
+            places = told[:, :2] @ torch.tensor([[c, s], [-s, c]]) + shift
+            points.append(Points(descriptors, torch.cat([places, told[:, 2:]], dim=1)))
+        return GluePair((points[0], points[1]), self.partners, self.eye)
 
     def against(self, other: GluePair) -> GluePair:
         """Its first view against the second of another eye: nobody has a partner."""

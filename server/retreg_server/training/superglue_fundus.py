@@ -30,7 +30,7 @@ from retreg_server.training.superpoint_fundus import MADE_UP_SHARE, UNSEEN_REAL
 PIXELS = 384  # of a view: as much as the network for points is shown
 ANGLE = 50.0  # degrees between two views
 FIRST_EYE, MADE_UP, UNSEEN_MADE_UP = 500, 100, 12  # the network for points never saw these
-PAIRS, VALIDATION_PAIRS, VALIDATION_SEED = 1000, 48, 20_000_003
+PAIRS, VALIDATION_PAIRS, VALIDATION_SEED = 1250, 48, 20_000_003
 FEWEST, MOST = 100, 260  # points of a view that take part in a step
 STRANGERS = 0.1  # share of the samples that are of two different eyes
 ARCHITECTURE = GlueArchitecture()
@@ -66,7 +66,7 @@ class SuperGlueTask:
             other = self._drawn(generator)
             pair = pair.against(other) if other.eye != pair.eye else pair
         counts = [FEWEST + drawn(MOST - FEWEST, generator) for _ in range(2)]
-        return pair.strongest((counts[0], counts[1])).on(self._device)
+        return pair.strongest((counts[0], counts[1])).moved(generator).on(self._device)
 
     def _drawn(self, generator: torch.Generator) -> GluePair:
         return self._pairs(drawn(self._count, generator))

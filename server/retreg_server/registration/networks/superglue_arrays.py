@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 SMALL = 1e-5  # what torch adds to variances
+WAVES = 5  # as in SuperGlueNet
 PART = 64  # rows of points that look at others at once: so much stays near the processor
 
 
@@ -28,42 +29,56 @@ class SuperGlueArrays:
 
         first, second: descriptors (n, d) float32 and what is told of the points (n, 3) float32.
         """
-        a, b = (
-            self._scale * descriptors + self._perceptron("place", _seen(told))
-            for descriptors, told in (first, second)
-        )
+        a, b = (self._scale * descriptors for descriptors, _ in (first, second))
+        places = [_waves(told) for _, told in (first, second)]
         turns = [told[:, :2] @ self._tensors["frequencies"] for _, told in (first, second)]
         for layer in range(self._layers):
             a, b = (
-                self._own(f"within.{layer}", points, turn)
-                for points, turn in zip((a, b), turns, strict=True)
+                self._within(f"within.{layer}", points, *each)
+                for points, *each in zip((a, b), places, turns, strict=True)
             )
-            a, b = self._other(f"across.{layer}", a, b)
-        found: np.ndarray = self._linear("last", a) @ self._linear("last", b).T
+            a, b = self._across(f"across.{layer}", (a, b), places)
+        a, b = (
+            self._linear("last", _beside(points, place))
+            for points, place in zip((a, b), places, strict=True)
+        )
+        found: np.ndarray = a @ b.T
         return found
 
-    def _own(self, name: str, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    def _within(
+        self, name: str, points: np.ndarray, places: np.ndarray, turns: np.ndarray
+    ) -> np.ndarray:
+        seen = _beside(points, places)
         asking, asked = (
             _turned(self._by_head(each), turns)
-            for each in np.split(self._linear(f"{name}.asked", points), 2, axis=1)
+            for each in np.split(self._linear(f"{name}.asked", seen), 2, axis=1)
         )
-        told = self._by_head(self._linear(f"{name}.told", points))
-        return self._changed(name, points, _attended(asking, asked, told))
+        told = self._by_head(self._linear(f"{name}.told", seen))
+        return self._changed(name, points, seen, _attended(asking, asked, told))
 
-    def _other(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        asked_a, asked_b = (self._by_head(self._linear(f"{name}.asked", x)) for x in (a, b))
-        told_a, told_b = (self._by_head(self._linear(f"{name}.told", x)) for x in (a, b))
-        return (
-            self._changed(name, a, _attended(asked_a, asked_b, told_b)),
-            self._changed(name, b, _attended(asked_b, asked_a, told_a)),
+    def _across(
+        self, name: str, points: Sequence[np.ndarray], places: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        seen = [_beside(*each) for each in zip(points, places, strict=True)]
+        asked, told = (
+            [self._by_head(self._linear(f"{name}.{kind}", each)) for each in seen]
+            for kind in ("asked", "told")
         )
+        return [
+            self._changed(
+                name, points[own], seen[own], _attended(asked[own], asked[other], told[other])
+            )
+            for own, other in ((0, 1), (1, 0))
+        ]
 
     def _by_head(self, values: np.ndarray) -> np.ndarray:
         return values.reshape(len(values), self._heads, -1).transpose(1, 0, 2)
 
-    def _changed(self, name: str, points: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    def _changed(
+        self, name: str, points: np.ndarray, seen: np.ndarray, learned: np.ndarray
+    ) -> np.ndarray:
         flat = learned.transpose(1, 0, 2).reshape(points.shape)
-        return points + self._perceptron(f"{name}.change", np.concatenate([points, flat], axis=1))
+        return points + self._perceptron(f"{name}.change", _beside(seen, flat))
 
     def _linear(self, name: str, values: np.ndarray) -> np.ndarray:
         found: np.ndarray = values @ self._tensors[f"{name}.weight"].T
@@ -99,5 +114,12 @@ def _turned(values: np.ndarray, angles: np.ndarray) -> np.ndarray:
     )
 
 
-def _seen(told: np.ndarray) -> np.ndarray:
-    return np.stack([np.linalg.norm(told[:, :2], axis=1), told[:, 2]], axis=1)
+def _waves(told: np.ndarray) -> np.ndarray:
+    lengths = (np.pi / 2 * 2.0 ** np.arange(WAVES)).astype(np.float32)
+    phases = (told[:, :2, None] * lengths).reshape(len(told), -1)
+    distance = np.linalg.norm(told[:, :2], axis=1, keepdims=True)
+    return np.concatenate([told, distance, np.sin(phases), np.cos(phases)], axis=1)
+
+
+def _beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.concatenate([first, second], axis=1)

@@ -2,9 +2,10 @@
 
 Points look at all points of their own picture and of the other in turn. What they then say of each
 other are the scores of an assignment with a bin for points without partner. Places enter as turns
-of queries and keys (rotary encoding, Su et al. 2021), so that only where points lie to each other
-counts, and as their distance from the middle of the field. A fresh network changes nothing: its
-scores are the cosines of the descriptors times a sharpness.
+of queries and keys in a picture (rotary encoding, Su et al. 2021), which tell where points lie to
+each other, and as waves over the picture (Tancik et al. 2020), so that points can learn where the
+partners of their neighbours are. A fresh network changes nothing: its scores are the cosines of the
+descriptors times a sharpness.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ NO_PARTNER = 0.5  # the cosine that is as good as having no partner, at the star
 FIRST_TURNS = 6.0  # radians per half side of a picture, standard deviation at the start
 ROUNDS = 20
 LARGEST = 300.0
+WAVES = 5  # over the picture, each half as long as the one before
+KNOWN = 4 + 4 * WAVES  # what is known of the place of a point
 
 
 class Points(NamedTuple):
@@ -61,25 +64,27 @@ class SuperGlueNet(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(math.log(architecture.sharpness)))
         self.no_partner = nn.Parameter(torch.tensor(NO_PARTNER * architecture.sharpness))
         self.frequencies = nn.Parameter(FIRST_TURNS * torch.randn(2, width // heads // 2))
-        self.place = _perceptron(2, width // 2, width)
         self.within = nn.ModuleList(_Within(width, heads) for _ in range(architecture.layers))
         self.across = nn.ModuleList(_Across(width, heads) for _ in range(architecture.layers))
-        self.last = nn.Linear(width, width)
+        self.last = nn.Linear(width + KNOWN, width)
         nn.init.eye_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, first: Points, second: Points) -> tuple[torch.Tensor, torch.Tensor]:
         scale = (self.sharpness / 2).exp()
-        a, b = (scale * each.descriptors + self.place(_seen(each.told)) for each in (first, second))
+        a, b = (scale * each.descriptors for each in (first, second))
+        places = [_waves(each.told) for each in (first, second)]
         turns = [each.told[:, :2] @ self.frequencies for each in (first, second)]
         for within, across in zip(self.within, self.across, strict=True):
-            a, b = (within(x, turn) for x, turn in zip((a, b), turns, strict=True))
-            a, b = across(a, b)
-        return self.last(a) @ self.last(b).T, self.no_partner
+            a, b = (within(x, *each) for x, *each in zip((a, b), places, turns, strict=True))
+            a, b = across(a, b, *places)
+        a, b = (self.last(_beside(x, place)) for x, place in zip((a, b), places, strict=True))
+        return a @ b.T, self.no_partner
 
 
 class _Attention(nn.Module):
-    """What points (n, width) learn from others by attention of several heads (Vaswani et al. 2017).
+    """What points (n, width) at places (n, KNOWN) learn from others by attention of several heads
+    (Vaswani et al. 2017).
 
     asked: (kinds * width) values of a point that others are compared by.
     """
@@ -87,17 +92,19 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int, kinds: int) -> None:
         super().__init__()
         self.heads = heads
-        self.asked = nn.Linear(width, kinds * width)
-        self.told = nn.Linear(width, width)
-        self.change = _perceptron(2 * width, 2 * width, width)
+        self.asked = nn.Linear(width + KNOWN, kinds * width)
+        self.told = nn.Linear(width + KNOWN, width)
+        self.change = _perceptron(2 * width + KNOWN, 2 * width, width)
 
     def _by_head(self, values: torch.Tensor) -> torch.Tensor:
         """(n, width) to (heads, n, width / heads)."""
         return values.reshape(len(values), self.heads, -1).transpose(0, 1)
 
-    def _changed(self, points: torch.Tensor, learned: torch.Tensor) -> torch.Tensor:
+    def _changed(
+        self, points: torch.Tensor, seen: torch.Tensor, learned: torch.Tensor
+    ) -> torch.Tensor:
         flat = learned.transpose(0, 1).reshape(points.shape)
-        changed: torch.Tensor = points + self.change(torch.cat([points, flat], dim=1))
+        changed: torch.Tensor = points + self.change(_beside(seen, flat))
         return changed
 
 
@@ -107,13 +114,16 @@ class _Within(_Attention):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads, 2)
 
-    def forward(self, points: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, points: torch.Tensor, places: torch.Tensor, turns: torch.Tensor
+    ) -> torch.Tensor:
         """The points after they looked at each other; turns: (n, width / heads / 2) radians."""
+        seen = _beside(points, places)
         asking, asked = (
-            _turned(self._by_head(each), turns) for each in self.asked(points).chunk(2, dim=1)
+            _turned(self._by_head(each), turns) for each in self.asked(seen).chunk(2, dim=1)
         )
         shares = _likeness(asking, asked).softmax(dim=2)
-        return self._changed(points, shares @ self._by_head(self.told(points)))
+        return self._changed(points, seen, shares @ self._by_head(self.told(seen)))
 
 
 class _Across(_Attention):
@@ -123,12 +133,15 @@ class _Across(_Attention):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads, 1)
 
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, a: torch.Tensor, b: torch.Tensor, at_a: torch.Tensor, at_b: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The points of two pictures after they looked at those of the other one."""
-        likeness = _likeness(self._by_head(self.asked(a)), self._by_head(self.asked(b)))
-        from_b = likeness.softmax(dim=2) @ self._by_head(self.told(b))
-        from_a = likeness.softmax(dim=1).transpose(1, 2) @ self._by_head(self.told(a))
-        return self._changed(a, from_b), self._changed(b, from_a)
+        seen_a, seen_b = _beside(a, at_a), _beside(b, at_b)
+        likeness = _likeness(*(self._by_head(self.asked(seen)) for seen in (seen_a, seen_b)))
+        from_b = likeness.softmax(dim=2) @ self._by_head(self.told(seen_b))
+        from_a = likeness.softmax(dim=1).transpose(1, 2) @ self._by_head(self.told(seen_a))
+        return self._changed(a, seen_a, from_b), self._changed(b, seen_b, from_a)
 
 
 def log_assignment(
@@ -163,9 +176,16 @@ def _turned(values: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _seen(told: torch.Tensor) -> torch.Tensor:
-    """What does not change when a picture is turned: distance from the middle, and strength."""
-    return torch.stack([told[:, :2].norm(dim=1), told[:, 2]], dim=1)
+def _waves(told: torch.Tensor) -> torch.Tensor:
+    """(n, KNOWN): what is told, the distance from the middle, and waves along x and y."""
+    lengths = math.pi / 2 * 2.0 ** torch.arange(WAVES, device=told.device)
+    phases = (told[:, :2, None] * lengths).flatten(1)
+    distance = told[:, :2].norm(dim=1, keepdim=True)
+    return torch.cat([told, distance, phases.sin(), phases.cos()], dim=1)
+
+
+def _beside(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    return torch.cat([first, second], dim=1)
 
 
 def _perceptron(inside: int, between: int, outside: int) -> nn.Sequential:
