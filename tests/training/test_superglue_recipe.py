@@ -121,6 +121,19 @@ def test_points_that_are_left_out_leave_their_partners_alone():
     assert (less.partners[0][lost] == ALONE).all()
 
 
+def test_moved_views_keep_their_partners_and_their_shape():
+    pair = constellation(1)
+    moved = pair.moved(rng(3))
+    assert moved.partners == pair.partners
+    for before, after in zip(pair.points, moved.points, strict=True):
+        assert torch.equal(before.descriptors, after.descriptors)
+        assert torch.equal(before.told[:, 2], after.told[:, 2])
+        assert (before.told[:, :2] - after.told[:, :2]).norm(dim=1).mean() > 0.01
+        ratio = torch.pdist(after.told[:, :2]) / torch.pdist(before.told[:, :2])
+        assert ratio.std() < 1e-3
+        assert 0.85 < float(ratio.mean()) < 1.17
+
+
 def test_nobody_has_a_partner_in_another_eye():
     pair = constellation(1).against(constellation(2, common=5, alone=3))
     assert [len(each) for each in pair.partners] == [34, 8]
