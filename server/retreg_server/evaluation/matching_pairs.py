@@ -96,14 +96,12 @@ def difficulties(data: Path, limit: int) -> list[Difficulty]:
     for case in subset(multimodal_cases(data), limit):
         found.append(Difficulty("cameras", "as it is", case.name, partial(_real, case, 0)))
         angle = random_for(f"matching {case.name}").uniform(30, 330)
-        load = partial(_real, case, angle)
-        found.append(Difficulty("cameras", "turned", case.name, load))
-    for x in MADE_UP:
-        found += [
-            Difficulty("made-up", x, f"{FIRST_EYE + n}", partial(_made_up, FIRST_EYE + n, x))
-            for n in range(limit)
-        ]
-    return found
+        found.append(Difficulty("cameras", "turned", case.name, partial(_real, case, angle)))
+    return found + [
+        Difficulty("made-up", x, f"{seed}", partial(_made_up, seed, x))
+        for x in MADE_UP
+        for seed in range(FIRST_EYE, FIRST_EYE + limit)
+    ]
 
 
 def _made_up(seed: int, x: str) -> KnownPair:
