@@ -20,14 +20,14 @@ from torch import nn
 NO_PARTNER = 0.5  # the cosine that is as good as having no partner, at the start
 FIRST_TURNS = 6.0  # radians per half side of a picture, standard deviation at the start
 ROUNDS = 20
-LARGEST = 300.0
+LARGEST = 300.0  # range of scores that counts
 WAVES = 5  # over the picture, each half as long as the one before
 KNOWN = 4 + 4 * WAVES  # what is known of the place of a point
 
 
 class Points(NamedTuple):
-    """descriptors: (n, d) of unit length. told: (n, 3): x and y from -1 to 1 in the square that the
-    network for points saw, and how strong it is, from 0 to 1."""
+    """descriptors: (n, d) of unit length. told: (n, 3): x and y from the middle of the picture in
+    halves of its longer side, and how strong the point is, from 0 to 1."""
 
     descriptors: torch.Tensor
     told: torch.Tensor
