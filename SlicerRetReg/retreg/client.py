@@ -19,6 +19,7 @@ from retreg.about import notes_on
 from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
+from retreg.masks import counting_if_given
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg.uploads import Pieces, Upload
@@ -106,15 +107,21 @@ class Client:
         moving: Image,
         model: str | None = None,
         progress: Progress | None = None,
+        *,
+        fixed_mask: Image | None = None,
+        moving_mask: Image | None = None,
         **options: Scalar | None,
     ) -> RegistrationResult:
         """Register moving to fixed on the server and wait for the result.
 
-        model: None lets the server choose one for the images. options: those of the model; None
-        means its default. The job is cancelled when progress raises and on Ctrl-C.
+        model: None lets the server choose one for the images. fixed_mask, moving_mask: where they
+        are 0 the image does not count (see retreg.masks.counting). options: those of the model;
+        None means its default. The job is cancelled when progress raises and on Ctrl-C.
         Raises InputError, OptionError, RegistrationError or ServerError.
         """
         tell = progress or no_progress
+        fixed = counting_if_given(fixed, fixed_mask, "fixed")
+        moving = counting_if_given(moving, moving_mask, "moving")
         job = self._submit(fixed, moving, model, options, tell)
         try:
             self._job = job

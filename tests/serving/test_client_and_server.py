@@ -165,3 +165,11 @@ def test_a_server_that_stays_busy_is_an_error_in_words(start_server, a_volume):
         ):
             impatient.register(a_volume, a_volume)
         thread.join()
+
+
+def test_the_server_hears_of_masks(a_client, a_server, a_volume):
+    mask = Image((a_volume.array > 0).astype(np.uint8), a_volume.grid)
+    a_client.register(a_volume, a_volume, fixed_mask=mask)
+    request = a_server.model.requests[-1]
+    np.testing.assert_array_equal(request.fixed.counted, a_volume.array[0] > 0)
+    assert request.moving.counted is None

@@ -78,6 +78,12 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How files are read that may be understood in several ways."""
+    for role in ("fixed", "moving"):
+        parser.add_argument(
+            f"--{role}-mask", type=Path, metavar="FILE",
+            help=f"an image, drawn on {role.upper()} or resampled to it; what is 0 there counts "
+            "neither in the registration nor in the verdict",
+        )  # fmt: skip
     frames = {"--frame": "both files", "--fixed-frame": "FIXED", "--moving-frame": "MOVING"}
     for name, which in frames.items():
         text = f"take picture N of {which} where one DICOM file holds several; the first is 1"
@@ -96,10 +102,11 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
-    refuse_inputs_within(args.out, (args.fixed, args.moving))
+    refuse_inputs_within(args.out, [args.fixed, args.moving, *_masks(args).values()])
     fixed, moving = (
         read_image(path, frame, args.nifti_geometry) for path, frame in _inputs(args)
     )
+    fixed, moving = _counting(args, fixed, "fixed"), _counting(args, moving, "moving")
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
     vessels = _vessels(fixed) if args.maps == "vessels" else None
@@ -150,6 +157,21 @@ def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) ->
             print("There are no DICOM objects: an archive should keep only what may be right.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
+
+
+def _masks(args: argparse.Namespace) -> dict[str, Path]:
+    """The masks that were given, by the role of their image."""
+    given = {"fixed": args.fixed_mask, "moving": args.moving_mask}
+    return {role: path for role, path in given.items() if path}
+
+
+def _counting(args: argparse.Namespace, image: Image, role: str) -> Image:
+    """The image with its mask, if there is one."""
+    from retreg.files import read_image
+    from retreg.masks import counting
+
+    mask = _masks(args).get(role)
+    return counting(image, read_image(mask, None, args.nifti_geometry), role) if mask else image
 
 
 def _vessels(fixed: Image) -> Image:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
 from retreg.about import notes_on, notes_on_sameness
 from retreg.errors import OptionError
 from retreg.image import Image
+from retreg.masks import share_counted
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg_server.registration.model import (
@@ -83,13 +85,16 @@ def judged(
     with stages.stage("quality", QUALITY_SHARE):
         measure = SUBJECTS[info.subject].measured(fixed, moving)
         quality = assess(measure, fixed.grid, moving.grid, estimate)
-    provenance = {
+    provenance: dict[str, Any] = {
         "model": request.model,
         "options": options,
         "version": version("retreg"),
         "weights_sha256": info.weights_sha256,
         "seconds": dict(stages.seconds),
     }
+    if fixed.counted is not None or moving.counted is not None:
+        counted = {"fixed": share_counted(fixed), "moving": share_counted(moving)}
+        provenance["counted"] = counted
     return RegistrationResult(
         estimate.transform,
         estimate.fixed_keypoints,

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
+from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.errors import ApiError
@@ -113,6 +114,17 @@ class Service:
                 404, "unknown-image", f"{which} image is not on the server; send it first."
             )
         return image
+
+    async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
+        """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
+
+        def work() -> SharedImage:
+            return SharedImage.of(counting(image.image, mask.image, role))
+
+        async with self.unpacking:
+            counted = await asyncio.to_thread(work)
+        self.images.put(counted.address, counted, len(counted.voxels))
+        return counted
 
     async def submit(
         self,

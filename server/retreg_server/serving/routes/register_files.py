@@ -26,7 +26,8 @@ MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
-FILES = ("fixed", "moving", "files", "file", "label")
+MASKS = ("fixed_mask", "moving_mask")
+FILES = (*ROLES, *MASKS, "files", "file", "label")
 
 
 def form_schema(*names: str) -> dict[str, Any]:
@@ -39,16 +40,18 @@ def form_schema(*names: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-@router.post("", openapi_extra=form_schema(*ROLES, "model"))
+@router.post("", openapi_extra=form_schema(*ROLES, *MASKS, "model"))
 async def register(request: Request, service: TheService) -> Response:
     """Register two files and answer with the result; other fields are options of the model.
+
+    Where the files fixed_mask and moving_mask, if they are sent, are 0, their image does not count.
 
     The registration is cancelled when the client goes away.
     """
     async with request.form(
-        max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
+        max_files=4, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:
-        fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
+        fixed, moving = [await _counted_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
     texts = {name: value for name, value in texts.items() if name not in FRAMES}
     model = await service.model(texts.pop("model", None), fixed, moving)
@@ -77,6 +80,15 @@ async def uploaded_image(service: Service, form: FormData, role: str) -> SharedI
     name = f"{role}{_suffix(upload.filename or '', role)}"
     frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
     return await service.read(await asyncio.to_thread(_content, upload), name, frame)
+
+
+async def _counted_image(service: Service, form: FormData, role: str) -> SharedImage:
+    """The image in the file of that name in a form, with its mask if there is one."""
+    image = await uploaded_image(service, form, role)
+    if f"{role}_mask" not in form:
+        return image
+    mask = await uploaded_image(service, form, f"{role}_mask")
+    return await service.masked(image, mask, role)
 
 
 def _frame(form: FormData, name: str) -> int | None:

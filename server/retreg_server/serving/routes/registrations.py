@@ -43,6 +43,8 @@ Value = (
 class RegistrationOrder(BaseModel):
     """Two images by address, a model (null: the default for the images) and its options.
 
+    fixed_mask, moving_mask: addresses of images; where they are 0, theirs does not count.
+
     A number without a JSON form is written "Infinity".
     """
 
@@ -52,6 +54,8 @@ class RegistrationOrder(BaseModel):
     moving: Address
     model: Name | None = None
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
+    fixed_mask: Address | None = None
+    moving_mask: Address | None = None
 
 
 @router.post("", status_code=202)
@@ -59,6 +63,12 @@ async def order_registration(order: RegistrationOrder, service: TheService) -> R
     """Queue a registration; the answer holds its id."""
     fixed = service.image(order.fixed, "The fixed")
     moving = service.image(order.moving, "The moving")
+    if order.fixed_mask:
+        mask = service.image(order.fixed_mask, "The mask of the fixed")
+        fixed = await service.masked(fixed, mask, "fixed")
+    if order.moving_mask:
+        mask = service.image(order.moving_mask, "The mask of the moving")
+        moving = await service.masked(moving, mask, "moving")
     model = await service.model(order.model, fixed, moving)
     # There and back again turns the reserved spelling of infinity into the number.
     options = wire.loads(wire.dumps(order.options))

@@ -154,8 +154,9 @@ def halved(image: Image) -> Image:
     step = np.diag([2.0 if n > 1 else 1.0 for n in (i, j, k)] + [1.0])
     strides = tuple(slice(None, None, 2) for _ in range(3))
     array = np.ascontiguousarray(image.array[:, *strides])
+    counted = None if image.counted is None else image.counted[strides]
     size = (array.shape[3], array.shape[2], array.shape[1])
-    return Image(array, Grid(size, image.grid.world_from_index @ step), image.about)
+    return Image(array, Grid(size, image.grid.world_from_index @ step), image.about, counted)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
