@@ -144,7 +144,7 @@ def decode_image(header: ImageHeader, body: Buffer) -> Image:
             f"The image body holds {len(voxels)} bytes; its header declares {header.nbytes}."
         )
     flat = np.frombuffer(voxels, header.dtype, header.voxel_bytes // header.dtype.itemsize)
-    counted = None
+    counted: np.ndarray | None = None
     if header.has_mask:
         bits = np.frombuffer(voxels, np.uint8, offset=header.voxel_bytes)
         counted = np.unpackbits(bits, count=flat.size // header.channels).astype(bool)

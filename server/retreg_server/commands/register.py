@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
+from retreg.transforms import Affine
 from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --transform tps; 0 interpolates, inf is affine. Several values, as in 0,0.1,1, "
         "give one folder each",
     )
+    parser.add_argument(
+        "--initial", metavar="FILE|identity|centres|geometry",
+        help="look near this map only: a transform of any program, as the images lie in the world, "
+        "or the centre of what they show (of their grids) on each other; the verdict judges all "
+        "the same",
+    )  # fmt: skip
     add_option_argument(parser)
     _add_output_arguments(parser)
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
@@ -245,11 +252,20 @@ def _register(
         info.refuse_idle({**options, "smoothing": smoothing})
     info.refuse_idle(options)
     if len(args.smoothing) > 1:
+        if args.initial:
+            raise OptionError("Several smoothings come of a search; leave --initial or give one.")
         request = RegistrationRequest(fixed, moving, model, options)
         return engine.register_sweep(request, args.smoothing, report)
     if args.smoothing:
         options["smoothing"] = args.smoothing[0]
-    return (engine.register(RegistrationRequest(fixed, moving, model, options), report),)
+    request = RegistrationRequest(fixed, moving, model, options, _initial(args, fixed, moving))
+    return (engine.register(request, report),)
+
+
+def _initial(args: argparse.Namespace, fixed: Image, moving: Image) -> Affine | None:
+    from retreg.initial import initial_map
+
+    return initial_map(args.initial, fixed, moving) if args.initial else None
 
 
 def _smoothings(text: str) -> tuple[float, ...]:
@@ -279,7 +295,10 @@ def _register_on_server(
             if info.name == model:
                 options |= options_given(info, args.option)
                 info.refuse_idle(options)
-        return client.register(fixed, moving, model=model, progress=report, **options)
+        initial = _initial(args, fixed, moving)
+        return client.register(
+            fixed, moving, model=model, progress=report, initial=initial, **options
+        )
 
 
 def _device_option(device: str, model: str) -> dict[str, Scalar]:

@@ -13,6 +13,7 @@ from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
 from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job, Jobs
@@ -132,9 +133,10 @@ class Service:
         moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
+        initial: Affine | None = None,
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        task = Task(fixed, moving, model.name, model.complete(options))
+        task = Task(fixed, moving, model.name, model.complete(options), initial)
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
     async def read(

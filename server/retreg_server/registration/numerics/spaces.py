@@ -122,10 +122,10 @@ def _thinned(image: Image) -> Image:
         array[0, number] = layer.reshape(fk, j, fj, i, fi).mean(axis=(0, 2, 4))
     to_index = np.diag([*factors.astype(np.float64), 1.0])
     to_index[:3, 3] = (factors - 1) / 2
-    counted = image.counted
-    if counted is not None:
-        blocks = counted[: k * fk, : j * fj, : i * fi].reshape(k, fk, j, fj, i, fi)
-        counted = blocks.all(axis=(1, 3, 5))
+    counted: np.ndarray | None = None
+    if image.counted is not None:
+        blocks = image.counted[: k * fk, : j * fj, : i * fi].reshape(k, fk, j, fj, i, fi)
+        counted = np.all(blocks, axis=(1, 3, 5))
     grid = Grid((i, j, k), image.grid.world_from_index @ to_index)
     return Image(array, grid, counted=counted)
 

@@ -19,6 +19,7 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
 from retreg.progress import Progress
+from retreg.transforms import Affine
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -115,7 +116,9 @@ class ModelWorker:
             SharedImage.received(header, voxels).image
             for header, voxels in zip(head["headers"], request.buffers, strict=True)
         ]
-        wanted = RegistrationRequest(images[0], images[1], head["model"], head["options"])
+        initial = wire.decode_transform(head["initial"]) if "initial" in head else None
+        assert initial is None or isinstance(initial, Affine)
+        wanted = RegistrationRequest(*images, head["model"], head["options"], initial)
         result = self._register(wanted, progress)
         seconds: dict[str, Any] = result.provenance.get("seconds", {})
         text = wire.dumps(wire.encode_result(result))
