@@ -115,7 +115,8 @@ def remember(folder: Path, request: RegistrationRequest) -> None:
         (folder / f"{number}.{role}").write_bytes(body)
         parts.append(header)
     initial = None if request.initial is None else wire.encode_transform(request.initial)
-    message = {"initial": initial, "model": request.model, "options": dict(request.options), "headers": parts}
+    message = {"model": request.model, "options": dict(request.options), "headers": parts}
+    message["initial"] = initial
     temporary = folder / f"{number}.{os.getpid()}.tmp"
     temporary.write_bytes(wire.dumps(message))
     temporary.rename(folder / f"{number}.json")
