@@ -1,4 +1,4 @@
-"""What there is to see of a series: an animation, a map of the changes, and a page to go through."""
+"""What there is to see of a series: an animation, a map of the changes, a page with a slider."""
 
 from __future__ import annotations
 
