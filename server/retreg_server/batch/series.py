@@ -17,7 +17,7 @@ from retreg.resample import resample
 from retreg.transforms import Affine, Transform
 from retreg_server.batch.one_pair import outcome_in
 from retreg_server.batch.pairs import Pair, named_pairs
-from retreg_server.reporting.overlays import shown, views
+from retreg_server.reporting.views import shown, views
 
 FEWEST = 2
 SHOWN = ("accept", "check")  # what is fit to be looked at; a check is marked as one

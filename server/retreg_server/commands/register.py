@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retreg.errors import OptionError
 from retreg.image import Image
@@ -295,10 +295,8 @@ def _register_on_server(
             if info.name == model:
                 options |= options_given(info, args.option)
                 info.refuse_idle(options)
-        initial = _initial(args, fixed, moving)
-        return client.register(
-            fixed, moving, model=model, progress=report, initial=initial, **options
-        )
+        wanted: dict[str, Any] = {**options, "initial": _initial(args, fixed, moving)}
+        return client.register(fixed, moving, model=model, progress=report, **wanted)
 
 
 def _device_option(device: str, model: str) -> dict[str, Scalar]:

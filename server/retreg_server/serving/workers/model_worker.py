@@ -118,7 +118,8 @@ class ModelWorker:
         ]
         initial = wire.decode_transform(head["initial"]) if "initial" in head else None
         assert initial is None or isinstance(initial, Affine)
-        wanted = RegistrationRequest(*images, head["model"], head["options"], initial)
+        fixed, moving = images
+        wanted = RegistrationRequest(fixed, moving, head["model"], head["options"], initial)
         result = self._register(wanted, progress)
         seconds: dict[str, Any] = result.provenance.get("seconds", {})
         text = wire.dumps(wire.encode_result(result))
