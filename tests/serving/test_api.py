@@ -385,6 +385,21 @@ def test_two_files_are_registered_in_one_request(a_server):
     np.testing.assert_array_equal(request.fixed.array[:, 0], array.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("matrix", "slug"),
+    [
+        (np.zeros((4, 4)).tolist(), "bad-geometry"),
+        ([[1e300] * 4] * 4, "bad-geometry"),
+        (np.eye(3).tolist(), "bad-input"),
+        ("identity", "bad-input"),
+    ],
+)
+def test_an_initial_matrix_that_is_no_affine_is_refused(a_server, a_picture, matrix, slug):
+    address = upload(a_server, a_picture)
+    order = {"fixed": address, "moving": address, "initial": matrix}
+    assert_error(a_server.post("/v1/registrations", json=order), 422, slug)
+
+
 def test_masks_come_as_further_files_or_by_their_address(a_server, a_picture):
     drawn = np.zeros((20, 30), np.uint8)
     drawn[:, 10:] = 255
