@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from retreg.errors import OptionError
@@ -21,6 +22,9 @@ from retreg_server.reporting.views import shown, views
 
 FEWEST = 2
 SHOWN = ("accept", "check")  # what is fit to be looked at; a check is marked as one
+DARK, CLOSED = 24, 15  # darker than tissue, unless there is tissue so many pixels around
+RIM = 2  # pixels beside the rim, where a frame shows its surround as well
+LOCAL = 0.06  # of the longer side, by which light changes slowly
 _NO_CHANGE = 1e-6
 
 
@@ -75,21 +79,34 @@ def frames_of(
 
 def _frame(image: Image, transform: Transform, view: Grid, name: str, verdict: str) -> Frame:
     ones = Image(np.ones((1, *image.grid.shape), np.uint8), image.grid)
-    seen = resample(ones, transform, view, nearest=True, fill=0).array[0, 0] > 0
-    return Frame(name, verdict, shown(image, transform, view), seen)
+    within = resample(ones, transform, view, nearest=True, fill=0).array[0, 0] > 0
+    rgb = shown(image, transform, view)
+    lit = (rgb.max(axis=2) > DARK).astype(np.uint8)
+    whole, rim = np.ones((CLOSED, CLOSED), np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8)
+    closed = cv2.erode(cv2.dilate(lit, whole), whole, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    seen = cv2.erode(closed, rim, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    return Frame(name, verdict, rgb, within & seen)
 
 
 def change_of(frames: Sequence[Frame]) -> np.ndarray:
     """How much each place changes over the frames, (rows, columns) float32, NaN where one is blind.
 
-    The standard deviation of the grey values over the frames, each brought to the mean 0 and the
-    deviation 1 of what all of them see: a difference of exposure is no change.
+    The standard deviation over the frames of the grey values without their local mean, which
+    differs with the light, divided by the deviation of the whole, which differs with the exposure.
     """
     both = np.all([frame.seen for frame in frames], axis=0)
     change = np.full(both.shape, np.nan, np.float32)
     if both.any():
-        grey = np.stack([frame.rgb.mean(axis=2)[both] for frame in frames])
-        even = grey - grey.mean(axis=1, keepdims=True)
+        greys = [frame.rgb.mean(axis=2, dtype=np.float32) for frame in frames]
+        even = np.stack([_even(grey, both) for grey in greys])
         even /= np.maximum(even.std(axis=1, keepdims=True), _NO_CHANGE)
         change[both] = even.std(axis=0)
     return change
+
+
+def _even(grey: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The values (n,) of a picture (rows, columns) where they count, without their local mean."""
+    weight, sigma = where.astype(np.float32), LOCAL * max(grey.shape)
+    total, share = (cv2.GaussianBlur(x, (0, 0), sigma) for x in (grey * weight, weight))
+    evened: np.ndarray = (grey - total / np.maximum(share, _NO_CHANGE))[where]
+    return evened
