@@ -82,7 +82,7 @@ def _frame(image: Image, transform: Transform, view: Grid, name: str, verdict: s
     within = resample(ones, transform, view, nearest=True, fill=0).array[0, 0] > 0
     rgb = shown(image, transform, view)
     lit = (rgb.max(axis=2) > DARK).astype(np.uint8)
-    whole, rim = np.ones((CLOSED, CLOSED), np.uint8), np.ones((2 * RIM + 1, 2 * RIM + 1), np.uint8)
+    whole, rim = (np.ones((n, n), np.uint8) for n in (CLOSED, 2 * RIM + 1))
     closed = cv2.erode(cv2.dilate(lit, whole), whole, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     seen = cv2.erode(closed, rim, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     return Frame(name, verdict, rgb, within & seen)
