@@ -84,9 +84,8 @@ def _page(
 <ul>{missing}</ul>
 <h2>Change</h2>
 <figure><img src="{_address(change)}" alt="Map of the changes"><figcaption>How much each place
-changes over the series, beside differences of light and exposure; bright is much. Black are also the
-places
-that not all images show.</figcaption></figure>
+changes over the series, beside differences of light and exposure; bright is much. What not all
+images show is black.</figcaption></figure>
 <p>The numbers of all are in <a href="{TABLE}">{TABLE}</a>.</p>
 <p><small>Research software, not a medical device.</small></p>
 <script>const frames = {data};{_SCRIPT}</script>
