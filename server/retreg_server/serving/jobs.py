@@ -250,7 +250,7 @@ class Jobs:
 def _key(task: Task, version: str) -> str:
     """The same for requests that must have the same answer."""
     images = (task.fixed.address, task.moving.address)
-    asked = [*images, task.model, version, sorted(task.options.items())]
+    asked = [*images, task.head.get("initial"), task.model, version, sorted(task.options.items())]
     return hashlib.sha256(wire.dumps(asked)).hexdigest()
 
 

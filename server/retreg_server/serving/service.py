@@ -11,7 +11,9 @@ from fastapi import Request
 
 from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
+from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job, Jobs
@@ -114,15 +116,27 @@ class Service:
             )
         return image
 
+    async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
+        """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
+
+        def work() -> SharedImage:
+            return SharedImage.of(counting(image.image, mask.image, role))
+
+        async with self.unpacking:
+            counted = await asyncio.to_thread(work)
+        self.images.put(counted.address, counted, len(counted.voxels))
+        return counted
+
     async def submit(
         self,
         fixed: SharedImage,
         moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
+        initial: Affine | None = None,
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        task = Task(fixed, moving, model.name, model.complete(options))
+        task = Task(fixed, moving, model.name, model.complete(options), initial)
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
     async def read(
