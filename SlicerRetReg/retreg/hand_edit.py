@@ -14,10 +14,9 @@ from retreg.geometry import Grid
 from retreg.local_correction import corrected, correction_of
 from retreg.local_quality import LocalJudge
 from retreg.messages import Keypoints, RegistrationResult
-from retreg.transforms import Chain, Transform
+from retreg.transforms import FIELD_TOLERANCE_MM, Chain, Transform
 
 WAYS: tuple[str, ...] = ("correction", *get_args(Family))
-STORED_MM = 0.01  # by which the stored fields of a correction may be off
 _SAME_PLACE = 1e-3  # mm, to which files keep points
 _REACH_VOXELS, _REACH_SHARE = 100.0, 0.12  # of the longest side; the smaller one counts
 _MOST_LINKS = 15  # of one chain that travels
@@ -70,14 +69,20 @@ def in_plane(points: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def edited(
-    result: RegistrationResult, edit: HandEdit, fixed_grid: Grid, moving_grid: Grid, origin: str
+    result: RegistrationResult,
+    edit: HandEdit,
+    fixed_grid: Grid,
+    moving_grid: Grid | None,
+    origin: str,
 ) -> RegistrationResult:
     """The result that the edited pairs lead to, judged without the images.
 
-    origin: names the result that was edited, for the provenance. The way back is not known any
+    moving_grid: where it is known, points of a picture are brought into its plane. origin: names
+    the result that was edited, for the provenance. The way back is not known any
     more. Raises DegeneratePointsError or InputError when the pairs do not lead to a transform.
     """
-    fixed, moving = in_plane(edit.fixed, fixed_grid), in_plane(edit.moving, moving_grid)
+    fixed = in_plane(edit.fixed, fixed_grid)
+    moving = edit.moving if moving_grid is None else in_plane(edit.moving, moving_grid)
     weights = _weights(result, len(fixed))
     transform = _transform(result, edit, fixed, moving, weights)
     residuals = np.linalg.norm(transform(fixed) - moving, axis=1)
@@ -125,11 +130,11 @@ def _weights(result: RegistrationResult, count: int) -> np.ndarray:
 
 
 def _storable(transform: Transform, grid: Grid) -> Transform:
-    """The transform with fields in place of a correction, within STORED_MM."""
+    """The transform with fields in place of a correction, within FIELD_TOLERANCE_MM."""
     correction = correction_of(transform)
     if correction is None or not isinstance(transform, Chain):
         return transform
-    links: tuple[Transform, ...] = correction_fields(correction, grid, STORED_MM)
+    links: tuple[Transform, ...] = correction_fields(correction, grid, FIELD_TOLERANCE_MM)
     while len(links) > _MOST_LINKS:
         links = tuple(
             Chain(links[n : n + _MOST_LINKS]) for n in range(0, len(links), _MOST_LINKS)

@@ -19,7 +19,7 @@ from retreg_server.commands.exit_status import (
 )
 
 VERBS = (
-    "register", "apply", "convert", "batch", "groupwise", "dicomweb-register", "serve", "models",
+    "register", "look", "apply", "convert", "batch", "groupwise", "dicomweb-register", "serve", "models",
     "demo", "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"

@@ -18,6 +18,7 @@ from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.progress import Progress
+from retreg_server.serving.workers import look_tasks
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 
@@ -48,6 +49,9 @@ class FileWorker:
             "transform": self._transform,
             "warped": self._warped,
             "map": self._map,
+            "page": lambda request, _: look_tasks.page(request),
+            "shown": lambda request, _: look_tasks.shown(request),
+            "refitted": lambda request, _: look_tasks.refitted(request),
         }
         try:
             with TemporaryDirectory(dir=self._scratch) as folder:
