@@ -10,11 +10,12 @@ export OMP_WAIT_POLICY := passive
 
 SERVER := SlicerRetReg/Resources/Server
 
-.PHONY: help demo test lint screenshots layers wheel lock clean
+.PHONY: help demo test test-viewers lint screenshots layers wheel lock clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
+	@echo "make test-viewers  run the tests of the page in a real browser, where there is one"
 	@echo "make lint   run the linters only"
 	@echo "make screenshots  draw the pictures of the Slicer module in docs/images anew"
 	@echo "make layers draw the structure in docs/images anew, from the imports"
@@ -27,6 +28,10 @@ demo: .venv/installed
 
 test: lint
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# Tests in a real browser; skipped by name where none is installed (see CONTRIBUTING.md).
+test-viewers: .venv/installed-test
+	$(RUN) -m pytest tests/look
 
 lint: .venv/installed-test
 	$(RUN) -m ruff check

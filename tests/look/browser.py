@@ -22,7 +22,8 @@ FLAGS = (
 
 # The browser reads commands from descriptor 3 and answers on 4.
 LAUNCH = (
-    "import fcntl, os, sys; a, b = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
+    "import fcntl, os, sys; "
+    "a, b = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]); "
     "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
 

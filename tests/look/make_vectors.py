@@ -18,7 +18,7 @@ ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
 
 
 def point_sets() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Fixed and moving points (n, 3) and weights (n,): pictures, volumes, planes that are tilted."""
+    """Fixed and moving points (n, 3) and weights (n,): pictures, volumes, tilted planes."""
     rng = np.random.default_rng(7)
 
     def bent(fixed: np.ndarray, axes: int) -> np.ndarray:

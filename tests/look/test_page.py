@@ -114,7 +114,7 @@ def test_a_dragged_point_leads_to_the_transform_that_python_finds(page, shown):
     moved = after.moving_keypoints.points[4]
     expected = before.result.transform(goal[None])[0]  # where the picture had it, to half a pixel
     np.testing.assert_allclose(moved, expected, atol=1.0)
-    np.testing.assert_allclose(after.transform(place[None])[0], moved, atol=0.05)
+    np.testing.assert_allclose(after.transform(place[None])[0], moved, atol=0.1)  # of a file
     far = np.array([[5.0, 5.0, 0.0]])
     np.testing.assert_allclose(after.transform(far), before.result.transform(far), atol=1e-3)
     assert after.quality.verdict == "check"
@@ -189,7 +189,7 @@ def test_a_volume_is_seen_in_three_slices_and_its_points_can_be_moved(page, show
 
 def test_without_the_token_the_page_asks_for_it(page, shown):
     shown(write_fundus)
-    page.run("location.reload()")
+    page.open(page.run("location.href"))
     page.wait_for("document.getElementById('login') && !document.getElementById('login').hidden")
     assert page.run("document.querySelector('main').hidden") is True
     page.run(f"document.getElementById('token').value = '{TOKEN}'")

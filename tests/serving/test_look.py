@@ -60,7 +60,7 @@ def test_the_page_is_small_and_asks_no_other_address():
     assert {path.suffix for path in files} == {".html", ".css", ".js"}
     assert sum(path.stat().st_size for path in files) <= 60_000
     for path in files:
-        assert not re.search(r"https?://(?!www\.w3\.org)|style=|<script>|\bon\w+=\"", path.read_text())
+        assert not re.search(r"https?://|style=|<script>|\bon\w+=\"", path.read_text())
 
 
 def test_the_page_and_its_files_need_no_token_and_allow_nothing_but_themselves(start_server):
@@ -91,7 +91,7 @@ def test_the_page_gets_the_transform_as_a_field_over_the_fixed_image(
     assert len(told["fixed_keypoints"]["points"]) == 64
 
 
-def test_the_page_gets_pictures_and_volumes_in_eight_bits(a_server, registered, a_volume, a_picture):
+def test_the_page_gets_pictures_and_volumes_in_8_bits(a_server, registered, a_volume, a_picture):
     for image, role in ((a_volume, "fixed"), (a_picture, "moving")):
         job = registered(image)
         answer = a_server.get(f"/v1/registrations/{job}/look/{role}")

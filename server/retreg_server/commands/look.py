@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--moving", type=Path, metavar="FILE", help="the moving image, if it is not beside DIR"
     )
-    parser.add_argument("--port", type=int, default=0, help="on this machine; a free one by default")
+    parser.add_argument("--port", type=int, default=0, help="a free one by default")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
 
 

@@ -54,7 +54,7 @@ class AccessControl:
 
 
 def _is_page(scope: Scope) -> bool:
-    """Whether files of the page are asked for, which are the same for everybody and tell nothing."""
+    """Whether files of the page are asked for: the same for everybody, and without results."""
     return scope["method"] == "GET" and scope["path"].startswith("/look/")
 
 

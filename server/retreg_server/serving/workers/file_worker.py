@@ -49,11 +49,10 @@ class FileWorker:
             "transform": self._transform,
             "warped": self._warped,
             "map": self._map,
-            "page": lambda request, _: look_tasks.page(request),
-            "shown": lambda request, _: look_tasks.shown(request),
-            "refitted": lambda request, _: look_tasks.refitted(request),
         }
         try:
+            if look_task := look_tasks.TASKS.get(request.head["task"]):
+                return look_task(request)
             with TemporaryDirectory(dir=self._scratch) as folder:
                 return tasks[request.head["task"]](request, Path(folder))
         except MemoryError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from retreg import wire
 from retreg.hand_edit import edited
 from retreg_server.reporting.look import edit_of, page_message, shown_image
@@ -31,3 +33,10 @@ def refitted(request: Message) -> Message:
     after = edited(result, edit_of(head["edit"]), grid, moving, head["origin"])
     verdict = {"verdict": after.quality.verdict, "reason": after.quality.reason}
     return Message(verdict, (SharedBuffer.of(wire.dumps(wire.encode_result(after))),))
+
+
+TASKS: dict[str, Callable[[Message], Message]] = {
+    "page": page,
+    "shown": shown,
+    "refitted": refitted,
+}
