@@ -127,8 +127,10 @@ def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
     before = read_result(folder).result
     choose(page, "way", "tps")
     choose(page, "smoothing", "0")
-    page.run("document.getElementById('list').selectedIndex = 2")
-    page.run("document.getElementById('list').dispatchEvent(new Event('input'))")
+    page.run(
+        "(list => { list.selectedIndex = 2; list.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('list'))"
+    )
     page.run("document.getElementById('toggle').click()")
     page.wait_for("/off/.test(document.getElementById('list').options[2].text)")
     residuals = page.run("[...document.getElementById('list').options].map(o => o.text)")
