@@ -43,7 +43,7 @@ def jacobian_determinants(
     ]
     derivative = np.stack(columns, axis=-1)
     if frame.shape[1] == 3:
-        return np.linalg.det(derivative)
+        return np.linalg.det(derivative) * np.linalg.det(frame)  # -1 where it is left-handed
     normals = np.cross(derivative[..., 0], derivative[..., 1])
     # Signed by the side to which most of the plane faces: a fold faces the other way.
     side = np.sign(normals @ normals.mean(axis=0))

@@ -61,6 +61,7 @@ class Service:
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
+        self.fixed_addresses: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)  # by job
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         self.patient_key = secrets.token_hex(32)
@@ -137,7 +138,9 @@ class Service:
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
         task = Task(fixed, moving, model.name, model.complete(options), initial)
-        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        self.fixed_addresses.put(job.id, fixed.address, 1)
+        return job
 
     async def read(
         self,
@@ -184,6 +187,10 @@ class Service:
         head["grid"] = wire.loads(job.record.grid)
         answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
         return bytes(answer.buffers[0].view)
+
+    async def look_task(self, head: Head, *enclosed: SharedBuffer) -> Message:
+        """What the process for files makes of a task of look_tasks. Raises InputError."""
+        return await self._ask_file_worker(head, enclosed)
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""
