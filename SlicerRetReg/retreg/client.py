@@ -29,8 +29,10 @@ from retreg.exchange import (
     Timeouts,
 )
 from retreg.image import Image
+from retreg.masks import counting_if_given
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 from retreg.progress import Progress, Teller, no_progress
+from retreg.transforms import Affine
 from retreg.uploads import Pieces, Upload
 
 RECONNECTS, RECONNECT_S = 5, 0.5
@@ -118,16 +120,24 @@ class Client:
         moving: Image,
         model: str | None = None,
         progress: Progress | None = None,
+        *,
+        fixed_mask: Image | None = None,
+        moving_mask: Image | None = None,
+        initial: Affine | None = None,
         **options: Scalar | None,
     ) -> RegistrationResult:
         """Register moving to fixed on the server and wait for the result.
 
-        model: None lets the server choose one for the images. options: those of the model; None
-        means its default. progress: called at least twice a second. The job is cancelled when it
-        raises and on Ctrl-C, and ordered again when the server or its worker ended in between.
-        Raises InputError, OptionError, RegistrationError, Cancelled or ServerError.
+        model: None lets the server choose one for the images. fixed_mask, moving_mask: where they
+        are 0 the image does not count (see retreg.masks.counting). initial: the map from fixed to
+        moving points near which alone is searched (see retreg.initial). options: those of the
+        model; None means its default. progress: called at least twice a second. The job is
+        cancelled when it raises and on Ctrl-C, and ordered again when the server or its worker
+        ended in between. Raises InputError, OptionError, RegistrationError, Cancelled or
+        ServerError.
         """
-        self._teller = Teller(progress or no_progress)
+        fixed = counting_if_given(fixed, fixed_mask, "fixed")
+        moving = counting_if_given(moving, moving_mask, "moving")
         images = {
             "fixed": Upload(fixed, self._encoding),
             "moving": Upload(moving, self._encoding),
@@ -137,6 +147,9 @@ class Client:
             "model": model,
             "options": {name: value for name, value in options.items() if value is not None},
         }
+        if initial is not None:
+            order["initial"] = initial.moving_from_fixed.tolist()
+        self._teller = Teller(progress or no_progress)
         try:
             result = self._registered(images, order)
             self._teller("done", 1.0)

@@ -12,7 +12,9 @@ from fastapi import Request
 
 from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
+from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.access.caller import audit, caller
 from retreg_server.serving.access.failures import Failures
@@ -75,6 +77,7 @@ class Service:
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
+        self.fixed_addresses: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)  # by job
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         self.patient_key = secrets.token_hex(32)
         arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
@@ -132,11 +135,18 @@ class Service:
 
         Raises ApiError 404 that names it by its role.
         """
-        claimed = self.images.get(address)
-        if claimed is None or not any(map(caller().may_see, claimed.owners)):
+        image = self.known(address)
+        if image is None:
             raise ApiError(
                 404, "unknown-image", f"{which} image is not on the server; send it first."
             )
+        return image
+
+    def known(self, address: str) -> SharedImage | None:
+        """The image at an address, if there is one that the caller has sent."""
+        claimed = self.images.get(address)
+        if claimed is None or not any(map(caller().may_see, claimed.owners)):
+            return None
         return claimed.image
 
     def keep(self, image: SharedImage) -> None:
@@ -156,26 +166,44 @@ class Service:
             self.images.pop(address)
         audit("deleted", image=address)
 
+    async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
+        """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
+
+        def work() -> SharedImage:
+            return SharedImage.of(counting(image.image, mask.image, role))
+
+        async with self.unpacking:
+            counted = await asyncio.to_thread(work)
+        self.keep(counted)
+        return counted
+
     async def submit(
         self,
         fixed: SharedImage,
         moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
+        initial: Affine | None = None,
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        task = Task(fixed, moving, model.name, model.complete(options))
-        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        task = Task(fixed, moving, model.name, model.complete(options), initial)
+        job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        self.fixed_addresses.put(job.id, fixed.address, 1)
+        return job
 
     async def read(
-        self, content: SharedBuffer, name: str, frame: int | None = None
+        self,
+        content: SharedBuffer,
+        name: str,
+        frame: int | None = None,
+        sizes: Sequence[int] = (),
     ) -> SharedImage:
         """The image in a file of the given content, read in the process for files.
 
-        name: one of our making, with the ending of the format. frame: as of read_image. Raises
-        InputError.
+        name: one of our making, with the ending of the format. frame: as of read_image. sizes: of
+        the files of a series that lie one after the other in content. Raises InputError.
         """
-        wanted: Head = {"task": "read", "name": name, "frame": frame}
+        wanted: Head = {"task": "read", "name": name, "frame": frame, "sizes": list(sizes)}
         answer = await self._ask_file_worker(wanted, (content,))
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
@@ -195,12 +223,23 @@ class Service:
         answer = await self._ask_file_worker(head, enclosed)
         return bytes(answer.buffers[0].view)
 
+    async def outputs_file(self, job: Job, fixed: SharedImage, moving: SharedImage) -> bytes:
+        """What `retreg register` writes of a job that is done, in a zip."""
+        head = {"task": "outputs", "headers": [fixed.header, moving.header]}
+        enclosed = (SharedBuffer.of(job.status.result), fixed.voxels, moving.voxels)
+        answer = await self._ask_file_worker(head, enclosed)
+        return bytes(answer.buffers[0].view)
+
     async def map_file(self, job: Job, name: str, suffix: str) -> bytes:
         """A map of a job that is done on its fixed grid, as a file. Raises InputError."""
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
         answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
         return bytes(answer.buffers[0].view)
+
+    async def look_task(self, head: Head, *enclosed: SharedBuffer) -> Message:
+        """What the process for files makes of a task of look_tasks. Raises InputError."""
+        return await self._ask_file_worker(head, enclosed)
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""

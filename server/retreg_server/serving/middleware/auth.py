@@ -49,7 +49,7 @@ class AccessControl:
     def _client(self, scope: Scope) -> Caller:
         """Who asks. Raises ApiError."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        is_open = (scope["method"], scope["path"]) in OPEN
+        is_open = (scope["method"], scope["path"]) in OPEN or _is_page(scope)
         forwarded = [line for name, line in scope["headers"] if name == b"x-forwarded-for"]
         address = client_address((scope.get("client") or ("",))[0], forwarded, self._proxies)
         host = headers.get(b"host", b"").decode("latin-1")
@@ -82,6 +82,11 @@ def refusal(failures: Failures, address: str) -> ApiError:
         "This address has sent too many wrong tokens; try again later, with the right one.",
         {"Retry-After": str(wait_s)},
     )
+
+
+def _is_page(scope: Scope) -> bool:
+    """Whether files of the page are asked for: the same for everybody, and without results."""
+    return scope["method"] == "GET" and scope["path"].startswith("/look/")
 
 
 def unauthorised() -> ApiError:
