@@ -10,6 +10,7 @@ from pathlib import Path
 
 from retreg.errors import FileError, InputError, RetRegError
 from retreg.files.limits import MAX_FILE_BYTES
+from retreg.files.names import usable_name
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def library(package: str, name: str, kind: str) -> Iterator[None]:
 
 def existing_file(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
     """The path, if it names a file with content of at most max_bytes. Raises FileError."""
-    path = Path(path)
+    path = usable_name(path)
     if not path.is_file():
         raise FileError(f"There is no file {path.name!r}; check its name and folder.")
     size = path.stat().st_size

@@ -60,10 +60,16 @@ def _pixels(path: Path, picture: Picture) -> np.ndarray:
     return _deep_colour(path, picture) if _is_deep_png(path, picture) else _decoded(picture)
 
 
+def fits_png(image: Image) -> bool:
+    """Whether it is one slice of 8- or 16-bit integers with 1, 3 or 4 channels."""
+    array = image.array
+    return image.is_picture and array.shape[0] != 2 and array.dtype in (np.uint8, np.uint16)
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write a picture of 8- or 16-bit integers with 1, 3 or 4 channels. Raises FileError."""
     array = image.array
-    if not image.is_picture or array.shape[0] == 2 or array.dtype not in (np.uint8, np.uint16):
+    if not fits_png(image):
         raise FileError(
             f"{path.name} cannot hold {array.dtype} voxels of the shape {array.shape}; PNG takes "
             "one slice of 8- or 16-bit integers, so write .nrrd instead."
