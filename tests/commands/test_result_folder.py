@@ -253,6 +253,7 @@ def test_the_same_image_twice_is_told(here, capsys):
     ("u1", 2), ("u2", 4), ("i1", 1), ("i2", 3), ("u4", 1), ("i8", 4), ("f2", 1), ("f4", 3),
     ("f8", 2),
 ])  # fmt: skip
+@pytest.mark.filterwarnings("error")
 def test_a_picture_of_every_type_leaves_its_results(finding, here, kind, channels):
     finding(a_turn(10))
     values = RNG.integers(0, 120, (channels, *PICTURE.shape)).astype(kind)

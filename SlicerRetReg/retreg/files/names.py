@@ -8,7 +8,6 @@ from pathlib import Path
 
 from retreg.errors import FileError
 
-
 _SHOWN = 40  # letters of a name in a message
 _NEVER_OPENED = {
     errno.ENAMETOOLONG: "is longer than the system allows; use a shorter one",

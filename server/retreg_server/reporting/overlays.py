@@ -87,6 +87,7 @@ def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
     if image.array.dtype == np.uint8 and len(values) >= 3:
         return np.moveaxis(values[:3], 0, -1).astype(np.uint8)
     low, high = np.percentile(_scanned(image)[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
+    values = np.nan_to_num(values, nan=low)
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     rgb = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)
     return np.moveaxis(rgb, 0, -1).astype(np.uint8)

@@ -85,7 +85,7 @@ def a_loop(folder):
 @pytest.mark.parametrize("door", [read_image, read_transform, read_markups, existing_file])
 def test_a_name_that_the_system_never_opens_is_refused(tmp_path, named, door):
     path = named(tmp_path)
-    with pytest.raises(FileError, match="of a file or folder (is longer|stands for a link)"):
+    with pytest.raises(FileError, match=r"of a file or folder (is longer|stands for a link)"):
         door(path)
 
 
@@ -104,10 +104,12 @@ def test_such_a_name_is_bad_input_of_every_command(tmp_path, capsys, named):
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch, tmp_path):
+def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch):
     bytes_out = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(bytes_out, encoding="ascii"))
-    monkeypatch.setattr("retreg_server.commands.models.run", lambda _args: print("Auge-ä") or 0)
+    monkeypatch.setattr(
+        "retreg_server.commands.models.run", lambda _args: sys.stdout.write("Auge-ä\n") and 0
+    )
     assert main(["models"]) == 0
     sys.stdout.flush()
     assert bytes_out.getvalue() == b"Auge-\\xe4\n"
