@@ -46,5 +46,5 @@ def test_a_full_disk_for_temporary_files_is_told(a_copied_file):
 
 def test_a_damaged_file_is_still_called_damaged(a_copied_file):
     a_copied_file.write_bytes(a_copied_file.read_bytes()[:-400])
-    with pytest.raises(FileError, match="damaged|cut off"):
+    with pytest.raises(FileError, match=r"damaged|cut off"):
         read_image(a_copied_file)
