@@ -78,7 +78,8 @@ def _prepared(image: Image, role: str) -> tuple[Image, Image, float]:
     working = isotropic(source, SPACING, _box(source, foreground), 1)
     depth = sample(foreground.depth_mm, working, np.eye(4))
     grid = Grid(working.size, working.world_from_index)
-    slab_mm = foreground.thickness_mm if foreground.is_slab else np.inf
+    sides_mm = image.grid.spacing * image.grid.size  # the foreground counts in coarse voxels
+    slab_mm = min(foreground.thickness_mm, sides_mm.min()) if foreground.is_slab else np.inf
     return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid), slab_mm
 
 

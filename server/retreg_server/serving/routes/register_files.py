@@ -23,7 +23,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", "
             ".mgz", ".mgh", ".dcm")  # fmt: skip
 LOOK_FOR_CLIENT_S = 0.25
 MAX_OPTIONS = 40
-MAX_TEXT_BYTES = 200
+MAX_TEXT_BYTES = 1024
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
 FILES = ("fixed", "moving", "files", "file", "label")
