@@ -15,7 +15,7 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.files.dicom_about import image_type
-from retreg.files.dicom_geometry import frames_of
+from retreg.files.dicom_geometry import Frame, frames_of
 from retreg.files.dicom_header import read_header
 from retreg.geometry import Grid
 
@@ -52,17 +52,12 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
     along the SliceNormalVector, which may oppose the cross product of rows and columns.
     Raises FileError when the header does not tell enough, and for several mosaics in one file.
     """
-    if len(frames := frames_of(header)) > 1:
-        raise FileError(
-            f"{path.name} holds {len(frames)} mosaics, each of which is a whole volume; convert it "
-            "with dcm2niix and give one of the volumes."
-        )
+    frame = _only_frame(path, header)
     private = read_header(path, is_whole=True)
     csa = csa_of(private)
     count = int(_count_of(private) or _first(csa.get("NumberOfImagesInMosaic")))
     step = _number(header.get("SpacingBetweenSlices")) or _first(csa.get("SpacingBetweenSlices"))
     normal = csa.get("SliceNormalVector", [])
-    (frame,) = frames
     per_side = max(ceil(sqrt(count)), 1)
     rows, columns = int(header.Rows), int(header.Columns)
     missing = [
@@ -88,6 +83,16 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
     matrix[:3, 2] = step * _direction(path, frame.axes, np.array(normal))
     matrix[:3, 3] = frame.position + frame.axes @ (np.array([columns, rows]) - size[:2]) / 2
     return Mosaic(count, per_side, Grid(size, matrix))
+
+
+def _only_frame(path: Path, header: Any) -> Frame:
+    frames = frames_of(header)
+    if len(frames) > 1:
+        raise FileError(
+            f"{path.name} holds {len(frames)} mosaics, each of which is a whole volume; convert it "
+            "with dcm2niix and give one of the volumes."
+        )
+    return frames[0]
 
 
 def _direction(path: Path, axes: np.ndarray, normal: np.ndarray) -> np.ndarray:

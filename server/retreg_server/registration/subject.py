@@ -142,12 +142,13 @@ def image_kind(image: Image) -> ImageKind:
 def refuse_other_kinds(images: Mapping[str, Image]) -> None:
     """Raise InputError when some images, by their roles such as "fixed", are pictures, some not."""
     kinds = {role: image_kind(image) for role, image in images.items()}
-    if len(set(kinds.values())) > 1:
-        said = " and ".join(f"the {role} image is a {kind}" for role, kind in kinds.items())
-        raise InputError(
-            f"{said[0].upper()}{said[1:]}; two pictures or two volumes were expected, and a volume "
-            "must come whole."
-        )
+    (first, expected), *_ = kinds.items()
+    for role, kind in kinds.items():
+        if kind != expected:
+            raise InputError(
+                f"The {first} image is a {expected} and the {role} image is a {kind}; all pictures "
+                "or all volumes were expected, and a volume must come whole."
+            )
 
 
 def check_kind(info: ModelInfo, image: Image, name: str) -> None:

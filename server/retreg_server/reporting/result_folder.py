@@ -112,10 +112,9 @@ def write_outputs(
     """Write every result file; they appear in folder together or not at all.
 
     RESULT_FILES, with warped.png for pictures that PNG can hold; with maps also map_NAME.nrrd and
-    map_NAME.png for each map of retreg.maps. fill: the value beyond the moving image, its
-    background for None. sources: of the fixed and the moving image. vessels: a label map, for
-    map_vessels.nrrd and .png.
-    Raises FileError when the disk does not take them.
+    .png for each map of retreg.maps. fill: the value beyond the moving image, its background for
+    None. sources: of both images. vessels: a label map, for map_vessels.nrrd and .png. Raises
+    FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))

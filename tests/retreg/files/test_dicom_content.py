@@ -132,7 +132,7 @@ def test_a_frame_is_for_dicom_files_only(tmp_path, a_series):
     path = tmp_path / "a.png"
     write_image(path, Image(PIXELS[None, None], Grid.of_picture(8, 6)))
     assert read_image(path, frame=1).is_picture
-    with pytest.raises(FileError, match="--fixed-frame or --moving-frame"):
+    with pytest.raises(FileError, match="leave the frame out"):
         read_image(path, frame=2)
     folder, _ = a_series()
     with pytest.raises(FileError, match="series of 6 files, not frames"):
