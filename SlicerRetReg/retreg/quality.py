@@ -111,6 +111,11 @@ FAIL = Limits(
     meeting_marks=1.0,
 )
 SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
+# Pictures that share less than half: so many places are possible that of their few tiles up to 63 %
+# were found to agree in pictures of different eyes.
+HALF, PART_OVERLAP, PART_AGREEMENT = 0.5, 0.15, 0.75
+# Pictures that share more: vessels that are faint in one of them correlate little.
+FAINT_AGREEMENT, FAINT_CORRELATION = 0.5, 0.1
 
 
 def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]:
@@ -130,8 +135,7 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
         )
     if folding != 0:
         return "fail", "The transform folds the image onto itself, so it cannot be right."
-    accept = replace(ACCEPT, agreement=SLAB_AGREEMENT) if "slab_mm" in numbers else ACCEPT
-    wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, accept)
+    wrong, doubtful = _complaint(numbers, FAIL), _complaint(numbers, _to_accept(numbers))
     thin = f" (one is only {numbers['slab_mm']:.2g} {unit} thick)" if "slab_mm" in numbers else ""
     if wrong:
         return "fail", f"{wrong}{thin}; it is probably wrong."
@@ -141,6 +145,19 @@ def judge(numbers: Mapping[str, float], unit: str = "mm") -> tuple[Verdict, str]
         f"{numbers['agreement']:.0%} of the image finds its counterpart where the transform puts "
         f"it, and both directions agree within {numbers['inverse_consistency_p95_mm']:.2g} {unit}."
     )
+
+
+def _to_accept(numbers: Mapping[str, float]) -> Limits:
+    """What these numbers must reach, by how much there is to judge."""
+    if "slab_mm" in numbers:
+        return replace(ACCEPT, agreement=SLAB_AGREEMENT)
+    if "correlation" not in numbers:  # a volume
+        return ACCEPT
+    if numbers.get("overlap", 0.0) < HALF:
+        return replace(ACCEPT, agreement=PART_AGREEMENT, overlap=PART_OVERLAP)
+    if numbers.get("agreement", 0.0) >= FAINT_AGREEMENT:
+        return replace(ACCEPT, correlation=FAINT_CORRELATION)
+    return ACCEPT
 
 
 def _complaint(numbers: Mapping[str, float], limits: Limits) -> str:

@@ -106,7 +106,9 @@ def test_a_good_registration_is_accepted_in_a_sentence():
         ({"folding": np.nan}, "fail", "does not overlap"),
         ({"overlap": 0.0}, "fail", "does not overlap"),
         ({"overlap": 0.0, "folding": 0.2}, "fail", "does not overlap"),
-        ({"correlation": 0.15}, "check", "correlate"),
+        ({"correlation": 0.15, "agreement": 0.45}, "check", "correlate"),
+        ({"correlation": 0.3, "overlap": 0.3, "agreement": 0.65}, "check", "counterpart"),
+        ({"correlation": 0.3, "overlap": 0.12}, "check", "share only"),
         ({"correlation": 0.0}, "fail", "correlate"),
         ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
         ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
@@ -127,6 +129,11 @@ def test_one_bad_number_is_enough(changes, verdict, words):
 
 def test_a_slab_is_accepted_when_most_of_it_agrees():
     assert judge({**GOOD, "slab_mm": 12.0})[0] == "accept"
+
+
+@pytest.mark.parametrize("part", [{"overlap": 0.2}, {"correlation": 0.15, "agreement": 0.55}])
+def test_a_part_that_agrees_well_and_faint_vessels_are_accepted_in_pictures(part):
+    assert judge({**GOOD, "correlation": 0.3, **part})[0] == "accept"
 
 
 @pytest.mark.parametrize("missing", ["agreement", "blocks", "overlap", "inconsistency", "folding"])

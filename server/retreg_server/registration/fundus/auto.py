@@ -3,8 +3,8 @@
 Vessels are made to look alike in colour, red-free, infrared and angiography. Local features on
 them, learned ones and then SIFT, or a search over rotations and scales where features fail, give a
 linear map that is made sub-pixel, bent, and deformed as far as the pictures support it. Where the
-search leaves doubt, or the keypoints of the network are asked for, the maps of KeyMorph are tried
-as well.
+keypoints of KeyMorph are asked for, its maps are tried as well; no pair was found that they alone
+settle.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from retreg_server.registration.fundus.world_transforms import DEFORMABLE, FAMIL
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
     correspondences_if_wanted,
-    suggestions,
+    no_suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import SMOOTHING
@@ -69,14 +69,13 @@ class AutoFundus:
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
-        advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         family, smoothing = str(options["transform"]), float(options["smoothing"])
         with stages.stage("field of view", 0.05):
             shown = without_shared_marks(fixed, moving)
             fixed_picture = retina_picture(shown[0], "fixed", DIAMETER)
             moving_picture = retina_picture(shown[1], "moving", DIAMETER)
         with stages.stage("vessels and features", 0.55):
-            suggest = partial(advice, "affine")
+            suggest = partial(seen.suggestions, "affine") if seen else no_suggestions
             found = global_alignment(fixed_picture, moving_picture, stages, suggest)
         with stages.stage("refinement", 0.15):
             forward = refined(found.fixed, found.moving, found.forward)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -19,8 +20,11 @@ from retreg_server.registration.fundus.learned_features import best_methods
 from retreg_server.registration.fundus.pixel_maps import linear_map
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.rotation_scale_search import (
+    ALL_SCALES,
+    USUAL_SCALES,
     Hypothesis,
     chance_score,
+    scales_near,
     searched,
 )
 from retreg_server.registration.fundus.vessel_pyramid import Agreement, agreement, vessel_similarity
@@ -30,12 +34,12 @@ from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
-TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
-PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 15.0, 6.0
-CERTAIN_COUNT = 30  # inliers; two different eyes reach 14
+PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
 CANDIDATES = 3  # hypotheses of the search that are refined
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
+_Pair = tuple[PreparedPicture, PreparedPicture]
+_Starts = tuple[list[np.ndarray], list[np.ndarray]]  # candidates (3, 3) forward and backward
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,28 +108,43 @@ def _registered(
     methods: Sequence[Method],
 ) -> GlobalFit:
     pairs = _by_polarity(fixed, moving)
+
+    @cache
+    def matched_by(method: Method, pair: _Pair) -> _Matched:
+        return _matched(*pair, method)
+
     for number, method in enumerate(methods):
         stages.at(0.2 + 0.2 * number / len(methods))
         for pair in pairs[: method.polarities]:
-            matched = _matched(*pair, method)
+            matched = matched_by(method, pair)
             if all(method.is_strong(fit) for fit in matched.fits):
                 starts = _suggested(suggest, False, *pair)
                 found = _completed(*pair, [matched], starts, 0.0)
-                if found.score >= TRUSTED_SCORE or (matched.is_certain and _is_plausible(found)):
+                if not _is_plausible(found):
+                    found = _completed(*pair, [matched], _exchanged(found), 0.0)
+                if _is_plausible(found):
                     return found
     stages.skip(0.4)
-    return _from_search(pairs, stages, suggest, methods)
+    pair, starts, lead = _from_search(pairs, stages, suggest)
+    return _completed(*pair, [matched_by(method, pair) for method in methods], starts, lead)
 
 
 def _is_plausible(found: GlobalFit) -> bool:
-    """Whether vessels meet clearly enough to believe a map that many features agree on."""
+    """Whether vessels meet where many features agree on a map."""
     deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
     return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
 
 
-def _by_polarity(
-    fixed: PreparedPicture, moving: PreparedPicture
-) -> tuple[tuple[PreparedPicture, PreparedPicture], ...]:
+def _exchanged(found: GlobalFit) -> _Starts:
+    """For each direction the inverse of the other: so many features agree on either that both
+    mean the same, and one of them may be closer."""
+    forward, backward = (
+        np.linalg.inv(fit.moving_from_fixed) for fit in (found.forward, found.backward)
+    )
+    return [backward], [forward]
+
+
+def _by_polarity(fixed: PreparedPicture, moving: PreparedPicture) -> tuple[_Pair, ...]:
     """The pair with the stronger ridges of both pictures, then with the others of one."""
     return (
         (fixed, moving),
@@ -141,11 +160,6 @@ class _Matched:
     matches: tuple[Matches, Matches]
     fits: tuple[RobustFit | None, RobustFit | None]
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether so many agree in both directions that vessels that are faint may do."""
-        return all(fit is not None and fit.count >= CERTAIN_COUNT for fit in self.fits)
-
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
     forward, backward = method.match(fixed.features(method), moving.features(method))
@@ -154,35 +168,37 @@ def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) ->
 
 
 def _from_search(
-    pairs: Sequence[tuple[PreparedPicture, PreparedPicture]],
-    stages: Stages,
-    suggest: Suggest,
-    methods: Sequence[Method],
-) -> GlobalFit:
-    """Search with the stronger ridges, and with the others as long as no winner stands out."""
+    pairs: Sequence[_Pair], stages: Stages, suggest: Suggest
+) -> tuple[_Pair, _Starts, float]:
+    """Search with the stronger ridges, and with the others as long as no winner stands out.
+
+    Returns the ridges with the clearest winner, its lead, and the candidates of both directions.
+    """
     best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
     for pair in pairs:
+        scales = ALL_SCALES if pair is pairs[0] else USUAL_SCALES
+        maps = pair[0].searched, pair[1].searched
         with stages.part(SEARCH_SHARE):
-            found = searched(pair[0].small, pair[1].small, stages, CANDIDATES)
+            found = searched(*maps, stages, CANDIDATES, scales)
         if _lead(found) > lead:
             best, lead, hypotheses = pair, _lead(found), found
         if lead > CLEAR_LEAD:
             break
-    fixed, moving = best
+    maps = best[0].searched, best[1].searched
     with stages.part(SEARCH_SHARE):
-        opposite = searched(moving.small, fixed.small, stages, CANDIDATES)
-    matched = [_matched(fixed, moving, method) for method in methods]
-    forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
+        scales = scales_near(hypotheses[0], *maps)
+        opposite = searched(*maps[::-1], stages, CANDIDATES, scales)
+    forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, *best)
     starts = (
         [start.moving_from_fixed for start in hypotheses] + forward,
         [start.moving_from_fixed for start in opposite] + backward,
     )
-    return _completed(fixed, moving, matched, starts, lead)
+    return best, starts, lead
 
 
 def _suggested(
     suggest: Suggest, in_doubt: bool, fixed: PreparedPicture, moving: PreparedPicture
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+) -> _Starts:
     """Further candidates (3, 3) forward and backward, in pixels."""
     forward, backward = suggest(in_doubt)
     return (
@@ -199,7 +215,7 @@ def _completed(
     fixed: PreparedPicture,
     moving: PreparedPicture,
     matched: Sequence[_Matched],
-    starts: tuple[list[np.ndarray], list[np.ndarray]],
+    starts: _Starts,
     lead: float,
 ) -> GlobalFit:
     for each in matched:
@@ -207,7 +223,7 @@ def _completed(
             found += [fit.moving_from_fixed] if fit is not None else []
     forward = _best_refined(starts[0], fixed, moving, [each.matches[0] for each in matched])
     backward = _best_refined(starts[1], moving, fixed, [each.matches[1] for each in matched])
-    score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)
+    score = chance_score(forward.moving_from_fixed, fixed.searched.small, moving.searched.small)
     return GlobalFit(fixed, moving, forward, backward, score, lead)
 
 
@@ -218,14 +234,19 @@ def _best_refined(
     matches: Sequence[Matches],
 ) -> LinearFit:
     """The start that aligns the vessels best once it is made sub-pixel, or as it is, with those of
-    the matches that most agree with it."""
-    refined = [refined_affine(start, fixed.levels, moving.levels) for start in starts]
-    candidates = [matrix for matrix in starts + refined if is_plausible(matrix)]
+    the matches that most agree with it. All are brought near at the coarsest level, the best of
+    them then at all."""
 
     def similarity(matrix: np.ndarray) -> float:
         return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
-    return _judged(max(candidates, key=similarity), fixed, moving, matches)
+    near = [refined_affine(start, fixed.levels[:1], moving.levels[:1]) for start in starts]
+    plausible = [each for each in starts + near if is_plausible(each)]
+    best = max(plausible or starts, key=similarity)
+    exact = refined_affine(best, fixed.levels, moving.levels)
+    if is_plausible(exact):
+        best = max((best, exact), key=similarity)
+    return _judged(best, fixed, moving, matches)
 
 
 def _judged(
