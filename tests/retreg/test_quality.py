@@ -86,7 +86,33 @@ def test_too_few_values_have_no_mutual_information():
 def test_a_good_registration_is_accepted_in_a_sentence():
     verdict, reason = judge(GOOD)
     assert verdict == "accept"
-    assert reason.startswith("90%")
+    assert reason == (
+        "Points taken to the moving image and back miss by 0.4 mm (usual for right results of this "
+        "size: up to 0.6 mm), and 90% of the image finds its counterpart where it was put (usual: "
+        "60% or more)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("miss", "share", "words"),
+    [
+        (0.38, 0.000106, "miss by 0.38 px (usual for right results of this size: up to 10 px)"),
+        (5.6, 0.0088, "miss by 5.6 px (usual for right results of this size: up to 2 px)"),
+        (250.0, 0.01, "miss by 250 px"),
+        (0.0, 0.0, "miss by 0 px, and"),
+    ],
+)
+def test_the_error_is_said_first_and_then_what_is_usual(miss, share, words):
+    numbers = {**GOOD, "inverse_consistency_p95_mm": miss, "inconsistency": share}
+    assert words in judge(numbers, "px")[1]
+
+
+@pytest.mark.parametrize("name", ["agreement", "overlap", "inconsistency", "correlation"])
+def test_a_bad_result_is_named_first_and_then_what_is_needed(name):
+    bad = {"inconsistency": 0.5}.get(name, 0.01)
+    reason = judge({**GOOD, name: bad})[1]
+    assert reason.startswith("Probably wrong: ")
+    assert "usual: " in reason or "needed" in reason
 
 
 @pytest.mark.parametrize(

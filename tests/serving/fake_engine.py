@@ -25,6 +25,7 @@ OPTIONS = (
     Option("kind", "What to do", "affine", choices=KINDS),
     Option("mirror", "A switch", False),
     Option("smoothing", "Smoothing", 0.0, minimum=0.0),
+    Option("transform", "Family", "affine", choices=("rigid", "affine")),
 )
 
 

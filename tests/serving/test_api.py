@@ -23,7 +23,8 @@ from retreg.messages import RegistrationResult
 from retreg_server.serving.settings import Settings
 
 EYE = np.eye(4)
-DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0}
+DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0,
+            "transform": "affine"}  # fmt: skip
 
 
 def upload(server, image: Image, encoding: wire.Encoding = "identity") -> str:

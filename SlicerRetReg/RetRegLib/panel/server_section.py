@@ -198,7 +198,7 @@ class ServerSection:
         self._ui.serverStatus.text = escape(stage[:1].upper() + stage[1:]) + " …"
 
     def _show_steps(self, steps: list[Step]) -> None:
-        marks = {True: '<span style="color:#2e8b57">✓</span>', False: "<b>✗</b>"}
+        marks = {True: "✓", False: "<b>✗</b>"}  # in the colour of the theme, light or dark
         lines = [
             f"{marks[step.ok]} {escape(step.name)}: {escape(step.sentence)}" for step in list(steps)
         ]

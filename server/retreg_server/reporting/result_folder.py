@@ -124,7 +124,7 @@ def write_outputs(
             message["backward"] = _write_transforms(staging, result, fixed.grid, moving.grid)
             _write_keypoints(staging, result)
             if maps:
-                message["maps"] = _write_maps(staging, fixed.grid, result)
+                message["maps"] = _write_maps(staging, fixed, result)
             strict = json.loads(dumps(message))  # infinite numbers are spelled out
             text = json.dumps(strict, indent=2, allow_nan=False)
             (staging / "result.json").write_text(text + "\n", encoding="utf-8")
@@ -205,14 +205,14 @@ def _placed(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[str, Any]:
+def _write_maps(folder: Path, fixed: Image, result: RegistrationResult) -> dict[str, Any]:
     """Write the maps; what result.json says of each of them."""
-    lines = {}
+    grid, lines = fixed.grid, {}
     for name in map_names(grid, result.backward):
         values = registration_map(name, result.transform, result.backward, grid)
         unit = world_unit(grid) if KINDS[name].unit else ""
         write_image(folder / f"map_{name}.nrrd", values)
-        write_png(folder / f"map_{name}.png", map_picture(name, values, unit))
+        write_png(folder / f"map_{name}.png", map_picture(name, values, unit, fixed))
         numbers = values.array.astype(np.float64)
         lines[name] = {
             "unit": unit,

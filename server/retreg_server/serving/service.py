@@ -126,14 +126,18 @@ class Service:
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
 
     async def read(
-        self, content: SharedBuffer, name: str, frame: int | None = None
+        self,
+        content: SharedBuffer,
+        name: str,
+        frame: int | None = None,
+        sizes: Sequence[int] = (),
     ) -> SharedImage:
         """The image in a file of the given content, read in the process for files.
 
-        name: one of our making, with the ending of the format. frame: as of read_image. Raises
-        InputError.
+        name: one of our making, with the ending of the format. frame: as of read_image. sizes: of
+        the files of a series that lie one after the other in content. Raises InputError.
         """
-        wanted: Head = {"task": "read", "name": name, "frame": frame}
+        wanted: Head = {"task": "read", "name": name, "frame": frame, "sizes": list(sizes)}
         answer = await self._ask_file_worker(wanted, (content,))
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
@@ -150,6 +154,13 @@ class Service:
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
         enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
+        answer = await self._ask_file_worker(head, enclosed)
+        return bytes(answer.buffers[0].view)
+
+    async def outputs_file(self, job: Job, fixed: SharedImage, moving: SharedImage) -> bytes:
+        """What `retreg register` writes of a job that is done, in a zip."""
+        head = {"task": "outputs", "headers": [fixed.header, moving.header]}
+        enclosed = (SharedBuffer.of(job.status.result), fixed.voxels, moving.voxels)
         answer = await self._ask_file_worker(head, enclosed)
         return bytes(answer.buffers[0].view)
 

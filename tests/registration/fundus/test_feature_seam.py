@@ -72,3 +72,19 @@ def test_a_search_that_ends_beyond_any_camera_is_no_error(pictures, monkeypatch)
     monkeypatch.setattr(module, "searched", lambda *_: [far, far])
     found = global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,))
     np.testing.assert_array_equal(found.forward.moving_from_fixed, far.moving_from_fixed)
+
+
+@pytest.mark.parametrize(("are_marked", "searches"), [(False, 4), (True, 2)])
+def test_what_is_left_of_annotations_is_not_searched_for(
+    are_marked, searches, pictures, monkeypatch
+):
+    fixed, moving, _ = pictures
+    asked = []
+
+    def unclear(*maps):
+        asked.append(maps)
+        return [module.Hypothesis(np.eye(3), 1.0)] * 2
+
+    monkeypatch.setattr(module, "searched", unclear)
+    global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,), are_marked)
+    assert len(asked) == searches

@@ -76,7 +76,9 @@ class AutoFundus:
             moving_picture = retina_picture(shown[1], "moving", DIAMETER)
         with stages.stage("vessels and features", 0.55):
             suggest = partial(seen.suggestions, "affine") if seen else no_suggestions
-            found = global_alignment(fixed_picture, moving_picture, stages, suggest)
+            found = global_alignment(
+                fixed_picture, moving_picture, stages, suggest, are_marked=shown[0] is not fixed
+            )
         with stages.stage("refinement", 0.15):
             forward = refined(found.fixed, found.moving, found.forward)
             stages.at(0.5)

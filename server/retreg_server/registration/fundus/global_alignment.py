@@ -77,13 +77,15 @@ def global_alignment(
     stages: Stages,
     suggest: Suggest,
     methods: Sequence[Method] | None = None,
+    are_marked: bool = False,
 ) -> GlobalFit:
     """Register two pictures linearly; stages hears of the progress in the current part.
 
     suggest is asked for further candidates; it is in doubt when neither features nor search
     settle the map. Of all candidates the one that aligns the vessels best wins. methods: how
     features are found and matched, each asked where those before it do not settle the map; learned
-    ones, then SIFT.
+    ones, then SIFT. are_marked: whether annotations were painted over in both; what is left of them
+    stands out in the weaker ridges, in which then is not searched.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
@@ -96,19 +98,19 @@ def global_alignment(
     for view in views:
         with stages.part(1 / len(views)):
             shown = prepared_picture(view, "moving")
-            found.append(_registered(prepared, shown, stages, suggest, asked))
+            pairs = _by_polarity(prepared, shown)
+            searchable = pairs[:1] if are_marked else pairs
+            found.append(_registered(pairs, searchable, stages, suggest, asked))
     return max(found, key=lambda fit: fit.score)
 
 
 def _registered(
-    fixed: PreparedPicture,
-    moving: PreparedPicture,
+    pairs: Sequence[_Pair],
+    searchable: Sequence[_Pair],
     stages: Stages,
     suggest: Suggest,
     methods: Sequence[Method],
 ) -> GlobalFit:
-    pairs = _by_polarity(fixed, moving)
-
     @cache
     def matched_by(method: Method, pair: _Pair) -> _Matched:
         return _matched(*pair, method)
@@ -125,7 +127,7 @@ def _registered(
                 if _is_plausible(found):
                     return found
     stages.skip(0.4)
-    pair, starts, lead = _from_search(pairs, stages, suggest)
+    pair, starts, lead = _from_search(searchable, stages, suggest)
     return _completed(*pair, [matched_by(method, pair) for method in methods], starts, lead)
 
 

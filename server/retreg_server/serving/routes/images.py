@@ -11,6 +11,14 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.routes.answers import Kept
+from retreg_server.serving.routes.register_files import (
+    MAX_FILES,
+    MAX_OPTIONS,
+    MAX_TEXT_BYTES,
+    form_schema,
+    uploaded_image,
+)
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
@@ -23,14 +31,14 @@ ImageHeader = Annotated[
 ]
 
 
-@router.head("/{sha256}")
+@router.head("/{sha256}", response_class=Response)
 async def has_image(sha256: Address, service: TheService) -> Response:
     """200 when the server has the image, 404 when it must be sent."""
     service.image(sha256, "This")
     return json_response({})
 
 
-@router.put("/{sha256}", status_code=201)
+@router.put("/{sha256}", status_code=201, response_model=Kept)
 async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
@@ -56,6 +64,19 @@ async def put_image(
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
     service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
+
+
+@router.post(
+    "/files", status_code=201, response_model=Kept, openapi_extra=form_schema("image")
+)
+async def put_file(request: Request, service: TheService) -> Response:
+    """Keep the image in a file, in the files of a DICOM series, or in a zip of them."""
+    async with request.form(
+        max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
+    ) as form:
+        image = await uploaded_image(service, form, "image")
+    service.images.put(image.address, image, len(image.voxels))
+    return json_response({"sha256": image.address}, 201)
 
 
 @router.delete("/{sha256}", status_code=204)

@@ -21,6 +21,15 @@ from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.middleware.auth import is_token, unauthorised
+from retreg_server.serving.routes.answers import (
+    LogIn,
+    MonaiInfo,
+    NewSession,
+    Result,
+    Session,
+    Token,
+    Valid,
+)
 from retreg_server.serving.routes.register_files import form_schema, uploaded_image, wait_for_end
 from retreg_server.serving.routes.responses import (
     BINARY,
@@ -43,7 +52,7 @@ ModelName = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 Output = Annotated[Literal["", "json", "image", "all"], Query()]
 
 
-@router.get("/info/")
+@router.get("/info/", response_model=MonaiInfo)
 async def info(service: TheService) -> Response:
     """The models in the form that MONAI Label's clients expect."""
     models = {each.name: _model(each) for each in await service.models()}
@@ -53,7 +62,7 @@ async def info(service: TheService) -> Response:
     return json_response({**message, **absent, "labels": [], "models": models})
 
 
-@router.put("/session/", openapi_extra=form_schema("files"))
+@router.put("/session/", response_model=NewSession, openapi_extra=form_schema("files"))
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
     async with _form(request) as form:
@@ -66,14 +75,14 @@ async def create_session(request: Request, service: TheService) -> Response:
     return json_response({"session_id": session, "session_info": _session(service, session)})
 
 
-@router.get("/session/{session}")
+@router.get("/session/{session}", response_model=Session)
 async def get_session(session: SessionId, service: TheService) -> Response:
     """Whether the session still holds its image."""
     _session_image(service, session, "This")
     return json_response(_session(service, session))
 
 
-@router.delete("/session/{session}")
+@router.delete("/session/{session}", response_model=Session)
 async def remove_session(session: SessionId, service: TheService) -> Response:
     """Forget a session."""
     _session_image(service, session, "This")
@@ -85,6 +94,7 @@ async def remove_session(session: SessionId, service: TheService) -> Response:
     "/infer/{model}",
     openapi_extra=form_schema("file", "label", "params"),
     responses=content("multipart/form-data"),
+    response_model=Result,
 )
 async def infer(
     model: ModelName,
@@ -116,13 +126,13 @@ async def infer(
     return _answer(bytes(result.body), file, f"transform.{suffix}", output)
 
 
-@router.get("/auth/")
+@router.get("/auth/", response_model=LogIn)
 async def auth_enabled(service: TheService) -> Response:
     """Whether a token is needed; answered without one, for clients ask this first."""
     return json_response({"enabled": service.settings.token is not None})
 
 
-@router.post("/auth/token", openapi_extra=form_schema("username", "password"))
+@router.post("/auth/token", response_model=Token, openapi_extra=form_schema("username", "password"))
 async def auth_token(request: Request, service: TheService) -> Response:
     """The log-in of MONAI Label's clients: any name, and the token as the password."""
     async with _form(request) as form:
@@ -133,7 +143,7 @@ async def auth_token(request: Request, service: TheService) -> Response:
     return json_response({"access_token": token, "token_type": "bearer"})
 
 
-@router.get("/auth/token/valid")
+@router.get("/auth/token/valid", response_model=Valid)
 async def auth_token_valid() -> Response:
     """Only asked with the right token: without one, nothing gets here."""
     return json_response({"valid": True})

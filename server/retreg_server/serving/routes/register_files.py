@@ -1,52 +1,82 @@
-"""POST /v1/register: two files in, the result out; made for curl."""
+"""POST /v1/register: two images as files in, the result out; made for curl."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
+from retreg import wire
 from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
-from retreg_server.serving.routes.responses import TheService, result_response
+from retreg_server.serving.routes.answers import Result
+from retreg_server.serving.routes.responses import (
+    BINARY,
+    VERDICT_HEADER,
+    ImageFormat,
+    TheService,
+    TransformFormat,
+    content,
+    download,
+    result_response,
+)
 from retreg_server.serving.service import Service
 from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 router = APIRouter(prefix="/v1/register", tags=["registrations"])
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", ".nii.gz", ".mha",
-            ".mgz", ".mgh", ".dcm")  # fmt: skip
+            ".mgz", ".mgh", ".dcm", ".zip")  # fmt: skip
+MAX_FILES = 4000  # of both series
 LOOK_FOR_CLIENT_S = 0.25
 MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 1024
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
-FILES = ("fixed", "moving", "files", "file", "label")
+FILES = ("files", "file", "label")
+SERIES = ("fixed", "moving", "image")
 
 
 def form_schema(*names: str) -> dict[str, Any]:
     """What the OpenAPI document says of a form with these fields."""
     text = {"type": "string", "maxLength": MAX_TEXT_BYTES}
     file = {"type": "string", "format": "binary"}
-    fields = {name: file if name in FILES else text for name in names}
+    several = {"type": "array", "items": file}
+    kinds = {**dict.fromkeys(FILES, file), **dict.fromkeys(SERIES, several)}
+    fields = {name: kinds.get(name, text) for name in names}
     schema = {"type": "object", "properties": fields, "additionalProperties": text}
     content = {"multipart/form-data": {"schema": schema}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-@router.post("", openapi_extra=form_schema(*ROLES, "model"))
-async def register(request: Request, service: TheService) -> Response:
-    """Register two files and answer with the result; other fields are options of the model.
+@router.post(
+    "",
+    response_model=Result,
+    responses=content(BINARY),
+    openapi_extra=form_schema(*ROLES, "model"),
+)
+async def register(
+    request: Request,
+    service: TheService,
+    answer: Literal["result", "transform", "warped", "zip"] = "result",
+    format: TransformFormat | ImageFormat | None = None,
+) -> Response:
+    """Register two images and answer with the result; other fields are options of the model.
 
-    The registration is cancelled when the client goes away.
+    An image is a file, the files of a DICOM series in several fields of that name, or a zip of
+    them. The answer is the result with its id, or as a file the transform, the moving image on the
+    fixed grid, or a zip of all that `retreg register` writes. The registration is cancelled when
+    the client goes away.
     """
+    file = _file_name(answer, format)
     async with request.form(
-        max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
+        max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:
         fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
@@ -55,7 +85,37 @@ async def register(request: Request, service: TheService) -> Response:
     options = {name: parsed_option(model, name, text) for name, text in texts.items()}
     job = await service.submit(fixed, moving, model, options)
     await wait_for_end(job, request, service)
-    return result_response(job)
+    for image in (fixed, moving):  # so that more can be asked for under the id
+        service.images.put(image.address, image, len(image.voxels))
+    return await _delivered(service, job, (fixed, moving), answer, file)
+
+
+async def _delivered(
+    service: Service, job: Job, images: tuple[SharedImage, SharedImage], answer: str, file: str
+) -> Response:
+    """The answer that was asked for, with the id and the verdict in its headers."""
+    result, suffix = bytes(result_response(job).body), file.partition(".")[2]
+    if answer == "result":
+        text = b'{"id":"%s",' % job.id.encode() + result.removeprefix(b"{")
+        response = Response(text, media_type="application/json")
+    elif answer == "transform":
+        response = download(await service.transform_file(job, suffix), file)
+    elif answer == "warped":
+        response = download(await service.warped_file(job, suffix), file)
+    else:
+        response = download(await service.outputs_file(job, *images), file)
+    response.headers["Location"] = f"/v1/registrations/{job.id}"
+    response.headers[VERDICT_HEADER] = str(wire.loads(result)["quality"]["verdict"])
+    return response
+
+
+def _file_name(answer: str, format: str | None) -> str:
+    """Under which an answer is kept. Raises InputError when it does not exist in that format."""
+    known = {"transform": get_args(TransformFormat), "warped": get_args(ImageFormat),
+             "zip": ("zip",), "result": ("json",)}[answer]  # fmt: skip
+    if format is not None and format not in known:
+        raise InputError(f"The {answer} is not written as {format}; use {' or '.join(known)}.")
+    return f"{answer}.{format or known[0]}"
 
 
 async def wait_for_end(job: Job, request: Request, service: Service) -> None:
@@ -70,13 +130,20 @@ async def wait_for_end(job: Job, request: Request, service: Service) -> None:
 
 
 async def uploaded_image(service: Service, form: FormData, role: str) -> SharedImage:
-    """The image in the file of that name in a form. Raises InputError or ApiError 415."""
-    upload = form.get(role)
-    if not isinstance(upload, UploadFile):
+    """The image in the files of that name in a form. Raises InputError or ApiError 415."""
+    uploads = [each for each in form.getlist(role) if isinstance(each, UploadFile)]
+    if not uploads:
         raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
-    name = f"{role}{_suffix(upload.filename or '', role)}"
+    suffixes = {_suffix(upload.filename or "", role) for upload in uploads}
+    if len(uploads) > 1 and suffixes != {".dcm"}:
+        raise InputError(
+            f"There are {len(uploads)} files {role!r}, but only the DICOM files of a series may be "
+            "several; send one file."
+        )
+    name = f"{role}{suffixes.pop()}"
     frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
-    return await service.read(await asyncio.to_thread(_content, upload), name, frame)
+    sizes = [upload.size or 0 for upload in uploads] if len(uploads) > 1 else []
+    return await service.read(await asyncio.to_thread(_content, uploads), name, frame, sizes)
 
 
 def _frame(form: FormData, name: str) -> int | None:
@@ -89,10 +156,14 @@ def _frame(form: FormData, name: str) -> int | None:
     return int(text)
 
 
-def _content(upload: UploadFile) -> SharedBuffer:
-    buffer = SharedBuffer(upload.size or 0)
-    upload.file.seek(0)
-    upload.file.readinto(buffer.view)  # type: ignore[attr-defined]
+def _content(uploads: Sequence[UploadFile]) -> SharedBuffer:
+    """The files one after the other."""
+    buffer, start = SharedBuffer(sum(upload.size or 0 for upload in uploads)), 0
+    for upload in uploads:
+        upload.file.seek(0)
+        end = start + (upload.size or 0)
+        upload.file.readinto(buffer.view[start:end])  # type: ignore[attr-defined]
+        start = end
     return buffer
 
 

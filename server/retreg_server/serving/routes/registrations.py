@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from retreg import wire
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.jobs import Job, Jobs, Status
+from retreg_server.serving.routes.answers import RegistrationStatus, Result
 from retreg_server.serving.routes.responses import (
     ADDRESS_PATTERN,
     BINARY,
@@ -54,7 +55,7 @@ class RegistrationOrder(BaseModel):
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, response_model=RegistrationStatus)
 async def order_registration(order: RegistrationOrder, service: TheService) -> Response:
     """Queue a registration; the answer holds its id."""
     fixed = service.image(order.fixed, "The fixed")
@@ -67,14 +68,16 @@ async def order_registration(order: RegistrationOrder, service: TheService) -> R
     return json_response(status_message(job, job.status), 202, headers)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", response_model=RegistrationStatus)
 async def registration_status(job_id: JobId, service: TheService) -> Response:
     """State, stage and fraction done."""
     job = await service.jobs.get(job_id)
     return json_response(status_message(job, job.status))
 
 
-@router.get("/{job_id}/events", responses=content("text/event-stream"))
+@router.get(
+    "/{job_id}/events", responses=content("text/event-stream"), response_class=StreamingResponse
+)
 async def registration_events(job_id: JobId, service: TheService) -> Response:
     """Server-sent events with the status, at each change and every second, until it has ended.
 
@@ -85,13 +88,13 @@ async def registration_events(job_id: JobId, service: TheService) -> Response:
     return StreamingResponse(events, headers=headers, media_type="text/event-stream")
 
 
-@router.get("/{job_id}/result")
+@router.get("/{job_id}/result", response_model=Result)
 async def registration_result(job_id: JobId, service: TheService) -> Response:
     """The result as JSON, or the error in which the registration ended."""
     return result_response(await service.jobs.get(job_id))
 
 
-@router.get("/{job_id}/transform", responses=content(BINARY))
+@router.get("/{job_id}/transform", responses=content(BINARY), response_class=Response)
 async def registration_transform(
     job_id: JobId, service: TheService, format: TransformFormat = "h5"
 ) -> Response:
@@ -104,7 +107,7 @@ async def registration_transform(
     return download(await service.transform_file(job, format), f"transform.{format}")
 
 
-@router.get("/{job_id}/warped", responses=content(BINARY))
+@router.get("/{job_id}/warped", responses=content(BINARY), response_class=Response)
 async def registration_warped(
     job_id: JobId, service: TheService, format: ImageFormat = "nrrd"
 ) -> Response:
@@ -114,7 +117,9 @@ async def registration_warped(
     return download(await service.warped_file(job, format), f"warped.{format}")
 
 
-@router.get("/{job_id}/maps/{name}", responses=content(BINARY))
+@router.get(
+    "/{job_id}/maps/{name}", responses=content(BINARY), response_class=Response
+)
 async def registration_map(
     job_id: JobId,
     name: Literal["error", "displacement", "jacobian", "beltrami"],

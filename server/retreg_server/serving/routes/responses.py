@@ -11,6 +11,7 @@ from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.service import Service, service_of
 
+VERDICT_HEADER = "RetReg-Verdict"  # a file cannot say whether it is right
 BINARY = "application/octet-stream"
 ADDRESS_PATTERN = "^[0-9a-f]{64}$"
 TheService = Annotated[Service, Depends(service_of)]

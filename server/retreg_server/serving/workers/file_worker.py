@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class FileWorker:
             "transform": self._transform,
             "warped": self._warped,
             "map": self._map,
+            "outputs": self._outputs,
         }
         try:
             with TemporaryDirectory(dir=self._scratch) as folder:
@@ -58,12 +60,22 @@ class FileWorker:
             ) from None
 
     def _read(self, request: Message, folder: Path) -> Message:
-        """The image in a file, whose name in the disk is of our making."""
+        """The image in a file, or in the files of a series, under names of our making."""
         from retreg.files import read_image
+        from retreg_server.serving.workers.series_files import unpack, write_parts
 
-        path = folder / request.head["name"]
-        path.write_bytes(request.buffers[0].view)
-        return packed(read_image(path, request.head.get("frame")), self._key)
+        head, content = request.head, request.buffers[0].view
+        path = folder / head["name"]
+        if head["sizes"] or path.suffix == ".zip":
+            path = folder / "series"
+            path.mkdir()
+        if head["sizes"]:
+            write_parts(content, head["sizes"], path)
+        elif path.name == "series":
+            unpack(content, path)
+        else:
+            path.write_bytes(content)
+        return packed(read_image(path, head.get("frame")), self._key)
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""
@@ -103,6 +115,25 @@ class FileWorker:
         else:
             write_image(path, values)
         return Message({}, (SharedBuffer.of(path.read_bytes()),))
+
+
+    def _outputs(self, request: Message, folder: Path) -> Message:
+        """Everything that `retreg register` writes, in a zip."""
+        from retreg_server.reporting.result_folder import write_outputs
+
+        text, *voxels = request.buffers
+        result = wire.decode_result(wire.loads(bytes(text.view)))
+        fixed, moving = (
+            SharedImage.received(header, each).image
+            for header, each in zip(request.head["headers"], voxels, strict=True)
+        )
+        written = folder / "out"
+        written.mkdir()
+        write_outputs(written, fixed, moving, result)
+        with ZipFile(folder / "out.zip", "w") as packed:  # its files are compressed themselves
+            for path in sorted(written.iterdir()):
+                packed.write(path, path.name)
+        return Message({}, (SharedBuffer.of((folder / "out.zip").read_bytes()),))
 
 
 def packed(image: Image, key: bytes) -> Message:
