@@ -16,7 +16,7 @@ SERVER := SlicerRetReg/Resources/Server
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
-	@echo "make test-viewers  make a TypeScript client of the server's OpenAPI document; needs npm"
+	@echo "make test-viewers  test a TypeScript client (needs npm) and the page in a browser"
 	@echo "make lint   run the linters only"
 	@echo "make docs   make a web site of docs/ in site/; nothing outside is asked"
 	@echo "make gallery draw the pictures of the front page and of the gallery anew"
@@ -35,7 +35,7 @@ test: lint
 test-viewers: .venv/installed-test
 	mkdir -p build/typescript && cp tests/serving/typescript/package*.json build/typescript
 	npm ci --prefix build/typescript --no-audit --no-fund
-	$(RUN) -m pytest tests/serving/test_answers.py
+	$(RUN) -m pytest tests/serving/test_answers.py tests/look
 
 lint: .venv/installed-test
 	$(RUN) -m ruff check

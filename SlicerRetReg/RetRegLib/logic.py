@@ -260,7 +260,7 @@ class Registration:
         fixed: Image,
         moving: Image,
         model: str | None,
-        options: Mapping[str, Scalar | None],
+        options: Mapping[str, Any],
     ) -> tuple[Callable[[Progress], RegistrationResult], Callable[[], None]]:
         """What a job does to register two images, and what aborts it. Asks for consent."""
         connection = self._server()

@@ -19,8 +19,10 @@ from retreg.about import notes_on
 from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
 from retreg.image import Image
+from retreg.masks import counting_if_given
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
+from retreg.transforms import Affine
 from retreg.uploads import Pieces, Upload
 
 if TYPE_CHECKING:
@@ -106,16 +108,27 @@ class Client:
         moving: Image,
         model: str | None = None,
         progress: Progress | None = None,
+        *,
+        fixed_mask: Image | None = None,
+        moving_mask: Image | None = None,
+        initial: Affine | None = None,
         **options: Scalar | None,
     ) -> RegistrationResult:
         """Register moving to fixed on the server and wait for the result.
 
-        model: None lets the server choose one for the images. options: those of the model; None
-        means its default. The job is cancelled when progress raises and on Ctrl-C.
+        model: None lets the server choose one for the images. fixed_mask, moving_mask: where they
+        are 0 the image does not count (see retreg.masks.counting). initial: the map from fixed to
+        moving points near which alone is searched (see retreg.initial). options: those of the
+        model; None means its default. The job is cancelled when progress raises and on Ctrl-C.
         Raises InputError, OptionError, RegistrationError or ServerError.
         """
         tell = progress or no_progress
-        job = self._submit(fixed, moving, model, options, tell)
+        fixed = counting_if_given(fixed, fixed_mask, "fixed")
+        moving = counting_if_given(moving, moving_mask, "moving")
+        order = {"model": model, "options": _given(options)}
+        if initial is not None:
+            order["initial"] = initial.moving_from_fixed.tolist()
+        job = self._submit(fixed, moving, order, tell)
         try:
             self._job = job
             self._follow(job, tell)
@@ -144,21 +157,12 @@ class Client:
                 other._request("DELETE", job)
 
     def _submit(
-        self,
-        fixed: Image,
-        moving: Image,
-        model: str | None,
-        options: Mapping[str, Scalar | None],
-        tell: Progress,
+        self, fixed: Image, moving: Image, wanted: Mapping[str, Any], tell: Progress
     ) -> str:
         """Upload what the server does not have and queue the job; returns its path."""
         encoding = self._encoding
         images = {"fixed": Upload(fixed, encoding), "moving": Upload(moving, encoding)}
-        order = {
-            **{role: image.address for role, image in images.items()},
-            "model": model,
-            "options": {name: value for name, value in options.items() if value is not None},
-        }
+        order = {**{role: image.address for role, image in images.items()}, **wanted}
         give_up = time.monotonic() + self._busy_timeout_s
         while True:
             answer = self._order(images, order, tell)
@@ -289,6 +293,10 @@ class Client:
         return _Lost(
             f"The connection to {self._url} failed; check that the server runs and can be reached."
         )
+
+
+def _given(options: Mapping[str, Scalar | None]) -> dict[str, Scalar]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class _Lost(ServerError):

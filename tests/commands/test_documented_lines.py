@@ -72,7 +72,7 @@ def test_a_line_that_registers_works_as_written(tmp_path, monkeypatch, write_dic
     monkeypatch.setattr("retreg_server.registration.engine.register", shifted)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     picture = Image(np.moveaxis(pixels, -1, 0)[:, None], Grid.of_picture(64, 48))
-    for name in ("colour.jpg", "angiogram.png"):
+    for name in ("colour.jpg", "angiogram.png", "mask.png"):
         write_image("picture.png", picture)
         Path("picture.png").rename(name)
     photograph = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.5.1", "Modality": "OP",

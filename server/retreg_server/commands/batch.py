@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         pairs, alone = pairs_in_table(args.pairs), []
     check_writable(args.out)
-    order = Order(args.model, _options(args), args.maps)
+    order = Order(args.model, model_options(args), args.maps)
     todo = [p for p in pairs if args.again or not is_done(p, order, args.out / p.name)]
     report = _Report(args.out, pairs, len(pairs) - len(todo), args.quiet)
     with report.bar:
-        run_pairs(todo, order, args.out, _workers(args, todo), report)
+        run_pairs(todo, order, args.out, workers_for(args, todo), report)
     counts = report.finish()
     if not args.quiet:
         if len(todo) < len(pairs):
@@ -105,7 +105,7 @@ class _Report:
         return Counter(row["verdict"] for row in rows)
 
 
-def _options(args: argparse.Namespace) -> dict[str, Scalar]:
+def model_options(args: argparse.Namespace) -> dict[str, Scalar]:
     """The options that were given; those of a model can only be known where it is named."""
     from retreg_server.registration.registry import get_model
 
@@ -119,7 +119,7 @@ def _options(args: argparse.Namespace) -> dict[str, Scalar]:
     return options
 
 
-def _workers(args: argparse.Namespace, todo: Sequence[Pair]) -> int:
+def workers_for(args: argparse.Namespace, todo: Sequence[Pair]) -> int:
     """How many pairs at a time: volumes need gigabytes each, and use all cores one by one."""
     from retreg.files.formats import Format, recognised
 

@@ -41,6 +41,7 @@ MODELS: dict[str, Entry] = {
     "superpoint-fundus": Entry(
         "fundus.superpoint:SuperPointFundus", "superpoint_fundus:RECIPE"
     ),
+    "superglue-fundus": Entry("fundus.superpoint:superglue_fundus", "superglue_fundus:RECIPE"),
     "smoothproper-fundus": Entry(
         "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
     ),

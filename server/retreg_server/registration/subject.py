@@ -57,7 +57,8 @@ class Subject:
             check_kind(info, image, f"The {role} image")
         scale = self.common_scale(images)
         fixed, moving = (scale.enlarged(image) for image in images.values())
-        return scale, replace(request, fixed=fixed, moving=moving)
+        initial = None if request.initial is None else scale.common_map(request.initial)
+        return scale, replace(request, fixed=fixed, moving=moving, initial=initial)
 
     def common_scale(self, images: Mapping[str, Image]) -> CommonScale:
         """The scale at which images, by their roles such as "fixed", suit the models.

@@ -19,6 +19,8 @@ from retreg_server.serving.middleware.request_log import HEADER, Tracing
 from retreg_server.serving.routes import (
     dicomweb,
     images,
+    look,
+    look_page,
     monailabel,
     register_files,
     registrations,
@@ -65,7 +67,7 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service, app.state.archive_orders = service, archive_orders
-    for part in (server_info, images, registrations, register_files, monailabel):
+    for part in (server_info, images, registrations, register_files, monailabel, look, look_page):
         app.include_router(part.router)
     for prefix in dicomweb.PREFIXES:
         app.include_router(dicomweb.router, prefix=prefix)

@@ -139,6 +139,13 @@ class Jobs:
             )
         return Job(record, _status(record))
 
+    async def keep_edited(self, job: Job, result: bytes) -> Job:
+        """Keep what people made of a job that is done, under an id of its own."""
+        fresh = replace(job.record, id=secrets.token_hex(16), key=secrets.token_hex(32))
+        record = _recorded(fresh, Status("done", "done", 1.0, result))
+        await self._store.add(record)
+        return Job(record, _status(record))
+
     async def cancel(self, job: Job) -> None:
         """Stop a job at its next report, or forget it when it has ended."""
         if job.work is None or job.status.has_ended:
@@ -250,7 +257,7 @@ class Jobs:
 def _key(task: Task, version: str) -> str:
     """The same for requests that must have the same answer."""
     images = (task.fixed.address, task.moving.address)
-    asked = [*images, task.model, version, sorted(task.options.items())]
+    asked = [*images, task.head.get("initial"), task.model, version, sorted(task.options.items())]
     return hashlib.sha256(wire.dumps(asked)).hexdigest()
 
 

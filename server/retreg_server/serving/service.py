@@ -11,7 +11,9 @@ from fastapi import Request
 
 from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
+from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.registry import default_model
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job, Jobs
@@ -59,6 +61,7 @@ class Service:
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
+        self.fixed_addresses: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)  # by job
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         self.patient_key = secrets.token_hex(32)
@@ -114,16 +117,30 @@ class Service:
             )
         return image
 
+    async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
+        """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
+
+        def work() -> SharedImage:
+            return SharedImage.of(counting(image.image, mask.image, role))
+
+        async with self.unpacking:
+            counted = await asyncio.to_thread(work)
+        self.images.put(counted.address, counted, len(counted.voxels))
+        return counted
+
     async def submit(
         self,
         fixed: SharedImage,
         moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
+        initial: Affine | None = None,
     ) -> Job:
         """Queue a registration. Raises OptionError or ApiError 429."""
-        task = Task(fixed, moving, model.name, model.complete(options))
-        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        task = Task(fixed, moving, model.name, model.complete(options), initial)
+        job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        self.fixed_addresses.put(job.id, fixed.address, 1)
+        return job
 
     async def read(
         self,
@@ -170,6 +187,10 @@ class Service:
         head["grid"] = wire.loads(job.record.grid)
         answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
         return bytes(answer.buffers[0].view)
+
+    async def look_task(self, head: Head, *enclosed: SharedBuffer) -> Message:
+        """What the process for files makes of a task of look_tasks. Raises InputError."""
+        return await self._ask_file_worker(head, enclosed)
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from retreg.errors import RegistrationError
 from retreg_server.registration.fundus.affine_quadratic import refined_affine
 from retreg_server.registration.fundus.features import (
     Matches,
@@ -36,6 +37,7 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 TOLERANCE = 6.0  # pixels at working size
 PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
 CANDIDATES = 3  # hypotheses of the search that are refined
+REACH = 0.15  # of the longer side: how far from a given map its matches may lie
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
 _Pair = tuple[PreparedPicture, PreparedPicture]
@@ -264,3 +266,57 @@ def _judged(
     best = max(range(len(matches)), key=lambda n: int(supports[n].sum()))
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)
     return LinearFit(matrix, matches[best], supports[best], agreed)
+
+
+def alignment_near(
+    fixed: Picture,
+    moving: Picture,
+    stages: Stages,
+    initial: np.ndarray,
+    methods: Sequence[Method] | None = None,
+    are_marked: bool = False,
+) -> GlobalFit:
+    """As global_alignment, from starts near the map initial (4, 4) of the world and its inverse:
+    these themselves, and what the features within REACH of them agree on.
+
+    Raises RegistrationError when no camera can have made initial, or a picture shows no vessels.
+    """
+    stages.at(0.0)
+    views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
+    view = next((v for v in views if is_plausible(pixel_matrix(initial, fixed, v))), None)
+    if view is None:
+        raise RegistrationError(
+            "No two pictures of one eye lie as the initial transform says: it mirrors, stretches "
+            "or scales too much; give another one, or none."
+        )
+    there = pixel_matrix(initial, fixed, view)
+    back = np.linalg.inv(there)
+    pairs = _by_polarity(prepared_picture(fixed, "fixed"), prepared_picture(view, "moving"))
+    asked, found = best_methods() if methods is None else methods, list[GlobalFit]()
+    for number, pair in enumerate(pairs[:1] if are_marked else pairs):
+        stages.at(0.2 + 0.8 * number / len(pairs))
+        near = [_matched_near(*pair, method, (there, back)) for method in asked]
+        found.append(_completed(*pair, near, ([there], [back]), 0.0))
+        if _is_plausible(found[-1]):
+            break
+    return max(found, key=lambda fit: fit.score)
+
+
+def _matched_near(
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    method: Method,
+    maps: tuple[np.ndarray, np.ndarray],
+) -> _Matched:
+    """As _matched, of the matches within REACH of the maps (3, 3) there and back."""
+    reach = REACH * max(fixed.picture.grey.shape)
+
+    def near(matches: Matches, matrix: np.ndarray) -> Matches:
+        missed = np.linalg.norm(linear_map(matrix)(matches.fixed) - matches.moving, axis=1)
+        kept = missed < reach
+        return Matches(matches.fixed[kept], matches.moving[kept], matches.distinctness[kept])
+
+    both = method.match(fixed.features(method), moving.features(method))
+    forward, backward = (near(*each) for each in zip(both, maps, strict=True))
+    fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
+    return _Matched((forward, backward), fits)

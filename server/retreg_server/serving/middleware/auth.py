@@ -29,7 +29,7 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            is_open = (scope["method"], scope["path"]) in OPEN
+            is_open = (scope["method"], scope["path"]) in OPEN or _is_page(scope)
             refusal = self._refusal(dict(scope["headers"]), is_open)
             if refusal is not None:
                 await refusal.response()(scope, receive, send)
@@ -51,6 +51,11 @@ class AccessControl:
         if is_open or (scheme.lower() == b"bearer" and is_token(given.strip(), self._token)):
             return None
         return unauthorised()
+
+
+def _is_page(scope: Scope) -> bool:
+    """Whether files of the page are asked for: the same for everybody, and without results."""
+    return scope["method"] == "GET" and scope["path"].startswith("/look/")
 
 
 def is_token(given: bytes, token: str) -> bool:

@@ -39,7 +39,8 @@ MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 1024
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
-FILES = ("files", "file", "label")
+MASKS = ("fixed_mask", "moving_mask")
+FILES = ("files", "file", "label", *MASKS)
 SERIES = ("fixed", "moving", "image")
 
 
@@ -59,7 +60,7 @@ def form_schema(*names: str) -> dict[str, Any]:
     "",
     response_model=Result,
     responses=content(BINARY),
-    openapi_extra=form_schema(*ROLES, "model"),
+    openapi_extra=form_schema(*ROLES, *MASKS, "model"),
 )
 async def register(
     request: Request,
@@ -70,7 +71,8 @@ async def register(
     """Register two images and answer with the result; other fields are options of the model.
 
     An image is a file, the files of a DICOM series in several fields of that name, or a zip of
-    them. The answer is the result with its id, or as a file the transform, the moving image on the
+    them. Where the files fixed_mask and moving_mask, if they are sent, are 0, their image does not
+    count. The answer is the result with its id, or as a file the transform, the moving image on the
     fixed grid, or a zip of all that `retreg register` writes. The registration is cancelled when
     the client goes away.
     """
@@ -78,7 +80,7 @@ async def register(
     async with request.form(
         max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:
-        fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
+        fixed, moving = [await _counted_image(service, form, role) for role in ROLES]
         texts = {name: value for name, value in form.items() if isinstance(value, str)}
     texts = {name: value for name, value in texts.items() if name not in FRAMES}
     model = await service.model(texts.pop("model", None), fixed, moving)
@@ -144,6 +146,15 @@ async def uploaded_image(service: Service, form: FormData, role: str) -> SharedI
     frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
     sizes = [upload.size or 0 for upload in uploads] if len(uploads) > 1 else []
     return await service.read(await asyncio.to_thread(_content, uploads), name, frame, sizes)
+
+
+async def _counted_image(service: Service, form: FormData, role: str) -> SharedImage:
+    """The image in the file of that name in a form, with its mask if there is one."""
+    image = await uploaded_image(service, form, role)
+    if f"{role}_mask" not in form:
+        return image
+    mask = await uploaded_image(service, form, f"{role}_mask")
+    return await service.masked(image, mask, role)
 
 
 def _frame(form: FormData, name: str) -> int | None:

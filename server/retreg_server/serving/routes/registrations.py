@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
+from retreg.transforms import Affine
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.routes.answers import RegistrationStatus, Result
@@ -41,8 +43,15 @@ Value = (
 )
 
 
+Row = Annotated[list[float | int], Field(min_length=4, max_length=4)]
+Matrix = Annotated[list[Row], Field(min_length=4, max_length=4)]
+
+
 class RegistrationOrder(BaseModel):
     """Two images by address, a model (null: the default for the images) and its options.
+
+    fixed_mask, moving_mask: addresses of images; where they are 0, theirs does not count. initial:
+    the affine matrix (4 x 4) from fixed to moving points, LPS mm, near which alone is searched.
 
     A number without a JSON form is written "Infinity".
     """
@@ -53,6 +62,9 @@ class RegistrationOrder(BaseModel):
     moving: Address
     model: Name | None = None
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
+    fixed_mask: Address | None = None
+    moving_mask: Address | None = None
+    initial: Matrix | None = None
 
 
 @router.post("", status_code=202, response_model=RegistrationStatus)
@@ -60,10 +72,17 @@ async def order_registration(order: RegistrationOrder, service: TheService) -> R
     """Queue a registration; the answer holds its id."""
     fixed = service.image(order.fixed, "The fixed")
     moving = service.image(order.moving, "The moving")
+    if order.fixed_mask:
+        mask = service.image(order.fixed_mask, "The mask of the fixed")
+        fixed = await service.masked(fixed, mask, "fixed")
+    if order.moving_mask:
+        mask = service.image(order.moving_mask, "The mask of the moving")
+        moving = await service.masked(moving, mask, "moving")
     model = await service.model(order.model, fixed, moving)
     # There and back again turns the reserved spelling of infinity into the number.
     options = wire.loads(wire.dumps(order.options))
-    job = await service.submit(fixed, moving, model, options)
+    initial = None if order.initial is None else affine(order.initial)
+    job = await service.submit(fixed, moving, model, options, initial)
     headers = {"Location": f"{router.prefix}/{job.id}"}
     return json_response(status_message(job, job.status), 202, headers)
 
@@ -137,6 +156,11 @@ async def cancel_registration(job_id: JobId, service: TheService) -> Response:
     """Cancel a registration, or forget its result when it has ended."""
     await service.jobs.cancel(await service.jobs.get(job_id))
     return Response(status_code=204)
+
+
+def affine(matrix: Sequence[Sequence[float]]) -> Affine:
+    """The affine of a matrix (4, 4). Raises InputError for one that is no affine."""
+    return Affine(np.array(matrix, dtype=np.float64))
 
 
 def status_message(job: Job, status: Status) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.progress import Progress
+from retreg_server.serving.workers import look_tasks
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 
@@ -52,6 +53,8 @@ class FileWorker:
             "outputs": self._outputs,
         }
         try:
+            if look_task := look_tasks.TASKS.get(request.head["task"]):
+                return look_task(request)
             with TemporaryDirectory(dir=self._scratch) as folder:
                 return tasks[request.head["task"]](request, Path(folder))
         except MemoryError:
