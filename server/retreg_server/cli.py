@@ -21,7 +21,7 @@ from retreg_server.commands.exit_status import (
 
 VERBS = (
     "register", "look", "apply", "convert", "batch", "series", "groupwise", "dicomweb-register",
-    "serve", "models", "demo", "train", "evaluate", "doctor",
+    "serve", "models", "alive", "token", "demo", "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 

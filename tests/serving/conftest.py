@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import requests
-import uvicorn
 
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
+from retreg_server.serving.http_server import HttpServer
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.executor import LocalExecutor
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the worker process imports the
 
 import fake_engine
 
-FRESH = Settings(reuse_results=False)  # every request of a test reaches the model
+FRESH = Settings(reuse_results=False, stop_grace_s=1)  # every request of a test reaches the model
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def running_server(settings: Settings) -> Iterator[Running]:
         ready = threading.Event()
         listener = listening_socket("127.0.0.1", 0)
         app = create_app(settings, executor, on_ready=ready.set)
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = HttpServer(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -43,7 +43,8 @@ class ServerSection:
         if logic.connection is not None:
             ui.serverAddress.text = logic.connection.url
             ui.serverToken.text = logic.connection.token
-        for field in (ui.serverAddress, ui.serverToken):
+            ui.serverAuthority.text = logic.connection.ca_file
+        for field in (ui.serverAddress, ui.serverToken, ui.serverAuthority):
             field.connect("textEdited(QString)", line.guarded(self._edited))
         ui.testConnectionButton.connect("clicked()", line.guarded(self.test))
         ui.startServerButton.connect("clicked()", line.guarded(self._start_or_stop))
@@ -68,7 +69,8 @@ class ServerSection:
                 _("No address is given; enter that of a server, or press Start local server.")
             )
         self._forget()
-        self._logic.connect(address, str(self._ui.serverToken.text).strip())
+        fields = (self._ui.serverToken, self._ui.serverAuthority)
+        self._logic.connect(address, *(str(field.text).strip() for field in fields))
         connection = self._logic.connection
         assert connection is not None
         steps: list[Step] = []

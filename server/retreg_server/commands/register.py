@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_output_arguments(parser)
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
+    parser.add_argument("--ca-file", type=Path, metavar="F", help="holds its authority, for TLS")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     telling = parser.add_mutually_exclusive_group()
     telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -290,7 +291,7 @@ def _register_on_server(
 
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")
-    with Client(args.server, token=token(args.token_file)) as client:
+    with Client(args.server, token(args.token_file), ca_file=args.ca_file) as client:
         for info in client.models() if args.option or args.smoothing else ():
             if info.name == model:
                 options |= options_given(info, args.option)

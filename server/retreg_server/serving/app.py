@@ -79,7 +79,9 @@ def create_app(
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What every request passes; the one added last is the outermost."""
     settings = service.settings
-    app.add_middleware(AccessControl, settings=settings)
+    app.add_middleware(
+        AccessControl, settings=settings, tokens=service.tokens, failures=service.failures
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

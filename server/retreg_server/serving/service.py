@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from fastapi import Request
@@ -15,11 +16,14 @@ from retreg.masks import counting
 from retreg.messages import ModelInfo, Scalar
 from retreg.transforms import Affine
 from retreg_server.registration.registry import default_model
+from retreg_server.serving.access.caller import audit, caller
+from retreg_server.serving.access.failures import Failures
+from retreg_server.serving.access.tokens import Tokens
 from retreg_server.serving.errors import ApiError
-from retreg_server.serving.jobs import Job, Jobs
+from retreg_server.serving.jobs import BUSY_RETRY_S, Job, Jobs
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
-from retreg_server.serving.storage.job_store import Store
+from retreg_server.serving.storage.job_store import INTERRUPTED, INTERRUPTION, Store
 from retreg_server.serving.storage.memory_cache import MemoryCache
 from retreg_server.serving.workers.executor import Executor, LocalExecutor, Task
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
@@ -27,6 +31,7 @@ from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFai
 from retreg_server.serving.workers.process_pool import ProcessPool
 
 MAX_SESSIONS = 10_000
+START_WAIT_S = 20.0  # less than clients wait for an answer
 UNPACKED_AT_ONCE = 2
 FILE_WORKER = "retreg_server.serving.workers.file_worker:FileWorker"
 MakeExecutor = Callable[[Settings, Metrics], Executor]
@@ -48,6 +53,14 @@ def executor_of(settings: Settings, metrics: Metrics) -> Executor:
     return RayExecutor(cluster, metrics.restarts.inc)
 
 
+@dataclass(frozen=True, eq=False)
+class Claimed:
+    """An image, and the owners of those who have sent it."""
+
+    image: SharedImage
+    owners: set[str]
+
+
 class Service:
     """What the routes work with; belongs to the event loop. Raises InputError as Store does."""
 
@@ -55,21 +68,25 @@ class Service:
         self.settings = settings
         self.version = version("retreg")  # asked for once, since it is looked up on the disk
         self.metrics = Metrics()
+        self.tokens = Tokens(settings.token, settings.tokens_file)
+        self.failures = Failures()
+        self.executor = make_executor(settings, self.metrics)  # before the folder: it may raise
         keep_s = settings.keep_s
         self.store = Store(settings.state_dir, settings.result_store_bytes, keep_s)
-        self.images: MemoryCache[SharedImage] = MemoryCache(settings.image_store_bytes, keep_s)
+        self.images: MemoryCache[Claimed] = MemoryCache(settings.image_store_bytes, keep_s)
         # A short body may become a large image.
         self.unpacking = asyncio.Semaphore(UNPACKED_AT_ONCE)
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.fixed_addresses: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)  # by job
-        self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
         self.patient_key = secrets.token_hex(32)
         arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
         spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
         self._file_worker = ProcessPool("file process", [spec])
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self.metrics.follow_images(lambda: self.images.nbytes)
+        self.metrics.follow_store(lambda: self.store.unwritten)
         self.metrics.follow_workers(lambda: self.executor.ready)
 
     async def warm_up(self) -> None:
@@ -84,15 +101,20 @@ class Service:
         return started and self.executor.ready > 0
 
     async def models(self) -> tuple[ModelInfo, ...]:
-        """The models on offer, as soon as they are loaded. Raises ApiError 503 before start."""
+        """The models on offer, as soon as they are loaded. Raises ApiError 503 after a while."""
+        retry = {"Retry-After": str(BUSY_RETRY_S)}
+        loading = "The server is loading its models; try again in a moment."
         if self._starting is None:
-            raise ApiError(503, "not-ready", "The server is starting; try again in a moment.")
+            raise ApiError(503, "not-ready", loading, retry)
         try:
-            return await asyncio.shield(self._starting)
+            async with asyncio.timeout(START_WAIT_S):
+                return await asyncio.shield(self._starting)
+        except TimeoutError:
+            raise ApiError(503, "not-ready", loading, retry) from None
         except asyncio.CancelledError:
             if not self._starting.cancelled():
                 raise
-            raise ApiError(503, "not-ready", "The server is stopping; order it again.") from None
+            raise ApiError(503, INTERRUPTED, INTERRUPTION, retry) from None
 
     async def model(
         self, name: str | None, fixed: SharedImage, moving: SharedImage
@@ -109,13 +131,40 @@ class Service:
         )
 
     def image(self, address: str, which: str) -> SharedImage:
-        """The image at an address. Raises ApiError 404 that names it by its role."""
-        image = self.images.get(address)
+        """The image at an address, if the caller has sent it.
+
+        Raises ApiError 404 that names it by its role.
+        """
+        image = self.known(address)
         if image is None:
             raise ApiError(
                 404, "unknown-image", f"{which} image is not on the server; send it first."
             )
         return image
+
+    def known(self, address: str) -> SharedImage | None:
+        """The image at an address, if there is one that the caller has sent."""
+        claimed = self.images.get(address)
+        if claimed is None or not any(map(caller().may_see, claimed.owners)):
+            return None
+        return claimed.image
+
+    def keep(self, image: SharedImage) -> None:
+        """Keep an image for the caller, beside all others who have sent it."""
+        known = self.images.get(image.address)
+        owners = {caller().owner} | (known.owners if known else set())
+        self.images.put(image.address, Claimed(image, owners), len(image.voxels))
+        audit("sent", image=image.address)
+
+    def drop(self, address: str) -> None:
+        """Forget an image for the caller; others who have sent it keep it. Raises ApiError 404."""
+        self.image(address, "This")
+        claimed = self.images.get(address)
+        assert claimed is not None
+        claimed.owners.discard(caller().owner)
+        if not claimed.owners or "admin" in caller().rights:
+            self.images.pop(address)
+        audit("deleted", image=address)
 
     async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
         """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
@@ -125,7 +174,7 @@ class Service:
 
         async with self.unpacking:
             counted = await asyncio.to_thread(work)
-        self.images.put(counted.address, counted, len(counted.voxels))
+        self.keep(counted)
         return counted
 
     async def submit(
@@ -198,11 +247,18 @@ class Service:
         self.sessions.expire()
         await self.store.expire()
 
+    def begin_stop(self) -> asyncio.Task[None]:
+        """Take no more orders, and finish or hand back all jobs; the end of the task is theirs."""
+        if self._stopping is None:
+            if self._starting is not None:
+                self._starting.cancel()
+            self.jobs.begin_stop()
+            self._stopping = asyncio.create_task(self.jobs.close())
+        return self._stopping
+
     async def close(self) -> None:
         """Finish or hand back all jobs, stop all processes, and forget all images."""
-        if self._starting is not None:
-            self._starting.cancel()
-        await self.jobs.close()
+        await self.begin_stop()
         self.executor.close()
         self._file_worker.close()
         self.images.clear()

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.routes.answers import Kept
 from retreg_server.serving.routes.register_files import (
@@ -43,6 +44,7 @@ async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
     """Keep an image for later registrations."""
+    caller().require("register")
     declared = wire.decode_header(header, service.settings.max_image_bytes)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
     pieces = [bytearray()]
@@ -62,7 +64,7 @@ async def put_image(
             )
     async with service.unpacking:
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
-    service.images.put(sha256, image, len(image.voxels))
+    service.keep(image)
     return json_response({"sha256": sha256}, 201)
 
 
@@ -71,19 +73,19 @@ async def put_image(
 )
 async def put_file(request: Request, service: TheService) -> Response:
     """Keep the image in a file, in the files of a DICOM series, or in a zip of them."""
+    caller().require("register")
     async with request.form(
         max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
     ) as form:
         image = await uploaded_image(service, form, "image")
-    service.images.put(image.address, image, len(image.voxels))
+    service.keep(image)
     return json_response({"sha256": image.address}, 201)
 
 
 @router.delete("/{sha256}", status_code=204)
 async def delete_image(sha256: Address, service: TheService) -> Response:
-    """Forget an image."""
-    if not service.images.pop(sha256):
-        service.image(sha256, "This")  # raises what is to be told
+    """Forget an image; others who have sent it too still have it."""
+    service.drop(sha256)
     return Response(status_code=204)
 
 

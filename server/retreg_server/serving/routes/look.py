@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from retreg import wire
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.routes.registrations import JobId
 from retreg_server.serving.routes.responses import BINARY, TheService, content, result_response
@@ -72,9 +73,10 @@ async def refit_registration(
     job_id: JobId, edited: EditedKeypoints, service: TheService
 ) -> Response:
     """Make a new result of edited keypoints, judged without the images; the answer has its id."""
+    caller().require("register")
     job = await service.jobs.get(job_id)
     result_response(job)
-    moving = service.images.get(job.record.moving)
+    moving = service.known(job.record.moving)
     grid = None if moving is None else wire.encode_grid(moving.image.grid)
     head = {"task": "refitted", "grid": wire.loads(job.record.grid), "moving_grid": grid}
     head |= {"edit": edited.message(), "origin": f"registration {job.id}"}

@@ -19,8 +19,9 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
-from retreg_server.serving.middleware.auth import is_token, unauthorised
+from retreg_server.serving.middleware.auth import refusal
 from retreg_server.serving.routes.answers import (
     LogIn,
     MonaiInfo,
@@ -65,11 +66,12 @@ async def info(service: TheService) -> Response:
 @router.put("/session/", response_model=NewSession, openapi_extra=form_schema("files"))
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
+    caller().require("register")
     async with _form(request) as form:
         if len(form.getlist("files")) != 1:
             raise InputError("A session holds one image; send one file in the field files.")
         image = await uploaded_image(service, form, "files")
-    service.images.put(image.address, image, len(image.voxels))
+    service.keep(image)
     session = secrets.token_hex(16)
     service.sessions.put(session, image.address, 1)
     return json_response({"session_id": session, "session_info": _session(service, session)})
@@ -104,6 +106,7 @@ async def infer(
     output: Output = "",
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
+    caller().require("register")
     async with _form(request) as form:
         params = _params(form)
         moving_session = str(params.get("moving_session", ""))
@@ -123,13 +126,13 @@ async def infer(
     if output == "json":
         return result
     file = await service.transform_file(job, suffix)
-    return _answer(bytes(result.body), file, f"transform.{suffix}", output)
+    return _answer(bytes(result.body), file, job.file_name("transform", suffix), output)
 
 
 @router.get("/auth/", response_model=LogIn)
 async def auth_enabled(service: TheService) -> Response:
     """Whether a token is needed; answered without one, for clients ask this first."""
-    return json_response({"enabled": service.settings.token is not None})
+    return json_response({"enabled": service.tokens.are_needed})
 
 
 @router.post("/auth/token", response_model=Token, openapi_extra=form_schema("username", "password"))
@@ -137,10 +140,9 @@ async def auth_token(request: Request, service: TheService) -> Response:
     """The log-in of MONAI Label's clients: any name, and the token as the password."""
     async with _form(request) as form:
         password = form.get("password")
-    token = service.settings.token
-    if token is None or not isinstance(password, str) or not is_token(password.encode(), token):
-        raise unauthorised()
-    return json_response({"access_token": token, "token_type": "bearer"})
+    if not isinstance(password, str) or service.tokens.owner_of(password.encode()) is None:
+        raise refusal(service.failures, caller().address)
+    return json_response({"access_token": password, "token_type": "bearer"})
 
 
 @router.get("/auth/token/valid", response_model=Valid)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.routes.answers import Result
@@ -76,6 +77,7 @@ async def register(
     fixed grid, or a zip of all that `retreg register` writes. The registration is cancelled when
     the client goes away.
     """
+    caller().require("register")
     file = _file_name(answer, format)
     async with request.form(
         max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
@@ -88,7 +90,7 @@ async def register(
     job = await service.submit(fixed, moving, model, options)
     await wait_for_end(job, request, service)
     for image in (fixed, moving):  # so that more can be asked for under the id
-        service.images.put(image.address, image, len(image.voxels))
+        service.keep(image)
     return await _delivered(service, job, (fixed, moving), answer, file)
 
 
@@ -97,6 +99,7 @@ async def _delivered(
 ) -> Response:
     """The answer that was asked for, with the id and the verdict in its headers."""
     result, suffix = bytes(result_response(job).body), file.partition(".")[2]
+    file = job.file_name(answer, suffix)
     if answer == "result":
         text = b'{"id":"%s",' % job.id.encode() + result.removeprefix(b"{")
         response = Response(text, media_type="application/json")

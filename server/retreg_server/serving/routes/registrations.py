@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
 from retreg.transforms import Affine
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.routes.answers import RegistrationStatus, Result
@@ -123,7 +124,7 @@ async def registration_transform(
     """
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.transform_file(job, format), f"transform.{format}")
+    return download(await service.transform_file(job, format), job.file_name("transform", format))
 
 
 @router.get("/{job_id}/warped", responses=content(BINARY), response_class=Response)
@@ -133,7 +134,7 @@ async def registration_warped(
     """The moving image on the grid of the fixed one; the server must still have the image."""
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.warped_file(job, format), f"warped.{format}")
+    return download(await service.warped_file(job, format), job.file_name("warped", format))
 
 
 @router.get(
@@ -148,12 +149,14 @@ async def registration_map(
     """A map on the grid of the fixed image; png has a colour bar. beltrami is for pictures only."""
     job = await service.jobs.get(job_id)
     result_response(job)
-    return download(await service.map_file(job, name, format), f"map_{name}.{format}")
+    file = await service.map_file(job, name, format)
+    return download(file, job.file_name(f"map_{name}", format))
 
 
 @router.delete("/{job_id}", status_code=204)
 async def cancel_registration(job_id: JobId, service: TheService) -> Response:
     """Cancel a registration, or forget its result when it has ended."""
+    caller().require("register")
     await service.jobs.cancel(await service.jobs.get(job_id))
     return Response(status_code=204)
 

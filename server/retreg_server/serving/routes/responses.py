@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends
 from starlette.responses import Response
 
+from retreg_server.serving.access.caller import audit
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.service import Service, service_of
@@ -30,6 +31,7 @@ def result_response(job: Job) -> Response:
         raise ApiError(409, "not-finished", "The registration has not ended yet; ask again later.")
     if job.status.error is not None:
         raise job.status.error
+    audit("fetched", job=job.id)
     return Response(job.status.result, media_type="application/json")
 
 

@@ -23,9 +23,11 @@ async def health() -> Response:
 
 @router.get("/readyz", response_model=Health)
 async def readiness(service: TheService) -> Response:
-    """200 when the models are loaded, 503 before."""
+    """200 when the models are loaded and results can be stored, else 503 with the reason."""
     if not service.is_ready:
         raise ApiError(503, "not-ready", "The server is loading its models; try again later.")
+    if trouble := await service.store.trouble():
+        raise ApiError(503, "no-storage", trouble)
     return json_response({"status": "ready"})
 
 
