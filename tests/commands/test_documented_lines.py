@@ -26,8 +26,10 @@ from retreg_server.serving.routes.dicomweb import ArchiveOrder
 RETREG = re.compile(r"^(?:\.venv/bin/)?retreg (.*)$")
 # For administrators: these change the machine or need Docker or a cluster, and are not run here.
 OF_A_MACHINE = (
-    "python3 -m venv /opt", "install -d", "docker ", "pip install", "export RAY", "ray "
-)
+    "python3 -m venv /opt", "python3 -m pip download", "/opt/retreg/bin/", "pip install",
+    "install -", "(umask", "cp SlicerRetReg/Resources/", "awk -f ", "docker ", "export RAY", "ray ",
+    "py -3", "C:\\retreg", "schtasks ",
+)  # fmt: skip
 # Blocks that show something and are no commands.
 SHOWN = ("one process", "├──", "└──", "F(x)", "B(T(x))")
 SHIFT = Affine(np.array([[1, 0, 0, 3], [0, 1, 0, -2], [0, 0, 1, 0], [0, 0, 0, 1.0]]))

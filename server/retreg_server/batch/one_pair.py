@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from retreg.errors import FileError, RetRegError
 from retreg.files import read_image
+from retreg.files.names import usable_name
 from retreg.messages import RegistrationRequest, Scalar
 from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
@@ -109,5 +110,5 @@ def _sources(pair: Pair) -> list[Any]:
     try:
         return [source_of(path) for path in (pair.fixed, pair.moving)]
     except OSError:
-        missing = next(p for p in (pair.fixed, pair.moving) if not p.exists())
+        missing = next(p for p in (pair.fixed, pair.moving) if not usable_name(p).exists())
         raise FileError(f"There is no file {missing.name!r}; check its name and folder.") from None

@@ -49,12 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register what is not done yet; 0 when all is accepted or to be checked, else 3."""
+    from retreg.files.names import usable_name
     from retreg_server.batch.one_pair import Order, is_done
     from retreg_server.batch.pairs import pairs_in_folder, pairs_in_table
     from retreg_server.batch.workers import run_pairs
     from retreg_server.reporting.result_folder import check_writable
 
-    if args.pairs.is_dir():
+    if usable_name(args.pairs).is_dir():
         pairs, alone = pairs_in_folder(args.pairs, args.pair)
     elif args.pair:
         raise OptionError("--pair belongs to a folder and does nothing with a table; leave it.")

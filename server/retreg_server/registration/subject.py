@@ -140,6 +140,18 @@ def image_kind(image: Image) -> ImageKind:
     return "picture" if image.is_picture else "volume"
 
 
+def refuse_other_kinds(images: Mapping[str, Image]) -> None:
+    """Raise InputError when some images, by their roles such as "fixed", are pictures, some not."""
+    kinds = {role: image_kind(image) for role, image in images.items()}
+    (first, expected), *_ = kinds.items()
+    for role, kind in kinds.items():
+        if kind != expected:
+            raise InputError(
+                f"The {first} image is a {expected} and the {role} image is a {kind}; all pictures "
+                "or all volumes were expected, and a volume must come whole."
+            )
+
+
 def check_kind(info: ModelInfo, image: Image, name: str) -> None:
     """Raise InputError for an image that cannot show the subject of a model.
 

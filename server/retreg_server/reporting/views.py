@@ -64,6 +64,7 @@ def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
         return np.moveaxis(resample(image, transform, view).array[:3, 0], 0, -1)
     values = resample(_as_float(image), transform, view).array[:, 0]
     low, high = np.percentile(_scanned(image)[:: max(1, image.grid.size[2] // 32)], (1, 99.5))
+    values = np.nan_to_num(values, nan=low)
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     rgb = grey[:3] if len(grey) >= 3 else np.repeat(grey[:1], 3, axis=0)
     return np.moveaxis(rgb, 0, -1).astype(np.uint8)

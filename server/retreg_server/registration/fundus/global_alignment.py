@@ -184,7 +184,7 @@ def _from_search(
         maps = pair[0].searched, pair[1].searched
         with stages.part(SEARCH_SHARE):
             found = searched(*maps, stages, CANDIDATES, scales)
-        if _lead(found) > lead:
+        if not hypotheses or _lead(found) > lead:
             best, lead, hypotheses = pair, _lead(found), found
         if lead > CLEAR_LEAD:
             break

@@ -83,7 +83,8 @@ def _prepared(image: Image, role: str) -> tuple[Image, Image, float]:
         near = functional.max_pool3d(uncounted, 2 * NEAR + 1, 1, NEAR)
         depth = torch.where(near > 0, torch.full_like(depth, -DEEP), depth)
     grid = Grid(working.size, working.world_from_index)
-    slab_mm = foreground.thickness_mm if foreground.is_slab else np.inf
+    sides_mm = image.grid.spacing * image.grid.size  # the foreground counts in coarse voxels
+    slab_mm = min(foreground.thickness_mm, sides_mm.min()) if foreground.is_slab else np.inf
     return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid), slab_mm
 
 
