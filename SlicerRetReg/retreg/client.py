@@ -131,22 +131,17 @@ class Client:
         model: None lets the server choose one for the images. fixed_mask, moving_mask: where they
         are 0 the image does not count (see retreg.masks.counting). initial: the map from fixed to
         moving points near which alone is searched (see retreg.initial). options: those of the
-        model; None means its default. progress: called at least twice a second. The job is
-        cancelled when it raises and on Ctrl-C, and ordered again when the server or its worker
-        ended in between. Raises InputError, OptionError, RegistrationError, Cancelled or
-        ServerError.
+        model; None means its default. progress: called at least twice a second; the job is
+        cancelled when it raises. It is ordered again when the server or its worker has ended.
+        Raises InputError, OptionError, RegistrationError, Cancelled or ServerError.
         """
         fixed = counting_if_given(fixed, fixed_mask, "fixed")
         moving = counting_if_given(moving, moving_mask, "moving")
-        images = {
-            "fixed": Upload(fixed, self._encoding),
-            "moving": Upload(moving, self._encoding),
-        }
-        order = {
-            **{role: image.address for role, image in images.items()},
-            "model": model,
-            "options": {name: value for name, value in options.items() if value is not None},
-        }
+        pair = {"fixed": fixed, "moving": moving}
+        images = {role: Upload(image, self._encoding) for role, image in pair.items()}
+        given = {name: value for name, value in options.items() if value is not None}
+        order: dict[str, Any] = {role: image.address for role, image in images.items()}
+        order |= {"model": model, "options": given}
         if initial is not None:
             order["initial"] = initial.moving_from_fixed.tolist()
         self._teller = Teller(progress or no_progress)

@@ -209,6 +209,11 @@ class Exchange:
             return ConnectionLost(
                 f"{self.url} sent nothing for {self._timeouts.read_s:g} s; it may be overloaded."
             )
+        inflating = (requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError)
+        if isinstance(error, inflating):
+            return ServerError(
+                f"{self.url} sent an answer that cannot be inflated; is it a RetReg server?"
+            )
         if isinstance(error, (requests.RequestException, urllib3.exceptions.HTTPError, OSError)):
             return ConnectionLost(
                 f"The connection to {self.url} failed; check that the server runs and can be "
