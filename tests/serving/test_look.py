@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, TypeAdapter
 
 import retreg_server.serving
 from retreg import wire
@@ -15,6 +16,7 @@ from retreg.fitting import fit
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.local_correction import corrected
+from retreg_server.serving.routes import answers
 from retreg_server.serving.settings import Settings
 
 WEB = Path(retreg_server.serving.__file__).parent / "web"
@@ -103,6 +105,11 @@ def test_the_page_gets_pictures_and_volumes_in_8_bits(a_server, registered, a_vo
         assert np.corrcoef(shown.array.ravel(), image.array.ravel())[0, 1] > 0.99
 
 
+def checked(model: type[BaseModel], message: object) -> None:
+    """Compare with what OpenAPI says."""
+    TypeAdapter(model).validate_json(wire.dumps(message), strict=True)
+
+
 def test_a_dragged_keypoint_becomes_a_result_of_its_own(a_server, registered, a_volume):
     job = registered(a_volume, shift=2.0)
     result = result_of(a_server, job)
@@ -111,6 +118,8 @@ def test_a_dragged_keypoint_becomes_a_result_of_its_own(a_server, registered, a_
     sent = edit(result, moving=moving.tolist(), used=[n == 5 for n in range(64)])
     answer = a_server.post(f"/v1/registrations/{job}/refit", json=sent)
     assert answer.status_code == 201, answer.text
+    checked(answers.Refitted, answer.json())
+    checked(answers.Page, a_server.get(f"/v1/registrations/{job}/look").json())
     after = result_of(a_server, answer.json()["id"])
     fixed = result.fixed_keypoints.points
     by_hand = corrected(result.transform, fixed[5:6], moving[5:6], 15.0)

@@ -190,6 +190,28 @@ class Result(Answer):
     notes: list[str] = []
 
 
+class Page(Answer):
+    """What the page that shows a registration is told. field: the transform on a lattice over the
+    whole fixed image. reach_mm: how far a correction reaches at first. unit: of the world."""
+
+    model: str
+    fixed_keypoints: KeypointsAnswer
+    moving_keypoints: KeypointsAnswer
+    quality: QualityAnswer
+    notes: list[str] = []
+    field: FieldAnswer
+    reach_mm: float
+    unit: str
+
+
+class Refitted(Answer):
+    """A registration that was made of edited keypoints."""
+
+    id: str
+    verdict: Verdict
+    reason: str
+
+
 class MonaiInfo(BaseModel):
     """The models, as MONAI Label's clients expect them."""
 

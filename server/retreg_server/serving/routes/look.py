@@ -11,6 +11,7 @@ from starlette.responses import Response
 from retreg import wire
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.routes.answers import Page, Refitted
 from retreg_server.serving.routes.registrations import JobId
 from retreg_server.serving.routes.responses import BINARY, TheService, content, result_response
 from retreg_server.serving.workers.messages import SharedBuffer
@@ -45,7 +46,7 @@ class EditedKeypoints(BaseModel):
         return wire.loads(wire.dumps(self.model_dump()))
 
 
-@router.get("/{job_id}/look")
+@router.get("/{job_id}/look", response_model=Page)
 async def registration_for_page(job_id: JobId, service: TheService) -> Response:
     """Keypoints, quality, and the transform as a field on a lattice over the fixed image."""
     job = await service.jobs.get(job_id)
@@ -55,7 +56,7 @@ async def registration_for_page(job_id: JobId, service: TheService) -> Response:
     return Response(bytes(answer.buffers[0].view), media_type="application/json")
 
 
-@router.get("/{job_id}/look/{role}", responses=content(BINARY))
+@router.get("/{job_id}/look/{role}", responses=content(BINARY), response_class=Response)
 async def registration_image_for_page(
     job_id: JobId, role: Role, service: TheService
 ) -> Response:
@@ -68,7 +69,7 @@ async def registration_image_for_page(
     return Response(bytes(answer.buffers[0].view), headers=headers, media_type=BINARY)
 
 
-@router.post("/{job_id}/refit", status_code=201)
+@router.post("/{job_id}/refit", status_code=201, response_model=Refitted)
 async def refit_registration(
     job_id: JobId, edited: EditedKeypoints, service: TheService
 ) -> Response:

@@ -25,13 +25,15 @@ HEADERS = {
 }
 
 
-@router.get("/{job_id}", responses=content("text/html"))
+@router.get("/{job_id}", responses=content("text/html"), response_class=Response)
 async def look_at_result(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:  # noqa: ARG001 - for the page
     """The page; it asks for the token itself."""
     return _file("look.html")
 
 
-@router.get("/page/{name}", responses=content("text/javascript"))
+@router.get(
+    "/page/{name}", responses=content("text/javascript"), response_class=Response
+)
 async def look_page_file(name: Annotated[str, Path(pattern=r"^[a-z_]+\.(css|js)$")]) -> Response:
     """A file of the page."""
     return _file(name)
