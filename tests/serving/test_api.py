@@ -429,7 +429,7 @@ def test_masks_come_as_further_files_or_by_their_address(a_server, a_picture):
         ({"steps": "1.5"}, "bad-option"),
         ({"mirror": "maybe"}, "bad-option"),
         ({"unheard_of": "1"}, "bad-option"),
-        ({"shift": "9" * 300}, "bad-input"),
+        ({"shift": "9" * 1100}, "bad-input"),
         ({f"o{i}": "1" for i in range(50)}, "bad-input"),
     ],
 )
