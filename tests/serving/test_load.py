@@ -117,7 +117,9 @@ def test_two_hundred_requests_of_sixteen_clients_while_the_worker_is_killed_twic
         text = settled(server.url)
         jobs = ended(text) - ended_before  # each once, but those whose worker was killed
         assert jobs["done"] == counts["done"]
-        assert jobs["done"] + jobs["cancelled"] == REQUESTS - counts["refused"]
+        # A client may leave after its worker was killed, before it has ordered again.
+        gone = REQUESTS - counts["refused"] - jobs["done"] - jobs["cancelled"]
+        assert 0 <= gone <= jobs["failed"]
         assert jobs["failed"] <= 2
         assert "retreg_worker_restarts_total 2.0" in text
         assert resident_bytes() < 1.1 * before + 2**22  # the images that may be kept
