@@ -120,7 +120,8 @@ class Service:
         self, name: str | None, fixed: SharedImage, moving: SharedImage
     ) -> ModelInfo:
         """The model of that name, or the default one for the images. Raises InputError."""
-        wanted = name or default_model(fixed.image, moving.image)
+        # A thread looks at volumes: that takes its time, and SciPy and torch the first time.
+        wanted = name or await asyncio.to_thread(default_model, fixed.image, moving.image)
         models = await self.models()
         for info in models:
             if info.name == wanted:
