@@ -115,7 +115,7 @@ SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
 # were found to agree in pictures of different eyes.
 HALF, PART_OVERLAP, PART_AGREEMENT = 0.5, 0.15, 0.75
 # Pictures that share more: vessels that are faint in one of them correlate little.
-FAINT_AGREEMENT, FAINT_CORRELATION = 0.5, 0.1
+FAINT_AGREEMENT = 0.5
 
 # What nine of ten right results keep: 61 and 60 of 65 on real images, 45 of them of
 # `retreg evaluate retina` (11 turned) and 20 of `brain`.
@@ -176,7 +176,7 @@ def _to_accept(numbers: Mapping[str, float]) -> Limits:
     if numbers.get("overlap", 0.0) < HALF:
         return replace(ACCEPT, agreement=PART_AGREEMENT, overlap=PART_OVERLAP)
     if numbers.get("agreement", 0.0) >= FAINT_AGREEMENT:
-        return replace(ACCEPT, correlation=FAINT_CORRELATION)
+        return replace(ACCEPT, correlation=FAIL.correlation)
     return ACCEPT
 
 
