@@ -95,7 +95,7 @@ def global_alignment(
     stages.at(0.0)
     asked = best_methods() if methods is None else methods
     prepared = prepared_picture(fixed, "fixed")
-    views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
+    views = moving.views_beside(fixed)
     found = []
     for view in views:
         with stages.part(1 / len(views)):
@@ -166,7 +166,10 @@ class _Matched:
 
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
-    forward, backward = method.match(fixed.features(method), moving.features(method))
+    return _fitted(*method.match(fixed.features(method), moving.features(method)))
+
+
+def _fitted(forward: Matches, backward: Matches) -> _Matched:
     fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
     return _Matched((forward, backward), fits)
 
@@ -282,7 +285,7 @@ def alignment_near(
     Raises RegistrationError when no camera can have made initial, or a picture shows no vessels.
     """
     stages.at(0.0)
-    views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
+    views = moving.views_beside(fixed)
     view = next((v for v in views if is_plausible(pixel_matrix(initial, fixed, v))), None)
     if view is None:
         raise RegistrationError(
@@ -317,6 +320,4 @@ def _matched_near(
         return Matches(matches.fixed[kept], matches.moving[kept], matches.distinctness[kept])
 
     both = method.match(fixed.features(method), moving.features(method))
-    forward, backward = (near(*each) for each in zip(both, maps, strict=True))
-    fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
-    return _Matched((forward, backward), fits)
+    return _fitted(*(near(*each) for each in zip(both, maps, strict=True)))

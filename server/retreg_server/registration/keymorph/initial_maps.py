@@ -24,7 +24,7 @@ KEYPOINTS = Option("keypoints", "Keypoints to return", MATCHED, (MATCHED, NETWOR
 
 
 def no_suggestions(_in_doubt: bool) -> tuple[Maps, Maps]:
-    """For a model whose own search finds all that KeyMorph does."""
+    """For models that find all that KeyMorph does, or images that it does not know."""
     return [], []
 
 

@@ -50,6 +50,11 @@ class Picture:
         grey, inside = np.ascontiguousarray(self.grey[:, ::-1]), self.inside[:, ::-1].copy()
         return Picture(grey, inside, self.world_from_pixel @ flip)
 
+    def views_beside(self, other: Picture) -> list[Picture]:
+        """How the eye may lie in these pixels beside those of another picture: as they are and,
+        when only one of the geometries is left-handed, mirrored."""
+        return [self] if self.is_mirrored == other.is_mirrored else [self, self.mirrored]
+
     def world(self, points: np.ndarray) -> np.ndarray:
         """LPS mm (n, 3) of pixel points (n, 2)."""
         return apply_matrix(self.world_from_pixel, np.pad(points, ((0, 0), (0, 1))))

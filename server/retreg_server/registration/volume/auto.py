@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
 from retreg.transforms import Affine
-from retreg_server.registration.keymorph.initial_maps import Suggest
+from retreg_server.registration.keymorph.initial_maps import Suggest, no_suggestions
 from retreg_server.registration.model import Estimate, Stages, linear_matrix
 from retreg_server.registration.numerics.robust_weights import Linear
 
@@ -123,7 +121,8 @@ class AutoVolume:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        return registered(fixed, moving, FAMILIES[str(options["transform"])], nothing, stages)
+        family = FAMILIES[str(options["transform"])]
+        return registered(fixed, moving, family, no_suggestions, stages)
 
     def estimate_near(
         self,
@@ -135,10 +134,4 @@ class AutoVolume:
     ) -> Estimate:
         """See GuidedModel.estimate_near."""
         family = FAMILIES[str(options["transform"])]
-        return registered(fixed, moving, family, nothing, stages, initial)
-
-
-def nothing(in_doubt: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """No starts beside those of the search."""
-    del in_doubt
-    return [], []
+        return registered(fixed, moving, family, no_suggestions, stages, initial)

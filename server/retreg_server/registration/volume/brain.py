@@ -14,16 +14,11 @@ from retreg.transforms import Affine
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
     correspondences_if_wanted,
+    no_suggestions,
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.volume.auto import (
-    CITATION,
-    FAMILIES,
-    TRANSFORM,
-    nothing,
-    registered,
-)
+from retreg_server.registration.volume.auto import CITATION, FAMILIES, TRANSFORM, registered
 
 
 class AutoBrain:
@@ -67,5 +62,5 @@ class AutoBrain:
         """See GuidedModel.estimate_near; keypoints of a network, if wanted, only describe."""
         family = FAMILIES[str(options["transform"])]
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
-        estimate = registered(fixed, moving, family, nothing, stages, initial)
+        estimate = registered(fixed, moving, family, no_suggestions, stages, initial)
         return seen.described(estimate) if seen else estimate
