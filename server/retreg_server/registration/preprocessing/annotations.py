@@ -3,13 +3,15 @@ rasters, captions, watermarks, dirt on the lens, reflexes.
 
 No kind of annotation is looked for by its shape or colour. Two pictures with such a layer consist
 of two layers: one that coincides to the pixel, strokes and all, and the vessels, which do not meet
-there. Two pictures of one eye in the same position coincide as well, but what is left when their
-coinciding strokes are painted over still meets, or nothing is left.
+there. Two pictures of one eye in the same position coincide as well, but what is left beside their
+coinciding strokes still meets, or nothing is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,23 +23,37 @@ from retreg_server.registration.preprocessing.vesselness import VesselMaps, erod
 
 SIZE = 448  # pixels on the longer side of the pictures that are compared
 ASPECT = 0.02  # by which the shapes of two exports of one viewer may differ
-BANDS = ((0.8, 3.0, 3.0), (1.6, 6.0, 6.0))  # inner and outer sigma of the strokes, of the window
+Pictures = tuple[np.ndarray, np.ndarray]  # fixed and moving
+Band = tuple[float, float, float]  # inner and outer sigma of what coincides, sigma of the window
 NOISE = 0.006  # of the grey range: strokes fainter than this are not compared
 COINCIDING, ALIKE = 0.85, 0.6  # correlation in a window: of a stroke, and of what belongs to it
 STROKE = 0.15  # of the mean product of the window that a pixel of a stroke reaches
 RIM = 12  # pixels next to the rim of the field of view, which two pictures of one camera share
 LEAST = 0.015  # of the field of view that must coincide; chance reaches 0.005
-FEWEST_TILES = 15  # that what is left must fill to say that it does not meet
-MEETING = 0.53  # of these tiles; one eye reaches 0.6 of them, two eyes with one layer 0.48
+FEWEST_TILES = 15  # that must be left beside the layer to say that they do not meet
 UNRELATED = 0.18  # of these tiles, where what is left of one picture may be mere noise
 NOISE_LIKE = 0.224  # median of a vessel map above which it may be noise; of vessels it is 0.15
 THROUGHOUT = 0.6  # of the strokes that coincide for certain: vessels of two contrasts reach 0.4
 GROWTH = 5  # pixels: the kernel that widens coinciding strokes until the layer lies inside
+MARGIN = 3  # pixels: the kernel that widens them until what lies beside is free of them
 VICINITY = 21  # pixels within which the strongest pixel of a stroke is found
 FILLS = (1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)  # sigmas with which a hole is filled
 REACHED = 0.1  # weight of the known pixels that is enough
 SAME, OPPOSITE = (1,), (-1,)  # contrast of marks: the signs of what the two pictures show of them
 FAINTEST = 0.01  # of its product in both pictures, what still belongs to the stroke
+
+
+class Layer(NamedTuple):
+    """How a layer is found, and which share of the tiles beside it meets in pictures of one eye."""
+
+    bands: tuple[Band, ...]
+    meeting: float
+
+
+# One eye reaches 0.6 of the tiles beside what coincides; two eyes reach 0.48 beside strokes and
+# 0.34 beside the slopes and borders of a colour map.
+STROKES = Layer(((0.8, 3.0, 3.0), (1.6, 6.0, 6.0)), 0.53)
+SLOPES = Layer((*STROKES.bands, (3.2, 12.0, 12.0)), 0.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +81,7 @@ def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE)
+    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STROKES,))
     if marks is None:
         return fixed, moving
     return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
@@ -77,43 +93,46 @@ def shared_marks(
     fixed_inside: np.ndarray,
     moving_inside: np.ndarray,
     contrasts: tuple[int, ...] = SAME,
+    kinds: tuple[Layer, ...] = (STROKES, SLOPES),
 ) -> SharedMarks | None:
     """The layer that two pictures (h, w) float32 from 0 to 1 share pixel by pixel, or None.
 
     fixed_inside, moving_inside: their fields of view (h, w) bool. contrasts: of the marks; grey
     ones are darker than a bright picture and brighter than a dark one, like aligned vessels of two
-    modalities.
+    modalities. kinds: of layers that are looked for in turn; pictures that are not aligned share
+    the slopes of their illumination.
     """
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
-    layers = [_coinciding(fixed, sign * moving, off_the_rim) for sign in contrasts]
-    core = np.logical_or.reduce([certain & valid for certain, _ in layers])
-    if core.sum() <= LEAST * max(valid.sum(), 1):
-        return None
-    where = np.logical_or.reduce([
-        _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
-        for sign, (_, strokes) in zip(contrasts, layers, strict=True)
-    ])
-    maps = (
-        vessel_maps(_filled(fixed, where), fixed_inside),
-        vessel_maps(_filled(moving, where), moving_inside),
-    )
-    agreement, tiles = _agreement(*maps)
-    clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
-        _shows_a_tree(left, where) for left in maps
-    )
-    if tiles < FEWEST_TILES or agreement >= (MEETING if clear else UNRELATED):
-        return None
-    return SharedMarks(where, agreement)
+    for bands, meeting in kinds:
+        layers = [_coinciding(fixed, sign * moving, off_the_rim, bands) for sign in contrasts]
+        core = np.logical_or.reduce([certain & valid for certain, _ in layers])
+        if core.sum() <= LEAST * max(valid.sum(), 1):
+            continue
+        strokes = np.logical_or.reduce([all_of_them for _, all_of_them in layers])
+        maps = _maps_beside((fixed, moving), (fixed_inside, moving_inside), strokes)
+        agreement, tiles = _agreement(*maps, _grown(strokes, MARGIN))
+        if tiles < FEWEST_TILES or agreement >= meeting:
+            continue
+        where = np.logical_or.reduce([
+            _sharpened(fixed, sign * moving, _grown(of_sign, GROWTH))
+            for sign, (_, of_sign) in zip(contrasts, layers, strict=True)
+        ])
+        clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
+            _shows_a_tree(left, where) for left in maps
+        )
+        if clear or agreement < UNRELATED:
+            return SharedMarks(where, agreement)
+    return None
 
 
 def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray
+    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray, bands: Iterable[Band]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
     certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
-    for inner, outer, window in BANDS:
+    for inner, outer, window in bands:
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
         product = first * second
         shared = _blurred(product, window)
@@ -171,11 +190,25 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
     return bool(beside.size) and float(np.median(beside)) < NOISE_LIKE
 
 
-def _agreement(fixed: VesselMaps, moving: VesselMaps) -> tuple[float, float]:
-    """The best tile agreement of the two kinds of ridges, and the number of tiles."""
+def _maps_beside(
+    pictures: Pictures, inside: Pictures, strokes: np.ndarray
+) -> tuple[VesselMaps, VesselMaps]:
+    """The vessels of both pictures when strokes (h, w) bool are painted over."""
+    first, second = (
+        vessel_maps(_filled(picture, _grown(strokes, MARGIN)), field)
+        for picture, field in zip(pictures, inside, strict=True)
+    )
+    return first, second
+
+
+def _agreement(
+    fixed: VesselMaps, moving: VesselMaps, strokes: np.ndarray
+) -> tuple[float, float]:
+    """The best tile agreement beside the strokes of the two kinds of ridges, and its tiles."""
     both = fixed.valid & moving.valid
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
-    return max(tile_agreement(first[a], second[b], both) for a, b in ((0, 0), (1, 0), (0, 1)))
+    kinds = ((0, 0), (1, 0), (0, 1))
+    return max(tile_agreement(first[a], second[b], both, strokes) for a, b in kinds)
 
 
 def _painted_over(image: Image, where: np.ndarray) -> Image:
