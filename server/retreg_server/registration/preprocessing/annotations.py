@@ -23,7 +23,6 @@ from retreg_server.registration.preprocessing.vesselness import VesselMaps, erod
 
 SIZE = 448  # pixels on the longer side of the pictures that are compared
 ASPECT = 0.02  # by which the shapes of two exports of one viewer may differ
-Pictures = tuple[np.ndarray, np.ndarray]  # fixed and moving
 Band = tuple[float, float, float]  # inner and outer sigma of what coincides, sigma of the window
 NOISE = 0.006  # of the grey range: strokes fainter than this are not compared
 COINCIDING, ALIKE = 0.85, 0.6  # correlation in a window: of a stroke, and of what belongs to it
@@ -44,16 +43,21 @@ FAINTEST = 0.01  # of its product in both pictures, what still belongs to the st
 
 
 class Layer(NamedTuple):
-    """How a layer is found, and which share of the tiles beside it meets in pictures of one eye."""
+    """How a layer is found, and how pictures of one eye are told that coincide as well.
+
+    meeting: share of the tiles that meet there when the layer is painted over. narrow: whether
+    vessels can be seen between its parts, so that pixels that were painted over count too.
+    """
 
     bands: tuple[Band, ...]
     meeting: float
+    narrow: bool
 
 
-# One eye reaches 0.6 of the tiles beside what coincides; two eyes reach 0.48 beside strokes and
-# 0.34 beside the slopes and borders of a colour map.
-STROKES = Layer(((0.8, 3.0, 3.0), (1.6, 6.0, 6.0)), 0.53)
-SLOPES = Layer((*STROKES.bands, (3.2, 12.0, 12.0)), 0.4)
+# One eye reaches 0.6 of the tiles; two eyes reach 0.48 below strokes, and 0.34 beside the slopes
+# and borders of a map of colours.
+STROKES = Layer(((0.8, 3.0, 3.0), (1.6, 6.0, 6.0)), 0.53, narrow=True)
+SLOPES = Layer((*STROKES.bands, (3.2, 12.0, 12.0)), 0.4, narrow=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,24 +109,26 @@ def shared_marks(
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
-    for bands, meeting in kinds:
-        layers = [_coinciding(fixed, sign * moving, off_the_rim, bands) for sign in contrasts]
+    for kind in kinds:
+        layers = [_coinciding(fixed, sign * moving, off_the_rim, kind.bands) for sign in contrasts]
         core = np.logical_or.reduce([certain & valid for certain, _ in layers])
         if core.sum() <= LEAST * max(valid.sum(), 1):
             continue
-        strokes = np.logical_or.reduce([all_of_them for _, all_of_them in layers])
-        maps = _maps_beside((fixed, moving), (fixed_inside, moving_inside), strokes)
-        agreement, tiles = _agreement(*maps, _grown(strokes, MARGIN))
-        if tiles < FEWEST_TILES or agreement >= meeting:
-            continue
         where = np.logical_or.reduce([
-            _sharpened(fixed, sign * moving, _grown(of_sign, GROWTH))
-            for sign, (_, of_sign) in zip(contrasts, layers, strict=True)
+            _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
+            if kind.narrow
+            else _grown(strokes, MARGIN)
+            for sign, (_, strokes) in zip(contrasts, layers, strict=True)
         ])
+        maps = (
+            vessel_maps(_filled(fixed, where), fixed_inside),
+            vessel_maps(_filled(moving, where), moving_inside),
+        )
+        agreement, tiles = _agreement(*maps, np.zeros_like(where) if kind.narrow else where)
         clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
             _shows_a_tree(left, where) for left in maps
         )
-        if clear or agreement < UNRELATED:
+        if tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED):
             return SharedMarks(where, agreement)
     return None
 
@@ -190,25 +196,14 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
     return bool(beside.size) and float(np.median(beside)) < NOISE_LIKE
 
 
-def _maps_beside(
-    pictures: Pictures, inside: Pictures, strokes: np.ndarray
-) -> tuple[VesselMaps, VesselMaps]:
-    """The vessels of both pictures when strokes (h, w) bool are painted over."""
-    first, second = (
-        vessel_maps(_filled(picture, _grown(strokes, MARGIN)), field)
-        for picture, field in zip(pictures, inside, strict=True)
-    )
-    return first, second
-
-
 def _agreement(
-    fixed: VesselMaps, moving: VesselMaps, strokes: np.ndarray
+    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray
 ) -> tuple[float, float]:
-    """The best tile agreement beside the strokes of the two kinds of ridges, and its tiles."""
+    """The best tile agreement of the two kinds of ridges, and the number of tiles."""
     both = fixed.valid & moving.valid
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
     kinds = ((0, 0), (1, 0), (0, 1))
-    return max(tile_agreement(first[a], second[b], both, strokes) for a, b in kinds)
+    return max(tile_agreement(first[a], second[b], both, left_out) for a, b in kinds)
 
 
 def _painted_over(image: Image, where: np.ndarray) -> Image:
