@@ -37,6 +37,7 @@ GROWTH = 5  # pixels: the kernel that widens coinciding strokes until the layer 
 MARGIN = 3  # pixels: the kernel that widens them until what lies beside is free of them
 VICINITY = 21  # pixels within which the strongest pixel of a stroke is found
 FILLS = (1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)  # sigmas with which a hole is filled
+WIDE = 12.0  # sigma from which a quarter of the pixels is enough
 REACHED = 0.1  # weight of the known pixels that is enough
 SAME, OPPOSITE = (1,), (-1,)  # contrast of marks: the signs of what the two pictures show of them
 FAINTEST = 0.01  # of its product in both pictures, what still belongs to the stroke
@@ -124,7 +125,8 @@ def shared_marks(
             vessel_maps(_filled(fixed, where), fixed_inside),
             vessel_maps(_filled(moving, where), moving_inside),
         )
-        agreement, tiles = _agreement(*maps, np.zeros_like(where) if kind.narrow else where)
+        left_out = np.zeros_like(where) if kind.narrow else where
+        agreement, tiles = _agreement(*maps, left_out, kind.meeting)
         clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
             _shows_a_tree(left, where) for left in maps
         )
@@ -181,13 +183,24 @@ def _filled(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     known = (~where).astype(np.float32)
     filled, left = values.copy(), where.copy()
     for sigma in FILLS:
-        weight = _blurred(known, sigma)
+        weight = _mean_around(known, sigma)
         reached = left & (weight > REACHED)
-        filled[reached] = (_blurred(values * known, sigma) / np.maximum(weight, REACHED))[reached]
+        mean = _mean_around(values * known, sigma) / np.maximum(weight, REACHED)
+        filled[reached] = mean[reached]
         left &= ~reached
         if not left.any():
             break
     return filled
+
+
+def _mean_around(values: np.ndarray, sigma: float) -> np.ndarray:
+    """The Gaussian mean; a wide one is computed at a quarter of the size."""
+    if sigma < WIDE:
+        return _blurred(values, sigma)
+    size = values.shape[1] // 4, values.shape[0] // 4
+    mean = _blurred(cv2.resize(values, size, interpolation=cv2.INTER_AREA), sigma / 4)
+    full: np.ndarray = cv2.resize(mean, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return full
 
 
 def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
@@ -197,13 +210,17 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
 
 
 def _agreement(
-    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray
+    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray, enough: float
 ) -> tuple[float, float]:
-    """The best tile agreement of the two kinds of ridges, and the number of tiles."""
+    """The best tile agreement of the two kinds of ridges, or one that is enough; its tiles."""
     both = fixed.valid & moving.valid
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
-    kinds = ((0, 0), (1, 0), (0, 1))
-    return max(tile_agreement(first[a], second[b], both, left_out) for a, b in kinds)
+    best = 0.0, 0.0
+    for a, b in ((0, 0), (1, 0), (0, 1)):
+        best = max(best, tile_agreement(first[a], second[b], both, left_out))
+        if best[0] >= enough:
+            break
+    return best
 
 
 def _painted_over(image: Image, where: np.ndarray) -> Image:
