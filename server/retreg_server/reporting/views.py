@@ -24,7 +24,7 @@ def views(grid: Grid) -> list[Grid]:
     axial (left to the right, posterior down), coronal and sagittal (superior up).
     """
     if grid.is_plane:
-        return [_coarser(grid, max(grid.size) / min(PANEL, max(grid.size)))]
+        return [coarser(grid, max(grid.size) / min(PANEL, max(grid.size)))]
     corners = grid.corners()
     low, high = corners.min(axis=0), corners.max(axis=0)
     step = float(np.max(high - low)) / SLICE
@@ -128,7 +128,7 @@ def _as_float(image: Image) -> Image:
     return Image(image.array.astype(np.float32), image.grid)
 
 
-def _coarser(grid: Grid, step: float) -> Grid:
+def coarser(grid: Grid, step: float) -> Grid:
     """The plane in steps of so many pixels."""
     scale = np.diag([step, step, 1, 1])
     scale[:2, 3] = (step - 1) / 2
