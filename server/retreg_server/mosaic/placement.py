@@ -63,8 +63,8 @@ class Mosaic:
             if number in (pair.fixed, pair.moving):
                 stranger = names[pair.moving if number == pair.fixed else pair.fixed]
                 return "check", (
-                    f"Look at it before you use it: where it meets {stranger} contradicts the other "
-                    "overlaps, and was left aside."
+                    f"Look at it before you use it: where it meets {stranger} contradicts the "
+                    "other overlaps, and was left aside."
                 )
         own = [seam for seam in self.seams if number in seam.views]
         worst = min(own, key=lambda seam: VERDICTS.index(seam.quality.verdict))
@@ -140,12 +140,9 @@ def _consistent(planes: Sequence[Plane], pairs: list[Pair]) -> tuple[list[Pair],
     for label in set(group.tolist()):
         members = np.flatnonzero(group == label).tolist()
         own = [pair for pair in pairs if pair.fixed in members]
-        if len(own) < len(members):  # no way leads back to where it began
-            held += own
-            continue
         place = {number: n for n, number in enumerate(members)}
         seams = [_seam(planes, pair, place) for pair in own]
-        evidence = np.array([pair.agreement for pair in own])
+        evidence = [pair.agreement for pair in own]
         bad = contradictory([planes[n] for n in members], seams, evidence, 0)
         dropped += [own[number] for number in bad]
         held += [pair for number, pair in enumerate(own) if number not in bad]
