@@ -42,11 +42,11 @@ def contradictory(
 
 
 def _missed(planes: Sequence[Plane], seams: Sequence[Seam], reference: int) -> np.ndarray:
-    """(n,) by how much more than is allowed maps without bends miss each seam, in the median."""
+    """(n,) by how much more than is allowed stiff maps miss each seam, in the median."""
     limit_mm = MOST_MISSED * planes[reference].radius
     points = sum(len(seam.weights) for seam in seams) / len(planes)
     weights = [np.ones(len(seam.weights)) for seam in seams]
-    maps = solved(planes, seams, weights, reference, limit_mm * points**0.5, bends=False)
+    maps = solved(planes, seams, weights, reference, limit_mm * points**0.5, bends=True)
     misses = np.array([np.median(seam.misses(maps)) for seam in seams])
     return np.maximum(misses - limit_mm, 0.0)
 
