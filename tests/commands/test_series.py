@@ -69,7 +69,7 @@ def test_a_series_goes_on_where_it_stopped(a_series):
     assert again == {"c"}
 
 
-def test_the_canvas_may_hold_all_that_any_picture_shows(a_series, tmp_path):
+def test_the_canvas_may_hold_all_that_any_picture_shows(a_series):
     words, out, _ = a_series
     again = ["series", *words, "-o", str(out), "--transform", "affine", "--quiet"]
     try:

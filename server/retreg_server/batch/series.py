@@ -48,7 +48,7 @@ def series_pairs(images: Sequence[Path], reference: int) -> list[Pair]:
         raise OptionError("A series needs two images at least; name them in their order.")
     fixed = images[reference]
     others = [path for n, path in enumerate(images) if n != reference]
-    return named_pairs([(path.name.partition(".")[0], fixed, path) for path in others])
+    return named_pairs([Pair(path.name.partition(".")[0], fixed, path) for path in others])
 
 
 def refuse_union_of_volumes(first: Path) -> None:
