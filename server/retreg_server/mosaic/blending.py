@@ -86,7 +86,7 @@ def gains_of(layers: Sequence[Layer], canvas: Grid) -> np.ndarray:
 
     Least squares of the logarithms, with gains near 1 (Brown and Lowe 2007, section 6).
     """
-    small = coarser(canvas, max(1.0, max(canvas.size) / SMALL))
+    small = coarser(canvas, SMALL)
     shown, dark = [], DARK * np.iinfo(layers[0].image.array.dtype).max
     for layer in layers:
         values = resample(shrunk(layer.image, SMALL), layer.transform, small).array[:, 0]
