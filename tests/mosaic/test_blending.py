@@ -98,7 +98,13 @@ def test_the_canvas_holds_all_points_and_keeps_the_pixels():
     assert np.allclose(index, np.rint(index))
 
 
-def test_the_longer_side_is_what_was_asked_for():
+@pytest.mark.parametrize("size", [3999, 641, 901, 1113])
+def test_the_longer_side_is_never_more_than_was_asked_for(size):
+    points = np.array([[0, 0, 0], [size, 10, 0.0]])
+    assert union_grid(Grid.of_picture(400, 300), points, 300).size[0] == 300
+
+
+def test_larger_pixels_hold_all_as_well():
     canvas = union_grid(Grid.of_picture(400, 300), np.array([[0, 0, 0], [3999, 1999, 0.0]]), 500)
     assert canvas.size == (500, 250, 1)
     assert np.allclose(canvas.spacing[:2], 8)

@@ -135,7 +135,50 @@ def test_views_that_share_nothing_make_no_mosaic(tmp_path, capsys, monkeypatch):
     complaint = capsys.readouterr().err
     assert "No two of the pictures overlap" in complaint
     assert "Nearest are 01-0 and 02-1: Nothing was found." in complaint
-    assert not any(out.glob("*.*"))
+    assert not any(out.iterdir())
+
+
+def test_a_view_that_a_result_would_replace_is_refused_and_kept(tmp_path, capsys):
+    write(tmp_path, {"mosaic.png": np.zeros((16, 16, 3), np.uint8)})
+    kept = (tmp_path / "mosaic.png").read_bytes()
+    views = [str(tmp_path / "mosaic.png")] * 2
+    assert main(["mosaic", *views, "-o", str(tmp_path)]) == 2
+    assert "would be replaced by a result" in capsys.readouterr().err
+    assert (tmp_path / "mosaic.png").read_bytes() == kept
+
+
+def test_a_name_that_is_taken_by_a_folder_is_told_before_the_work(tmp_path, capsys):
+    write(tmp_path, {"a.png": np.zeros((16, 16, 3), np.uint8)})
+    (tmp_path / "out" / "overview.png").mkdir(parents=True)
+    views = [str(tmp_path / "a.png")] * 2
+    assert main(["mosaic", *views, "-o", str(tmp_path / "out")]) == 2
+    assert "overview.png is a folder" in capsys.readouterr().err
+
+
+def test_views_with_a_scale_keep_it_also_mirrored_and_of_another_kind(a_mosaic, tmp_path):
+    folder = a_mosaic[0].parent
+    left, right = (read_image(folder / name).array for name in ("left.png", "right.png"))
+    place = np.array([[-0.02, 0, 0, 9], [0, 0.02, 0, 4], [0, 0, 1, 0], [0, 0, 0, 1]])
+    mirrored = Image(left[..., ::-1].copy(), Grid((SIZE, SIZE, 1), place))
+    write_image(tmp_path / "left.nrrd", mirrored)
+    deep = Image(right[1:2].astype(np.uint16) * 257, Grid.of_picture(SIZE, SIZE))
+    write_image(tmp_path / "right.png", deep)
+    words = [str(tmp_path / name) for name in ("left.nrrd", "right.png")]
+    assert main(["mosaic", *words, "-o", str(tmp_path / "out"), "--longest", "300"]) == 0
+    said = report(tmp_path / "out")
+    assert said["unit"] == "mm"
+    assert max(said["size"]) == 300
+    assert said["seams"]["median"] < 0.02
+    exact = read_image(tmp_path / "out" / "mosaic.nrrd")
+    assert exact.array.dtype == np.uint16
+    assert len(exact.array) == 3
+    assert np.linalg.det(exact.grid.world_from_index[:3, :3]) < 0
+    corner = mirrored.grid.world(np.array([[SIZE / 2, SIZE / 2, 0]]))
+    seen = exact.grid.index(corner).round().astype(int)[0]
+    there = exact.array[:, 0, seen[1] - 2 : seen[1] + 3, seen[0] - 2 : seen[0] + 3]
+    around = slice(SIZE // 2 - 5, SIZE // 2 + 6)
+    hues = [part.mean(axis=(1, 2)) for part in (there, mirrored.array[:, 0, around, around])]
+    np.testing.assert_allclose(*(hue / hue.sum() for hue in hues), atol=0.05)
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the mosaic; 0 when every view is part of it, 3 when one is left out or looks wrong."""
-    from retreg_server.mosaic.outputs import TRANSFORMS, clear, write_mosaic
+    from retreg_server.mosaic.outputs import MOSAIC_FILES, TRANSFORMS, clear, write_mosaic
     from retreg_server.mosaic.placement import make_mosaic
     from retreg_server.registration.model import Stages
-    from retreg_server.reporting.result_folder import check_writable
+    from retreg_server.reporting.output_room import SMALL_FILES_BYTES, check_room
+    from retreg_server.reporting.result_folder import check_writable, refuse_inputs_within
 
     _check(args)
     check_writable(args.out)
-    check_writable(args.out / TRANSFORMS)
+    refuse_inputs_within(args.out, args.views, MOSAIC_FILES)
+    check_room(args.out, MOSAIC_FILES, SMALL_FILES_BYTES)
+    if (args.out / TRANSFORMS).exists():
+        check_writable(args.out / TRANSFORMS)
     with ProgressBar(args.quiet) as bar:
         stages = Stages(bar)
         with stages.stage("reading", 0.05):

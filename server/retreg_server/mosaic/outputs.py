@@ -118,8 +118,10 @@ def write_mosaic(
             text = json.dumps(report, indent=2, allow_nan=False)
             (staging / REPORT).write_text(text + "\n", encoding="utf-8")
             clear(folder)
-            for path in sorted(staging.iterdir(), key=lambda path: path.name == REPORT):
-                path.replace(folder / path.name)
+            (folder / TRANSFORMS).mkdir(exist_ok=True)
+            made = [path for path in staging.rglob("*") if path.is_file()]
+            for path in sorted(made, key=lambda path: path.name == REPORT):
+                path.replace(folder / path.relative_to(staging))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -223,8 +225,8 @@ def overview(views_: Views, mosaic: Mosaic, canvas: Canvas, picture: Image) -> n
         signs.append(Sign((red, green, blue), f"{views_.names[number]}: {verdict}", is_ring=False))
     seams, unit = _misses(canvas, mosaic.seams), world_unit(canvas.grid)
     caption = [
-        f"Control points of neighbours miss each other by {seams['median']:.2f} {unit} in the "
-        f"median, 95 of 100 by less than {seams['p95']:.2f} {unit}.",
+        f"Control points of neighbours miss each other by {seams['median']:.2g} {unit} in the "
+        f"median, 95 of 100 by less than {seams['p95']:.2g} {unit}.",
         *(f"{views_.names[n]} was left out. {why}" for n, why in mosaic.left_out.items()),
     ]
     title = f"Mosaic of {len(canvas.layers)} of {len(views_.images)} views"

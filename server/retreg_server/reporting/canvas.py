@@ -8,6 +8,8 @@ from retreg.errors import InputError
 from retreg.files.limits import MAX_PICTURE_PIXELS
 from retreg.geometry import MAX_AXIS, Grid
 
+_ROUNDING = 1e-9
+
 
 def union_grid(reference: Grid, world: np.ndarray, longest: int | None = None) -> Grid:
     """The pixels of a picture continued until they hold all points (n, 3) LPS mm.
@@ -19,7 +21,7 @@ def union_grid(reference: Grid, world: np.ndarray, longest: int | None = None) -
     low, high = np.floor(index.min(axis=0)), np.ceil(index.max(axis=0))
     size = high - low + 1
     step = max(1.0, float(size.max()) / longest) if longest else 1.0
-    columns, rows = np.ceil(size / step)
+    columns, rows = np.ceil(size / step - _ROUNDING)
     if columns * rows > MAX_PICTURE_PIXELS or max(columns, rows) > MAX_AXIS:
         raise InputError(
             f"All images together would need a canvas of {columns:.0f} x {rows:.0f} pixels; at "
