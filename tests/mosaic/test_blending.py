@@ -62,6 +62,14 @@ def test_views_of_other_exposure_are_made_alike():
     assert np.allclose(gains[0] * gains[1], 1, rtol=0.05)
 
 
+def test_a_grey_view_takes_the_hue_of_a_colour_view_and_not_the_other_way():
+    values = scene() * np.array([1.2, 0.8, 0.5])[:, None, None, None]
+    grey = np.repeat(values.mean(axis=0, keepdims=True), 3, axis=0)
+    colour, plain = gains_of([layer_of(values, 0), layer_of(grey, SHIFT)], CANVAS)
+    assert np.allclose(colour, 1, atol=0.03)
+    assert plain[0] > 1.3 * plain[1] > 1.6 * plain[2]
+
+
 def test_views_that_do_not_meet_keep_their_brightness():
     layers = [layer_of(scene(), 0, 0.7), layer_of(scene(), 0, 1.1)]
     moved = np.eye(4)

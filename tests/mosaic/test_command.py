@@ -180,7 +180,7 @@ def test_views_with_a_scale_keep_it_also_mirrored_and_of_another_kind(a_mosaic, 
     view = mirrored.array[1, 0]
     inside = (shown > 0) & (view > 20)
     assert inside.mean() > 0.5
-    assert np.corrcoef(shown[inside], view[inside])[0, 1] > 0.9
+    assert np.corrcoef(shown[inside], view[inside])[0, 1] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ STRIP = 1 << 21  # pixels that are blended at a time
 SHARPNESS = 3  # power of the depth: high, so that the view that shows a place best prevails
 SMALL = 400  # pixels of the longer side in which views are made equally bright
 USUAL_GAIN = 0.3  # deviation of the logarithm of the brightness of views
+GREY_ROOM = 10.0  # times that of a grey view, which takes the hue of its neighbours
 ALIKE = 0.02  # and of what two of them show at one place
+SPARSE = 16  # pixels from one to the next
 DARK = 0.02  # of the range: too dark to tell the gain
 
 
@@ -104,9 +106,16 @@ def gains_of(layers: Sequence[Layer], canvas: Grid) -> np.ndarray:
             normal[[i, j], [j, i]] -= share / ALIKE**2
             right[i] += share * difference / ALIKE**2
             right[j] -= share * difference / ALIKE**2
-    normal += np.eye(count) / USUAL_GAIN**2
+    usual = [USUAL_GAIN * (GREY_ROOM if _is_grey(layer.image) else 1.0) for layer in layers]
+    normal += np.diag(1 / np.square(usual))
     gains: np.ndarray = np.exp(np.linalg.solve(normal, right))
     return gains
+
+
+def _is_grey(image: Image) -> bool:
+    """Whether the channels show the same, looked at here and there."""
+    some = image.array[:, 0, ::SPARSE, ::SPARSE]
+    return bool((some == some[0]).all())
 
 
 def blended(
