@@ -9,7 +9,15 @@ from retreg.errors import InputError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.transforms import Affine
-from retreg_server.mosaic.blending import Layer, alike, blended, depth_of, gains_of, rim_of
+from retreg_server.mosaic.blending import (
+    Layer,
+    alike,
+    blended,
+    depth_of,
+    gains_of,
+    refuse_other_types,
+    rim_of,
+)
 from retreg_server.registration.model import Stages
 from retreg_server.reporting.canvas import union_grid
 
@@ -83,17 +91,18 @@ def test_grey_and_colour_and_depths_go_together():
     grey = Image(np.full((1, 1, 16, 16), 100, np.uint8), grid)
     deep = Image(np.full((3, 1, 16, 16), 25700, np.uint16), grid)
     opaque = Image(np.full((4, 1, 16, 16), 100, np.uint8), grid)
-    for each in alike([grey, deep, opaque], ["a", "b", "c"]):
+    for each in alike([grey, deep, opaque]):
         assert each.array.shape == (3, 1, 16, 16)
         assert each.array.dtype == np.uint16
         assert (each.array == 25700).all()
-    assert alike([grey, grey], ["a", "b"])[0].array.shape[0] == 1
+    assert alike([grey, grey])[0].array.shape[0] == 1
 
 
 def test_numbers_that_are_no_brightness_are_refused_by_name():
     image = Image(np.zeros((1, 1, 16, 16), np.float32), Grid.of_picture(16, 16))
+    bytes_ = Image(image.array.astype(np.uint8), image.grid)
     with pytest.raises(InputError, match=r"second.*8 or 16 bits"):
-        alike([Image(image.array.astype(np.uint8), image.grid), image], ["first", "second"])
+        refuse_other_types([bytes_, image], ["first", "second"])
 
 
 def test_the_canvas_holds_all_points_and_keeps_the_pixels():

@@ -51,6 +51,8 @@ def a_mosaic(tmp_path_factory):
     out.mkdir()
     (out / "mosaic.png").write_text("of an earlier run")
     (out / "notes.txt").write_text("of the user")
+    (out / "transforms").mkdir()
+    (out / "transforms" / "own.h5").write_text("of the user")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "TRIES", 1)
         status = main(["mosaic", *(str(folder / name) for name in views), "-o", str(out)])
@@ -122,9 +124,10 @@ def test_it_leaves_no_more_than_it_says_and_what_is_not_its_own(a_mosaic):
     out, _, _ = a_mosaic
     names = {"mosaic.png", "mask.png", "overview.png", "mosaic.json", "transforms", "notes.txt"}
     assert {path.name for path in out.iterdir()} == names
-    assert len(list((out / "transforms").iterdir())) == 3
+    assert len(list((out / "transforms").iterdir())) == 3 + 1
     outputs.clear(out)
-    assert {path.name for path in out.iterdir()} == {"notes.txt"}
+    assert {path.name for path in out.iterdir()} == {"notes.txt", "transforms"}
+    assert [path.name for path in (out / "transforms").iterdir()] == ["own.h5"]
 
 
 def test_views_that_share_nothing_make_no_mosaic(tmp_path, capsys, monkeypatch):

@@ -82,6 +82,7 @@ def _read(paths: list[Path], stages: Stages) -> Views:
     """The views. Raises InputError for what is no picture, or too much together."""
     from retreg.about import refuse_scans_as_photographs
     from retreg.files import read_image
+    from retreg_server.mosaic.blending import refuse_other_types
     from retreg_server.mosaic.outputs import Views
     from retreg_server.reporting.sources import source_of
 
@@ -98,6 +99,7 @@ def _read(paths: list[Path], stages: Stages) -> Views:
                 "make them smaller."
             )
     names = folder_names(paths)
+    refuse_other_types(images, names)
     refuse_scans_as_photographs(dict(zip(names, images, strict=True)))
     return Views(images, names, [source_of(path) for path in paths])
 

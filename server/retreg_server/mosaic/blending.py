@@ -18,6 +18,7 @@ from retreg_server.registration.model import Stages
 from retreg_server.reporting.views import coarser, seen, shrunk, views
 
 STRIP = 1 << 21  # pixels that are blended at a time
+EXACT = 0.02  # pixels of a view to which it is placed
 SHARPNESS = 3  # power of the depth: high, so that the view that shows a place best prevails
 SMALL = 400  # pixels of the longer side in which views are made equally bright
 USUAL_GAIN = 0.3  # deviation of the logarithm of the brightness of views
@@ -58,17 +59,18 @@ def rim_of(depth: Image) -> np.ndarray:
     return depth.grid.world(np.pad(pixels.astype(np.float64), ((0, 0), (0, 1))))
 
 
-def alike(images: Sequence[Image], names: Sequence[str]) -> list[Image]:
-    """The pictures in one type and with as many channels: colour, or 16 bits, where one has them.
-
-    Raises InputError for numbers of another type.
-    """
+def refuse_other_types(images: Sequence[Image], names: Sequence[str]) -> None:
+    """Raise InputError for pictures, by their names, of other numbers than 8 or 16 bits."""
     for image, name in zip(images, names, strict=True):
         if image.array.dtype not in (np.uint8, np.uint16):
             raise InputError(
                 f"{name} holds {image.array.dtype} numbers; a mosaic is made of pictures of 8 or "
                 "16 bits, so save it as one."
             )
+
+
+def alike(images: Sequence[Image]) -> list[Image]:
+    """The pictures in one type and as many channels: colour, or 16 bits, where one has them."""
     is_deep = any(image.array.dtype == np.uint16 for image in images)
     channels = 3 if any(len(image.array) >= 3 for image in images) else 1
     return [_like(image, channels, is_deep) for image in images]
@@ -149,8 +151,10 @@ def blended(
 
 def _seen_in(layer: Layer, window: Grid) -> tuple[np.ndarray, np.ndarray]:
     """The values (channels, rows, columns) of a view in a part of the canvas, and its depth."""
+    exact_mm = EXACT * float(layer.image.grid.spacing[:2].min())
     depth = resample(layer.depth, layer.transform, window, fill=0).array[0, 0]
-    return resample(layer.image, layer.transform, window).array[:, 0], depth
+    values = resample(layer.image, layer.transform, window, tolerance_mm=exact_mm)
+    return values.array[:, 0], depth
 
 
 def _box(layer: Layer, canvas: Grid) -> tuple[int, int, int, int]:

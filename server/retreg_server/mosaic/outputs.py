@@ -62,9 +62,9 @@ class Canvas:
 
 
 def canvas_of(views: Views, mosaic: Mosaic, longest: int | None) -> Canvas:
-    """Lay out a mosaic. Raises InputError when it would be too large, or cannot be blended."""
+    """Lay out a mosaic. Raises InputError when it would be too large."""
     numbers = sorted(mosaic.placed)
-    images = alike([views.images[n] for n in numbers], [views.names[n] for n in numbers])
+    images = alike([views.images[n] for n in numbers])
     depths = [depth_of(image) for image in images]
     rims = [mosaic.placed[n](rim_of(depth)) for n, depth in zip(numbers, depths, strict=True)]
     reference = views.images[mosaic.reference].grid
@@ -132,11 +132,14 @@ def write_mosaic(
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier mosaic left in folder."""
-    for name in MOSAIC_FILES:
+    """Remove what an earlier mosaic left in folder, and nothing else."""
+    try:
+        views_ = json.loads((folder / REPORT).read_text(encoding="utf-8"))["views"]
+        names = [Path(view["transform"]).name for view in views_ if view["placed"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        names = []
+    for name in (*MOSAIC_FILES, *(f"{TRANSFORMS}/{name}" for name in names)):
         (folder / name).unlink(missing_ok=True)
-    for path in (folder / TRANSFORMS).glob("*.h5"):
-        path.unlink()
     if (folder / TRANSFORMS).is_dir() and not any((folder / TRANSFORMS).iterdir()):
         (folder / TRANSFORMS).rmdir()
 
