@@ -32,6 +32,14 @@ class Pair:
     reason: str
 
     @property
+    def views(self) -> Numbers:
+        return self.fixed, self.moving
+
+    def beside(self, number: int) -> int:
+        """The other one of the two views."""
+        return self.moving if number == self.fixed else self.fixed
+
+    @property
     def verdict(self) -> str:
         return self.result.quality.verdict if self.result else "fail"
 

@@ -36,7 +36,7 @@ class JudgedSeam:
 
     @property
     def views(self) -> tuple[int, int]:
-        return self.pair.fixed, self.pair.moving
+        return self.pair.views
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,20 +56,19 @@ class Mosaic:
     pairs: list[Pair]
 
     def judged(self, number: int, names: Sequence[str]) -> tuple[str, str]:
-        """Verdict and sentence on a view: those of its worst seam."""
+        """Verdict and sentence on a view: those of its worst seam, or of what was dropped."""
         if number in self.left_out:
             return "fail", self.left_out[number]
-        for pair in self.dropped:
-            if number in (pair.fixed, pair.moving):
-                stranger = names[pair.moving if number == pair.fixed else pair.fixed]
-                return "check", (
-                    f"Look at it before you use it: where it meets {stranger} contradicts the "
-                    "other overlaps, and was left aside."
-                )
         own = [seam for seam in self.seams if number in seam.views]
         worst = min(own, key=lambda seam: VERDICTS.index(seam.quality.verdict))
-        other = next(n for n in worst.views if n != number)
-        return worst.quality.verdict, f"Beside {names[other]}: {worst.quality.reason}"
+        aside = [pair for pair in self.dropped if number in pair.views]
+        if aside and worst.quality.verdict != "fail":
+            return "check", (
+                f"Look at it before you use it: where it meets {names[aside[0].beside(number)]} "
+                "contradicts the other overlaps, and was left aside."
+            )
+        other = names[worst.pair.beside(number)]
+        return worst.quality.verdict, f"Beside {other}: {worst.quality.reason}"
 
 
 def make_mosaic(
@@ -105,12 +104,12 @@ def _placed(
     planes = [Plane(image.grid) for image in images]
     held, dropped = _consistent(planes, [pair for pair in pairs if pair.is_accepted])
     group = groups(len(images), held)
-    largest = max(set(group), key=lambda label: (group == label).sum())
+    largest = max(sorted(set(group)), key=lambda label: (group == label).sum())
     members = np.flatnonzero(group == largest).tolist()
     if len(members) < 2:
         raise RegistrationError(_nothing(names, pairs, blank))
     kept = [pair for pair in held if pair.fixed in members]
-    reference = middle(len(images), [(pair.fixed, pair.moving) for pair in kept])
+    reference = middle(len(images), [pair.views for pair in kept])
     place = {number: n for n, number in enumerate(members)}
     seams = [_seam(planes, pair, place) for pair in kept]
     own = [planes[number] for number in members]
@@ -123,7 +122,7 @@ def _placed(
             for pair, seam in zip(kept, seams, strict=True)
             if pair.result
         ],
-        [pair for pair in dropped if {pair.fixed, pair.moving} & {*members}],
+        [pair for pair in dropped if {*pair.views} & {*members}],
         {
             n: blank.get(n) or _why(n, names, pairs, held)
             for n in range(len(images))
@@ -154,8 +153,9 @@ def _seam(planes: Sequence[Plane], pair: Pair, place: dict[int, int]) -> Seam:
     assert pair.result is not None
     sides = pair.result.fixed_keypoints, pair.result.moving_keypoints
     kept = sides[0].inliers
-    numbers = pair.fixed, pair.moving
-    points = [planes[n].points(side.points[kept]) for n, side in zip(numbers, sides, strict=True)]
+    points = [
+        planes[n].points(side.points[kept]) for n, side in zip(pair.views, sides, strict=True)
+    ]
     return Seam(place[pair.fixed], place[pair.moving], np.stack(points), sides[0].weights[kept])
 
 
@@ -173,19 +173,14 @@ def _judged(images: Sequence[Image], seam: JudgedSeam, placed: dict[int, Placed]
 
 def _why(number: int, names: Sequence[str], pairs: list[Pair], held: list[Pair]) -> str:
     """Why a view is no part of the mosaic."""
-    partners = sorted(_partners(number, held))
+    partners = sorted({pair.beside(number) for pair in held if number in pair.views})
     if partners:
         shown = " and ".join(names[n] for n in partners)
         return f"It overlaps {shown}, but none of them overlaps the other views."
-    tried = [pair for pair in pairs if number in (pair.fixed, pair.moving)]
+    tried = [pair for pair in pairs if number in pair.views]
     best = max(tried, key=lambda pair: (VERDICTS.index(pair.verdict), pair.agreement))
-    other = best.moving if number == best.fixed else best.fixed
-    return f"It overlaps no other view for sure. Nearest is {names[other]}: {best.reason}"
-
-
-def _partners(number: int, pairs: list[Pair]) -> set[int]:
-    ends = [{pair.fixed, pair.moving} for pair in pairs]
-    return {n for pair in ends if number in pair for n in pair} - {number}
+    nearest = names[best.beside(number)]
+    return f"It overlaps no other view for sure. Nearest is {nearest}: {best.reason}"
 
 
 def _nothing(names: Sequence[str], pairs: list[Pair], blank: Mapping[int, str]) -> str:
