@@ -138,7 +138,11 @@ def a_folder(pictures: bool) -> None:
     Path("out").mkdir()
     write_transform("out/transform.h5", SHIFT, grid)
     write_image("out/fixed.nrrd", image)
-    names = ("moving.png", "fixed.png", "angiogram.png") if pictures else (
+    if pictures:
+        Path("mosaic/transforms").mkdir(parents=True)
+        write_transform("mosaic/transforms/02-macula.h5", SHIFT, grid)
+        write_image("mosaic/mosaic.png", image)
+    names = ("moving.png", "fixed.png", "angiogram.png", "macula.png") if pictures else (
         "fixed.nii.gz", "moving.nii.gz", "labels.nii.gz"
     )
     for name in names:
