@@ -16,7 +16,8 @@ from typing import Any
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError, ServerError
 from retreg.messages import Scalar
-from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg.quality import Quality
+from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
 from retreg_server.serving.jobs import BUSY_RETRY_S, Status
@@ -39,7 +40,7 @@ FAILED = (
 class Order:
     """Two series of an archive that the settings name, and what to do with them."""
 
-    archive: str
+    archive: Archive
     fixed: SeriesName
     moving: SeriesName
     model: str | None
@@ -59,6 +60,7 @@ class ArchiveJob:
     registration: str | None = None
     stored: Mapping[str, Sequence[str]] = field(default_factory=dict)
     owner: str = ""
+    quality: Quality | None = None
     note: str = ""
     ended_at: float | None = None
     work: asyncio.Task[None] | None = None
@@ -84,9 +86,8 @@ class ArchiveOrders:
         self._pool = ProcessPool("archive process", [spec])
 
     def begin(self, order: Order) -> ArchiveJob:
-        """Start the work. Raises InputError for an unknown archive, ApiError 429 when full."""
+        """Start the work. Raises ApiError 429 when full."""
         caller().require("register")
-        archive_named(self._service.settings.archives, order.archive)
         self._expire()
         waiting = sum(not job.status.has_ended for job in self._jobs.values())
         if waiting >= self._service.settings.queue_size:
@@ -162,22 +163,25 @@ class ArchiveOrders:
             for n, (role, wanted) in enumerate(series.items())
         ]
         result = await self._register(job, order, images)
-        if wire.decode_result(wire.loads(result)).quality.verdict == "fail":
+        job.quality = wire.decode_result(wire.loads(result)).quality
+        if job.quality.verdict == "fail":
             job.note = FAILED
         elif order.kinds:
-            head = {"task": "store", "archive": order.archive, "kinds": list(order.kinds)}
+            head = {"task": "store", "archive": order.archive.name, "kinds": list(order.kinds)}
             head["folders"] = [str(folder / role) for role in series]
             head["headers"] = [image.header for image in images]
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
             job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
 
     async def _fetch(
-        self, job: ArchiveJob, archive: str, wanted: SeriesName, folder: Path, begun: float
+        self, job: ArchiveJob, archive: Archive, wanted: SeriesName, folder: Path, begun: float
     ) -> SharedImage:
-        head = {"task": "fetch", "archive": archive, "folder": str(folder), **asdict(wanted)}
+        head = {"task": "fetch", "archive": archive.name, "folder": str(folder), **asdict(wanted)}
         answer = await self._ask(job, head, (), begun)
         header, address = answer.head["header"], answer.head["address"]
-        return SharedImage.received(header, answer.buffers[0], address)
+        image = SharedImage.received(header, answer.buffers[0], address)
+        self._service.keep(image)  # for the page that shows the result
+        return image
 
     async def _register(
         self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]
@@ -228,6 +232,8 @@ def status_message(job: ArchiveJob) -> dict[str, Any]:
         "registration": job.registration,
         "stored": {series: list(uids) for series, uids in job.stored.items()},
     }
+    if job.quality is not None:
+        message |= {"verdict": job.quality.verdict, "reason": job.quality.reason}
     if job.note:
         message["note"] = job.note
     if job.status.error is not None:
