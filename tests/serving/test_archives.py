@@ -146,6 +146,36 @@ def test_a_failure_of_the_registration_is_that_of_the_order(archive, server):
     assert made(archive) == []
 
 
+def test_an_order_tells_the_verdict_and_the_page_can_show_its_result(archive, server):
+    status = ended(server, server.post(ORDERS, json=order(archive, store=[])))
+    assert (status["verdict"], status["reason"]) == ("accept", "It looks right.")
+    for part in ("look", "look/fixed", "look/moving"):
+        assert server.get(f"/v1/registrations/{status['registration']}/{part}").ok
+
+
+def test_the_only_archive_needs_no_name(archive, server, start_server):
+    unnamed = {name: value for name, value in order(archive).items() if name != "archive"}
+    assert ended(server, server.post(ORDERS, json=unnamed))["state"] == "done"
+    two = {name: Archive(name, archive.url, USER, PASSWORD) for name in ("a", "b")}
+    with start_server(Settings(archives=two)) as other:
+        answer = other.post(ORDERS, json=unnamed)
+    assert answer.status_code == 422
+    assert "know 2 archives" in answer.json()["message"]
+
+
+def test_no_uid_reaches_the_log(archive, server, caplog):
+    uids = {uid for address in archive.addresses.values() for uid in address.values()}
+    link = "&".join(f"{role}={each['series']}" for role, each in archive.addresses.items())
+    with caplog.at_level("DEBUG"):
+        assert ended(server, server.post(ORDERS, json=order(archive)))["state"] == "done"
+        page = server.get(f"/look?study={archive.addresses['fixed']['study']}&{link}")
+    assert page.status_code == 200
+    assert page.url.endswith(link)
+    assert "/look" in caplog.text
+    lines = [each.getMessage() for each in caplog.records if each.name.startswith("retreg")]
+    assert not [line for line in lines if any(uid in line for uid in uids)]
+
+
 def test_an_order_can_be_cancelled_and_forgotten(archive, server):
     answer = server.post(ORDERS, json=order(archive, options={"steps": 1000}))
     where = answer.headers["Location"]

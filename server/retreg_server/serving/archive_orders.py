@@ -215,7 +215,8 @@ class ArchiveOrders:
         deadline_s = 2 * self._service.settings.archive_total_s
         try:
             return await self._pool.ask(head, enclosed, tell, deadline_s)
-        except (TimeoutError, ProcessDied, ProcessFailed):
+        except (TimeoutError, ProcessDied, ProcessFailed) as error:
+            logger.error("A process for archives ended with %s: %s.", type(error).__name__, error)
             raise ServerError(
                 "The series takes more time or memory than the server allows; choose a smaller "
                 "one, or allow more in the settings."

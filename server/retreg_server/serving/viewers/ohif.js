@@ -69,19 +69,26 @@ function viewerOf({ servicesManager, commandsManager, extensionManager }) {
       { viewportId, displaySetInstanceUIDs: [shown.displaySetInstanceUID] }] });
   }
 
-  // The layer is there some time after the command; its colours can be set only then.
+  // OHIF gives a new layer its own colours, so ours come after that.
+  const layered = (viewportId) => new Promise((done) => {
+    const { VIEWPORT_VOLUMES_CHANGED } = cornerstoneViewportService.EVENTS;
+    const heard = cornerstoneViewportService.subscribe(VIEWPORT_VOLUMES_CHANGED, ({ viewportInfo }) => {
+      if (viewportInfo.viewportId !== viewportId) return;
+      heard.unsubscribe();
+      done();
+    });
+  });
+
   async function overlay(fixed, derived) {
-    const { viewports, active } = shownIn();
-    const shows = ([, { displaySetInstanceUIDs: uids = [] }]) => uids[0] === fixed.displaySetInstanceUID;
-    const viewportId = [...viewports].find(shows)?.[0] ?? active;
-    const displaySetInstanceUID = derived.displaySetInstanceUID;
-    if (!shows([0, viewports.get(viewportId) ?? {}])) show(viewportId, fixed);
+    const { viewports, active } = shownIn(), displaySetInstanceUID = derived.displaySetInstanceUID;
+    const uids = (viewport) => viewport?.displaySetInstanceUIDs ?? [];
+    const isFixed = (viewport) => uids(viewport)[0] === fixed.displaySetInstanceUID;
+    const viewportId = [...viewports].find(([, viewport]) => isFixed(viewport))?.[0] ?? active;
+    if (uids(viewports.get(viewportId)).includes(displaySetInstanceUID)) return;
+    if (!isFixed(viewports.get(viewportId))) show(viewportId, fixed);
+    const isLayered = layered(viewportId);
     run("addDisplaySetAsLayer", { viewportId, displaySetInstanceUID });
-    for (let n = 0; n < 100; n++) {
-      await new Promise((done) => { setTimeout(done, 100); });
-      const layers = cornerstoneViewportService.getCornerstoneViewport(viewportId)?.getActors?.() ?? [];
-      if (layers.length > 1) break;
-    }
+    await isLayered;
     run("setViewportColormap", { viewportId, displaySetInstanceUID, opacity: 0.5,
       colormap: { name: "Grayscale" }, immediate: true });
   }
@@ -94,6 +101,7 @@ function viewerOf({ servicesManager, commandsManager, extensionManager }) {
 }
 
 const nameOf = (shown) => `${shown.SeriesNumber ?? ""} ${shown.Modality} ${shown.SeriesDescription ?? ""}`.trim();
+const isPlaced = (shown) => Boolean(shown?.FrameOfReferenceUID ?? shown?.instances?.[0]?.FrameOfReferenceUID);
 const addressOf = (shown) => ({ study: shown.StudyInstanceUID, series: shown.SeriesInstanceUID });
 
 // The panel lives as long as the page, so that a registration goes on while another panel is open.
@@ -103,7 +111,7 @@ function panelOf(viewer) {
     model: element("select", { id: "retreg-model" }, new Option("chosen from the images", "")),
     token: element("input", { type: "password", autocomplete: "off" }),
     start: element("button", { type: "button", id: "retreg-start", textContent: "Register" }),
-    cancel: element("button", { type: "button", textContent: "Cancel", disabled: true }),
+    cancel: element("button", { type: "button", id: "retreg-cancel", textContent: "Cancel", disabled: true }),
     progress: element("progress", { max: 1, value: 0, hidden: true }),
     said: element("p", { id: "retreg-said" }),
     overlay: element("button", { type: "button", id: "retreg-overlay", hidden: true }),
@@ -113,7 +121,7 @@ function panelOf(viewer) {
   at.said.setAttribute("role", "status");
   at.login = element("form", { hidden: true }, labelled("Token of the server", at.token),
     element("button", { textContent: "Use it" }));
-  let order = null, isCancelled = false, made = null;
+  let order = null, isCancelled = false, made = null, models = [];
 
   const say = (text, word = "") => {
     at.said.replaceChildren(text);
@@ -130,15 +138,24 @@ function panelOf(viewer) {
       at[role].replaceChildren(...known.map((shown) => new Option(nameOf(shown), uid(shown))));
       at[role].value = wanted[role];
     }
+    fitModels();
   }
 
   const picked = (role) => viewer.series().find((shown) => shown.displaySetInstanceUID === at[role].value);
 
+  // Asks first whether a token is needed: browsers complain of every answer that refuses.
   async function offerModels() {
-    const { models } = await asked("v1/models");
-    at.model.length = 1;
-    for (const { name, title } of models) at.model.add(new Option(title, name));
+    if (!token && (await asked("auth/")).enabled) throw new TokenNeeded("The server needs a token.");
+    ({ models } = await asked("v1/models"));
     at.login.hidden = true;
+    fitModels();
+  }
+
+  // Photographs have no frame of reference, volumes have one.
+  function fitModels() {
+    const kind = isPlaced(picked("fixed")) ? "volume" : "picture";
+    at.model.length = 1;
+    for (const { name, title, kinds } of models) if (kinds.includes(kind)) at.model.add(new Option(title, name));
   }
 
   async function guarded(act) {
@@ -153,8 +170,7 @@ function panelOf(viewer) {
   async function register() {
     const fixed = picked("fixed"), moving = picked("moving");
     if (!fixed || !moving || fixed === moving) throw new Error("Two series of the study are needed; choose them.");
-    Object.assign(at.overlay, { hidden: true });
-    at.look.hidden = true;
+    [at.overlay.hidden, at.look.hidden] = [true, true];
     isCancelled = false;
     const body = JSON.stringify({ archive: HERE.searchParams.get("archive"), fixed: addressOf(fixed),
       moving: addressOf(moving), model: at.model.value || null });
@@ -177,10 +193,9 @@ function panelOf(viewer) {
     const uids = Object.keys(order.stored);
     await viewer.fetchSeries(fixed.StudyInstanceUID, uids);
     const derived = viewer.series().find((shown) => uids.includes(shown.SeriesInstanceUID));
-    made = derived && { fixed, derived, isPlaced: Boolean(fixed.FrameOfReferenceUID
-      ?? fixed.instances?.[0]?.FrameOfReferenceUID) };
+    made = derived && { fixed, derived };
     at.overlay.hidden = !made;
-    at.overlay.textContent = made?.isPlaced ? "Overlay on fixed" : "Show the registered picture";
+    at.overlay.textContent = isPlaced(fixed) ? "Overlay on fixed" : "Show the registered picture";
   }
 
   async function start() {
@@ -189,12 +204,13 @@ function panelOf(viewer) {
     [at.start.disabled, at.cancel.disabled, at.progress.hidden] = [false, true, true];
   }
 
+  at.fixed.addEventListener("change", fitModels);
   at.start.addEventListener("click", start);
   at.cancel.addEventListener("click", () => {
     isCancelled = true;
     if (order) guarded(() => asked(`${ORDERS}/${order.id}`, { method: "DELETE" }));
   });
-  at.overlay.addEventListener("click", () => guarded(() => (made.isPlaced
+  at.overlay.addEventListener("click", () => guarded(() => (isPlaced(made.fixed)
     ? viewer.overlay(made.fixed, made.derived) : viewer.showInActive(made.derived))));
   at.login.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -5,7 +5,7 @@ import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
 import { indexAt, panelAt, pixelOf } from "./panels.js";
 import { refitted, residual } from "./refit.js";
-import { TokenNeeded, goTo, image, store, told, useToken } from "./server.js";
+import { TokenNeeded, goTo, image, namesSeries, register, store, told, useToken } from "./server.js";
 import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -226,14 +226,24 @@ async function keep() {
   }
 }
 
+function wait(stage, fraction, cancel) {
+  at("login").hidden = true;
+  at("waiting").hidden = false;
+  at("progress").value = fraction;
+  at("cancel").onclick = cancel;
+  verdict("", stage);
+}
+
 async function enter() {
   try {
+    if (namesSeries()) await register(wait);
     await open();
   } catch (error) {
     if (error instanceof TokenNeeded) at("login").hidden = false;
     verdict("", error.message);
     if (error instanceof TokenNeeded) at("token").focus();
   }
+  at("waiting").hidden = true;
 }
 
 at("login").addEventListener("submit", (event) => {
