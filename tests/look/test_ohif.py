@@ -181,8 +181,6 @@ def test_two_series_are_registered_and_overlaid_in_ohif(panel, archive, heads, t
     layers = panel.run(f"{viewport}.getActors().map(a => a.referencedId)")
     assert layers[0] != layers[1]
     opacity = f"{viewport}.getProperties({viewport}.getActors()[1].referencedId).colormap.opacity"
-    print(panel.run(f"JSON.stringify({viewport}.getActors().map(a => [a.uid, a.referencedId, {viewport}.getProperties(a.referencedId), {viewport}.getProperties(a.uid)]))"))
-    panel.photograph(Path("/tmp/w/c.png"))
     panel.wait_for(f"JSON.stringify({opacity}).includes('0.5')")
     panel.run(f"{viewport}.scroll(28)")
     panel.wait_for("document.body.innerText.includes('(29/54)')")

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,30 @@ def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
     np.testing.assert_allclose(read_transform(folder)(probes), spline(probes), atol=0.03)
     for text, left in zip(residuals, np.linalg.norm(spline(fixed) - moving, axis=1), strict=True):
         assert float(text.split(": ")[1].split(" ")[0]) == pytest.approx(left, rel=5e-3)
+    assert page.errors == []
+
+
+def test_a_slider_leads_to_a_new_picture_within_50_ms(page, shown):
+    shown(partial(write_fundus, size=512, count=128))
+    choose(page, "way", "tps")
+    times, widths = page.run("""(async () => {
+      const slider = document.getElementById('smoothing');
+      const gl = document.getElementById('images').getContext('webgl2');
+      const times = [], widths = [];
+      for (let n = 0; n < 20; n++) {
+        const begun = performance.now();
+        slider.value = -2 + 0.1 * n;
+        slider.dispatchEvent(new Event('input'));
+        gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));  // drawn by now
+        times.push(performance.now() - begun);
+        await new Promise((done) => { setTimeout(done, 20); });
+      }
+      await new Promise((done) => { setTimeout(done, 600); });
+      widths.push(gl.canvas.width, gl.canvas.clientWidth);
+      return [times, widths];
+    })()""")
+    assert min(times) <= 50, "the quickest counts: others may use the machine"
+    assert widths[0] == widths[1], "at rest every pixel is drawn"
     assert page.errors == []
 
 

@@ -69,13 +69,13 @@ function viewerOf({ servicesManager, commandsManager, extensionManager }) {
       { viewportId, displaySetInstanceUIDs: [shown.displaySetInstanceUID] }] });
   }
 
-  // OHIF gives a new layer its own colours, so ours come after that.
+  // OHIF gives a new layer its own colours with setTimeout, so ours come after that.
   const layered = (viewportId) => new Promise((done) => {
     const { VIEWPORT_VOLUMES_CHANGED } = cornerstoneViewportService.EVENTS;
     const heard = cornerstoneViewportService.subscribe(VIEWPORT_VOLUMES_CHANGED, ({ viewportInfo }) => {
       if (viewportInfo.viewportId !== viewportId) return;
       heard.unsubscribe();
-      done();
+      setTimeout(done, 0);
     });
   });
 

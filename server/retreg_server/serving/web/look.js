@@ -1,6 +1,6 @@
 // The page: what people set, and the result that follows it.
 
-import { fieldOf, sampled, back } from "./field.js";
+import { back, coarser, fieldOf, sampled } from "./field.js";
 import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
 import { indexAt, panelAt, pixelOf } from "./panels.js";
@@ -10,11 +10,12 @@ import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const GRAB_PX = 14, MOST_LIVE = 600;
+const DRAFT_NODES = 2000, DRAFT_MS = 20, REST_MS = 120; // of pictures while something moves
 const AMOUNTS = ["Share of the moving image", "Share of the moving image", "Number of fields",
   "Strength", "Share of the moving image"];
 const EDITED = "Edited by hand; look at it before you use it.";
 
-let view, now, panels = [], drag = null, listing = 0;
+let view, now, panels = [], drag = null, resting = 0;
 
 const settings = () => ({
   way: at("way").value,
@@ -32,11 +33,12 @@ async function open() {
     movingBefore: keys[1].points[n], weight: keys[0].weights[n], used: keys[0].inliers[n],
     usedBefore: keys[0].inliers[n] }));
   now = { result, grid: fixed, field, points, chosen: points.length ? 0 : -1, map: field.map,
-    index: fixed.size.map((n) => Math.floor(n / 2)), usualReach: result.reach_mm };
+    index: fixed.size.map((n) => Math.floor(n / 2)), usualReach: result.reach_mm,
+    draft: coarser(field, DRAFT_NODES), sharpness: 1 };
   at("login").hidden = true;
   document.querySelector("main").hidden = false;
   view ??= new View(at("images"));
-  view.setImages(fixed, moving, field.grid);
+  view.setImages(fixed, moving);
   const isPicture = fixed.size[2] === 1;
   document.querySelectorAll(".volume").forEach((part) => { part.hidden = isPicture; });
   fixed.size.forEach((n, c) => Object.assign(at(`slice${c}`), { max: n - 1, value: now.index[c] }));
@@ -44,7 +46,8 @@ async function open() {
   at("way").value = "correction";
   describe(result);
   refit();
-  list();
+  rest();
+  now.sharpness = view.sharpnessWithin(DRAFT_MS, now.index, looks());
 }
 
 function describe({ quality, notes = [], model }) {
@@ -68,7 +71,8 @@ function verdict(word, reason) {
   at("reason").textContent = reason;
 }
 
-// Everything follows the points: the transform, the picture, the residuals.
+// Everything follows the points: the transform, the picture, the residuals. While something moves,
+// the picture is a draft; it is drawn in full as soon as nothing does.
 function refit() {
   const set = settings(), { points, field, result } = now;
   at("reach-row").hidden = set.way !== "correction";
@@ -91,15 +95,25 @@ function refit() {
     at("fit").textContent = error.message;
   }
   for (const point of points) point.seen = back(now.map, point.moving, point.fixed);
-  now.texels = sampled(field, now.map);
-  view.setDisplacements(field.grid.size, now.texels);
   const edited = isEdited();
   at("store").disabled = !edited;
   if (edited) verdict("check", EDITED);
   else verdict(result.quality.verdict, result.quality.reason);
-  draw();
-  clearTimeout(listing);
-  listing = setTimeout(list, 80);
+  show(now.draft, now.sharpness);
+  clearTimeout(resting);
+  resting = setTimeout(rest, REST_MS);
+}
+
+function rest() {
+  clearTimeout(resting);
+  show(now.field, 1);
+  list();
+}
+
+function show(lattice, sharpness) {
+  [now.lattice, now.texels] = [lattice, sampled(lattice, now.map)];
+  view.setDisplacements(lattice.grid, now.texels);
+  draw(sharpness);
 }
 
 function list() {
@@ -114,10 +128,12 @@ function list() {
   at("list").selectedIndex = now.chosen;
 }
 
-function draw() {
-  const mode = Number(at("mode").value), lines = at("grid").checked;
-  panels = view.draw(now.index, { mode, amount: Number(at("amount").value), lines });
-  const arrows = at("arrows").checked ? arrowsOf(now.field, now.texels) : [];
+const looks = () => ({ mode: Number(at("mode").value), amount: Number(at("amount").value),
+  lines: at("grid").checked });
+
+function draw(sharpness = 1) {
+  panels = view.draw(now.index, looks(), sharpness);
+  const arrows = at("arrows").checked ? arrowsOf(now.lattice, now.texels) : [];
   drawMarks(at("marks"), panels, now.grid, now.index, { points: now.points, chosen: now.chosen, arrows,
     showsPoints: at("points").checked });
 }
@@ -252,7 +268,7 @@ at("login").addEventListener("submit", (event) => {
   at("token").value = "";
   enter();
 });
-for (const id of ["amount", "grid", "arrows", "points"]) at(id).addEventListener("input", draw);
+for (const id of ["amount", "grid", "arrows", "points"]) at(id).addEventListener("input", () => draw());
 at("mode").addEventListener("input", () => {
   at("amount-name").textContent = AMOUNTS[at("mode").value];
   draw();

@@ -48,6 +48,7 @@ void main() {
   colour.a = 1.0;
 }`;
 
+const LEAST_SHARP = 0.25;
 const columns = (rows) => Float32Array.from([0, 1, 2, 3].flatMap((c) => rows.map((row) => row[c])));
 
 function programOf(gl) {
@@ -94,7 +95,7 @@ export class View {
 
   place(name) { return this.gl.getUniformLocation(this.program, name); }
 
-  setImages(fixed, moving, lattice) {
+  setImages(fixed, moving) {
     const { gl } = this;
     this.grid = fixed;
     [fixed, moving].forEach(({ size, channels, voxels }, unit) => {
@@ -102,27 +103,37 @@ export class View {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.texImage3D(gl.TEXTURE_3D, 0, inside, ...size, 0, outside, gl.UNSIGNED_BYTE, voxels);
     });
-    for (const [name, { size }] of Object.entries({ fixed, moving, lattice })) {
+    for (const [name, { size }] of Object.entries({ fixed, moving })) {
       gl.uniform3fv(this.place(`${name}Size`), size);
     }
     gl.uniform1i(this.place("greyFixed"), fixed.channels === 1);
     gl.uniform1i(this.place("greyMoving"), moving.channels === 1);
     const matrices = { worldFromIndex: fixed.worldFromIndex, indexFromWorld: fixed.indexFromWorld,
-      movingFromWorld: moving.indexFromWorld, latticeFromWorld: lattice.indexFromWorld };
+      movingFromWorld: moving.indexFromWorld };
     for (const [name, rows] of Object.entries(matrices)) {
       gl.uniformMatrix4fv(this.place(name), false, columns(rows));
     }
   }
 
-  setDisplacements(size, texels) {
+  setDisplacements({ size, indexFromWorld }, texels) {
     const { gl } = this;
+    gl.uniform3fv(this.place("latticeSize"), size);
+    gl.uniformMatrix4fv(this.place("latticeFromWorld"), false, columns(indexFromWorld));
     gl.activeTexture(gl.TEXTURE2);
     gl.texImage3D(gl.TEXTURE_3D, 0, this.finest, ...size, 0, gl.RGBA, gl.FLOAT, texels);
   }
 
+  // The sharpness with which a drawing takes so long at most here; 1 is every pixel of the screen.
+  sharpnessWithin(milliseconds, at, settings) {
+    const begun = performance.now();
+    this.draw(at, settings);
+    this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits
+    return Math.min(1, Math.max(LEAST_SHARP, Math.sqrt(milliseconds / (performance.now() - begun))));
+  }
+
   // Draws the slices that meet at an index; returns their panels in CSS pixels.
-  draw(at, { mode, amount, lines }) {
-    const { gl, canvas } = this, ratio = window.devicePixelRatio || 1;
+  draw(at, { mode, amount, lines }, sharpness = 1) {
+    const { gl, canvas } = this, ratio = (window.devicePixelRatio || 1) * sharpness;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
