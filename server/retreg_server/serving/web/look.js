@@ -3,7 +3,7 @@
 import { back, coarser, fieldOf, sampled } from "./field.js";
 import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
-import { indexAt, panelAt, pixelOf } from "./panels.js";
+import { WHOLE, indexAt, panelAt, pixelOf, pulled, zoomed } from "./panels.js";
 import { refitted, residual } from "./refit.js";
 import { TokenNeeded, goTo, image, namesSeries, register, store, told, useToken } from "./server.js";
 import { View } from "./view.js";
@@ -15,7 +15,8 @@ const AMOUNTS = ["Share of the moving image", "Share of the moving image", "Numb
   "Strength", "Share of the moving image"];
 const EDITED = "Edited by hand; look at it before you use it.";
 
-let view, now, panels = [], drag = null, resting = 0;
+const fingers = new Map(); // where they lie, by the id of the pointer
+let view, now, panels = [], drag = null, pull = null, resting = 0;
 
 const settings = () => ({
   way: at("way").value,
@@ -34,13 +35,13 @@ async function open() {
     usedBefore: keys[0].inliers[n] }));
   now = { result, grid: fixed, field, points, chosen: points.length ? 0 : -1, map: field.map,
     index: fixed.size.map((n) => Math.floor(n / 2)), usualReach: result.reach_mm,
-    draft: coarser(field, DRAFT_NODES), sharpness: 1 };
+    part: WHOLE, draft: coarser(field, DRAFT_NODES), sharpness: 1 };
   at("login").hidden = true;
   document.querySelector("main").hidden = false;
   view ??= new View(at("images"));
   view.setImages(fixed, moving);
-  const isPicture = fixed.size[2] === 1;
-  document.querySelectorAll(".volume").forEach((part) => { part.hidden = isPicture; });
+  document.querySelectorAll(".volume").forEach((part) => { part.hidden = isPicture(); });
+  document.querySelectorAll(".picture").forEach((part) => { part.hidden = !isPicture(); });
   fixed.size.forEach((n, c) => Object.assign(at(`slice${c}`), { max: n - 1, value: now.index[c] }));
   Object.assign(at("reach"), { value: 0.5 });
   at("way").value = "correction";
@@ -129,7 +130,7 @@ function list() {
 }
 
 const looks = () => ({ mode: Number(at("mode").value), amount: Number(at("amount").value),
-  lines: at("grid").checked });
+  lines: at("grid").checked, part: now.part });
 
 function draw(sharpness = 1) {
   panels = view.draw(now.index, looks(), sharpness);
@@ -166,9 +167,30 @@ const pixel = (event) => {
   return [event.clientX - box.left, event.clientY - box.top];
 };
 
+const isPicture = () => now.grid.size[2] === 1;
+
+function see(part) {
+  now.part = part;
+  draw();
+}
+
+const between = ([a, b]) => ({ length: Math.hypot(a[0] - b[0], a[1] - b[1]),
+  x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2 });
+
+// Two fingers make a picture larger and pull it.
+function pinch(event) {
+  const before = between([...fingers.values()]);
+  fingers.set(event.pointerId, pixel(event));
+  const after = between([...fingers.values()]);
+  const larger = zoomed(now.part, after.length / before.length, panels[0], before.x, before.y);
+  see(pulled(larger, panels[0], after.x - before.x, after.y - before.y));
+}
+
 function begin(event) {
+  fingers.set(event.pointerId, pixel(event));
+  if (fingers.size > 1) drag = pull = null;
   const [x, y] = pixel(event), panel = panelAt(panels, x, y);
-  if (!panel) return;
+  if (!panel || fingers.size > 1) return;
   const shown = at("side").value === "fixed" ? "fixed" : "seen";
   let best = -1, nearest = GRAB_PX;
   now.points.forEach((point, n) => {
@@ -177,7 +199,8 @@ function begin(event) {
     if (at("points").checked && slices <= 1.5 && away < nearest) [best, nearest] = [n, away];
   });
   if (best < 0) {
-    if (now.grid.size[2] > 1) visit(indexAt(panel, now.grid, now.index, x, y));
+    if (isPicture()) pull = [x, y];
+    else visit(indexAt(panel, now.grid, now.index, x, y));
     return;
   }
   choose(best, false);
@@ -186,6 +209,13 @@ function begin(event) {
 }
 
 function move(event, isFinal) {
+  if (fingers.size === 2 && fingers.has(event.pointerId) && isPicture()) pinch(event);
+  if (isFinal) fingers.delete(event.pointerId);
+  if (pull) {
+    const [x, y] = pixel(event);
+    see(pulled(now.part, panels[0], x - pull[0], y - pull[1]));
+    pull = isFinal ? null : [x, y];
+  }
   if (!drag) return;
   const { panel, point, from } = drag, [x, y] = pixel(event);
   const index = indexAt(panel, now.grid, from, x, y);
@@ -207,7 +237,7 @@ function press(event) {
     const [axis, sign] = step, panel = panels[0];
     const flipped = (axis === "h" && panel.flipH) || (axis === "v" && panel.flipV);
     const length = sign * (flipped ? -1 : 1) * (event.shiftKey ? 10 : 1);
-    if (axis === "across" && now.grid.size[2] === 1) return;
+    if (axis === "across" && isPicture()) return;
     const shift = [0, 1, 2].map((r) => now.grid.worldFromIndex[r][panel[axis]] * length);
     put(point, plus(at("side").value === "fixed" ? point.fixed : point.seen, shift), true);
   } else return;
@@ -289,12 +319,18 @@ at("store").addEventListener("click", keep);
 at("marks").addEventListener("pointerdown", begin);
 at("marks").addEventListener("pointermove", (event) => move(event, false));
 at("marks").addEventListener("pointerup", (event) => move(event, true));
+at("marks").addEventListener("pointercancel", (event) => {
+  fingers.delete(event.pointerId);
+  drag = pull = null;
+});
+at("marks").addEventListener("dblclick", () => see(WHOLE));
 at("marks").addEventListener("keydown", press);
 at("marks").addEventListener("wheel", (event) => {
   const panel = panelAt(panels, ...pixel(event));
-  if (!panel || now.grid.size[2] === 1) return;
+  if (!panel) return;
   event.preventDefault();
-  visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
+  if (isPicture()) see(zoomed(now.part, 1.002 ** -event.deltaY, panel, ...pixel(event)));
+  else visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
 }, { passive: false });
 new ResizeObserver(() => { if (now && view) draw(); }).observe(at("images"));
 addEventListener("popstate", enter);

@@ -12,6 +12,7 @@ in vec2 share; out vec4 colour;
 uniform sampler3D fixedImage, movingImage, displacements;
 uniform vec3 fixedSize, movingSize, latticeSize, at, horizontal, vertical;
 uniform vec2 flipped, extent;
+uniform vec3 seenPart;
 uniform mat4 worldFromIndex, indexFromWorld, movingFromWorld, latticeFromWorld;
 uniform float amount, line; uniform int mode; uniform bool lines, greyFixed, greyMoving;
 vec3 seen(sampler3D image, vec3 index, vec3 size, bool grey) {
@@ -22,7 +23,7 @@ vec3 seen(sampler3D image, vec3 index, vec3 size, bool grey) {
 }
 float grey(vec3 c) { return dot(c, vec3(0.299, 0.587, 0.114)); }
 void main() {
-  vec2 part = mix(share, 1.0 - share, flipped);
+  vec2 place = seenPart.xy + seenPart.z * share, part = mix(place, 1.0 - place, flipped);
   vec3 index = at * (1.0 - horizontal - vertical)
     + horizontal * (part.x * dot(fixedSize, horizontal) - 0.5)
     + vertical * (part.y * dot(fixedSize, vertical) - 0.5);
@@ -132,13 +133,13 @@ export class View {
   }
 
   // Draws the slices that meet at an index; returns their panels in CSS pixels.
-  draw(at, { mode, amount, lines }, sharpness = 1) {
+  draw(at, { mode, amount, lines, part }, sharpness = 1) {
     const { gl, canvas } = this, ratio = (window.devicePixelRatio || 1) * sharpness;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
     }
-    const panels = panelsOf(this.grid, width, height);
+    const panels = panelsOf(this.grid, width, height, part);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -147,6 +148,7 @@ export class View {
     gl.uniform1i(this.place("lines"), lines);
     gl.uniform1f(this.place("line"), Math.max(...panels.map((p) => Math.max(p.w, p.height))) / 20);
     gl.uniform3fv(this.place("at"), at);
+    gl.uniform3f(this.place("seenPart"), part.x, part.y, part.span);
     for (const panel of panels) {
       const unit = (axis) => [0, 1, 2].map((c) => (c === axis ? 1 : 0));
       gl.uniform3fv(this.place("horizontal"), unit(panel.h));
