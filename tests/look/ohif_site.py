@@ -1,4 +1,4 @@
-"""A site with the unmodified OHIF: its files, a configuration, and its archive behind one origin."""
+"""A site with the unmodified OHIF: its files, a configuration, and an archive at one origin."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "dicom"), str(HERE.parent / "serving")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "dicom"))
+sys.path.append(str(Path(__file__).parents[1] / "serving"))
 
 from browser import Page, chromium, running_browser
 from fake_archive import PASSWORD, USER, fake_archive
@@ -86,6 +87,23 @@ def test_a_link_registers_two_series_and_opens_the_pair(page, server, archive):
     assert TOKEN not in where
     assert archive.kept == before, "a link stores nothing"
     assert page.errors == []
+
+
+def test_what_was_corrected_by_hand_is_stored_in_the_archive(page, server, archive):
+    before = dict(archive.kept)
+    page.open(f"{server}/look?{archive.link}&model=auto-brain#token={TOKEN}")
+    page.wait_for("document.getElementById('word').textContent === 'accept'")
+    page.run(
+        "(e => { e.value = 'affine'; e.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('way'))"
+    )
+    assert page.run("document.getElementById('archive').disabled") is True
+    page.run("document.getElementById('store').click()")
+    page.wait_for("/Stored as/.test(document.getElementById('stored').textContent)")
+    page.run("document.getElementById('archive').click()")
+    page.wait_for("/in the archive/.test(document.getElementById('stored').textContent)")
+    assert len(archive.kept) - len(before) == 6
+    archive.kept = before
 
 
 def test_without_the_token_a_link_registers_nothing(page, server, archive):

@@ -13,8 +13,9 @@ import pytest
 import requests
 from pydicom.uid import generate_uid
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "dicom"), str(HERE.parent / "serving")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "dicom"))
+sys.path.append(str(Path(__file__).parents[1] / "serving"))
 
 from browser import Page, chromium, running_browser
 from made_up_dicom import MR, STUDY
@@ -123,7 +124,7 @@ def said(page: Page) -> str:
 
 
 @pytest.fixture(scope="module")
-def panel(page, site, series) -> Page:
+def panel(page, site, series) -> Page:  # noqa: ARG001 - they are in the archive
     """OHIF with the study and the panel open, after the token was given."""
     page.errors.clear()
     page.open(f"{site}/viewer?StudyInstanceUIDs={STUDY_UID}")

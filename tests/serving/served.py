@@ -15,7 +15,7 @@ from retreg_server.serving.settings import Settings
 
 @contextmanager
 def served(settings: Settings, make_executor: MakeExecutor = executor_of) -> Iterator[str]:
-    """Start a server, wait until its models are loaded, and stop it afterwards; gives its address."""
+    """Start a server, wait until it is ready, and stop it afterwards; gives its address."""
     ready = threading.Event()
     listener = listening_socket("127.0.0.1", 0)
     app = create_app(settings, make_executor, on_ready=ready.set)

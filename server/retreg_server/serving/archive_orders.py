@@ -38,7 +38,10 @@ FAILED = (
 
 @dataclass(frozen=True)
 class Order:
-    """Two series of an archive that the settings name, and what to do with them."""
+    """Two series of an archive that the settings name, and what to do with them.
+
+    registration: the id of one of these images that is to be stored, instead of a new one.
+    """
 
     archive: Archive
     fixed: SeriesName
@@ -46,6 +49,7 @@ class Order:
     model: str | None
     options: Mapping[str, Scalar]
     kinds: Sequence[str]
+    registration: str | None = None
 
 
 @dataclass(eq=False)
@@ -162,7 +166,7 @@ class ArchiveOrders:
             await self._fetch(job, order.archive, wanted, folder / role, n / 4)
             for n, (role, wanted) in enumerate(series.items())
         ]
-        result = await self._register(job, order, images)
+        result = await self._result(job, order, images)
         job.quality = wire.decode_result(wire.loads(result)).quality
         if job.quality.verdict == "fail":
             job.note = FAILED
@@ -182,6 +186,25 @@ class ArchiveOrders:
         image = SharedImage.received(header, answer.buffers[0], address)
         self._service.keep(image)  # for the page that shows the result
         return image
+
+    async def _result(
+        self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]
+    ) -> bytes:
+        """The result as JSON text, of a registration that is named or of a new one."""
+        if order.registration is None:
+            return await self._register(job, order, images)
+        service = self._service
+        named = await service.jobs.get(order.registration)
+        addresses = [service.fixed_addresses.get(named.id), named.record.moving]
+        if named.status.state != "done" or addresses != [image.address for image in images]:
+            raise ApiError(
+                422,
+                "bad-input",
+                "There is no result of these two series under that id; name the series that were "
+                "registered, the fixed one as fixed.",
+            )
+        job.registration = named.id
+        return named.status.result
 
     async def _register(
         self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]

@@ -87,7 +87,8 @@ def refusal(failures: Failures, address: str) -> ApiError:
 def _is_page(scope: Scope) -> bool:
     """Whether files for browsers are asked for: the same for everybody, and without results."""
     path = scope["path"]
-    return scope["method"] == "GET" and (path == "/look" or path.startswith(("/look/", "/viewers/")))
+    is_one = path == "/look" or path.startswith(("/look/", "/viewers/"))
+    return scope["method"] == "GET" and is_one
 
 
 def unauthorised() -> ApiError:

@@ -37,7 +37,8 @@ class SeriesAddress(BaseModel):
 class ArchiveOrder(BaseModel):
     """An archive by the name that the settings give it, two of its series, and what to store.
 
-    archive: may be left out where the settings know only one.
+    archive: may be left out where the settings know only one. registration: the id of a result of
+    these series, such as one that was edited, that is stored instead of a new one.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -48,6 +49,7 @@ class ArchiveOrder(BaseModel):
     model: Name | None = None
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
     store: Annotated[list[Kind], Field(max_length=4)] = ["series", "registration"]
+    registration: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
 
 
 async def orders_of(request: Request) -> ArchiveOrders:
@@ -70,7 +72,10 @@ async def order_registration(
     )
     archive = archive_named(service.settings.archives, order.archive)
     options = wire.loads(wire.dumps(order.options))
-    job = orders.begin(Order(archive, fixed, moving, order.model, options, tuple(order.store)))
+    wanted = Order(
+        archive, fixed, moving, order.model, options, tuple(order.store), order.registration
+    )
+    job = orders.begin(wanted)
     headers = {"Location": f"{PREFIXES[0]}/{job.id}"}
     return json_response(status_message(job), 202, headers)
 

@@ -104,6 +104,16 @@ const nameOf = (shown) => `${shown.SeriesNumber ?? ""} ${shown.Modality} ${shown
 const isPlaced = (shown) => Boolean(shown?.FrameOfReferenceUID ?? shown?.instances?.[0]?.FrameOfReferenceUID);
 const addressOf = (shown) => ({ study: shown.StudyInstanceUID, series: shown.SeriesInstanceUID });
 
+// The page of a result, which can store in the archive what people correct there.
+function pageOf(registration, fixed, moving) {
+  const page = new URL(`look/${registration}`, SERVER), archive = HERE.searchParams.get("archive");
+  const series = { study: fixed.StudyInstanceUID, movingStudy: moving.StudyInstanceUID,
+    fixed: fixed.SeriesInstanceUID, moving: moving.SeriesInstanceUID, ...(archive ? { archive } : {}) };
+  page.search = new URLSearchParams(series);
+  page.hash = token ? `token=${token}` : "";
+  return page;
+}
+
 // The panel lives as long as the page, so that a registration goes on while another panel is open.
 function panelOf(viewer) {
   const at = {
@@ -183,12 +193,12 @@ function panelOf(viewer) {
     }
     if (isCancelled) say("The registration was cancelled.");
     else if (order.error) throw new Error(order.error.message);
-    else await finish(fixed);
+    else await finish(fixed, moving);
   }
 
-  async function finish(fixed) {
+  async function finish(fixed, moving) {
     say([order.reason, order.note].filter(Boolean).join(" "), order.verdict);
-    at.look.href = new URL(`look/${order.registration}${token ? `#token=${token}` : ""}`, SERVER);
+    at.look.href = pageOf(order.registration, fixed, moving);
     at.look.hidden = false;
     const uids = Object.keys(order.stored);
     await viewer.fetchSeries(fixed.StudyInstanceUID, uids);

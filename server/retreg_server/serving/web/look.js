@@ -5,7 +5,8 @@ import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
 import { WHOLE, indexAt, panelAt, pixelOf, pulled, zoomed } from "./panels.js";
 import { refitted, residual } from "./refit.js";
-import { TokenNeeded, goTo, image, namesSeries, register, store, told, useToken } from "./server.js";
+import { TokenNeeded, comesFromArchive, goTo, image, namesSeries, register, store, storeInArchive, told,
+  useToken } from "./server.js";
 import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -45,6 +46,7 @@ async function open() {
   fixed.size.forEach((n, c) => Object.assign(at(`slice${c}`), { max: n - 1, value: now.index[c] }));
   Object.assign(at("reach"), { value: 0.5 });
   at("way").value = "correction";
+  at("archive-row").hidden = !comesFromArchive();
   describe(result);
   refit();
   rest();
@@ -98,6 +100,7 @@ function refit() {
   for (const point of points) point.seen = back(now.map, point.moving, point.fixed);
   const edited = isEdited();
   at("store").disabled = !edited;
+  at("archive").disabled = edited;
   if (edited) verdict("check", EDITED);
   else verdict(result.quality.verdict, result.quality.reason);
   show(now.draft, now.sharpness);
@@ -272,6 +275,17 @@ async function keep() {
   }
 }
 
+async function keepInArchive() {
+  at("archive").disabled = true;
+  const tell = (stage) => { at("stored").textContent = stage; };
+  try {
+    at("stored").textContent = `Stored in the archive: ${await storeInArchive(tell)} objects.`;
+  } catch (error) {
+    at("stored").textContent = error.message;
+    at("archive").disabled = isEdited();
+  }
+}
+
 function wait(stage, fraction, cancel) {
   at("login").hidden = true;
   at("waiting").hidden = false;
@@ -316,6 +330,7 @@ at("list").addEventListener("keydown", (event) => {
 at("toggle").addEventListener("click", toggle);
 at("reset").addEventListener("click", reset);
 at("store").addEventListener("click", keep);
+at("archive").addEventListener("click", keepInArchive);
 at("marks").addEventListener("pointerdown", begin);
 at("marks").addEventListener("pointermove", (event) => move(event, false));
 at("marks").addEventListener("pointerup", (event) => move(event, true));

@@ -54,16 +54,32 @@ export async function store(points, { way, smoothing, reach }) {
 
 const ORDERS = "dicomweb/registrations", LOOK_MS = 500;
 
-// Whether the address names two series of an archive in place of a result.
+// The series of an archive that the address names; what it names is kept here only.
+const named = new URLSearchParams(location.search);
+const side = (role) => ({ study: named.get(`${role}Study`) ?? named.get("study"), series: named.get(role) });
+if (id()) history.replaceState(null, "", location.pathname);
+
+export const comesFromArchive = () => named.has("fixed");
+
+// Whether the address names series in place of a result.
 export const namesSeries = () => id() === "";
 
-// Registers the series that the address names; tell(stage, fraction, cancel) hears how it goes. The
-// address is then that of the result. A link stores nothing in the archive.
+// Registers the series; tell(stage, fraction, cancel) hears how it goes. The address is then that of
+// the result. A link stores nothing in the archive.
 export async function register(tell) {
-  const named = new URLSearchParams(location.search);
-  const side = (role) => ({ study: named.get(`${role}Study`) ?? named.get("study"), series: named.get(role) });
-  const message = { archive: named.get("archive"), fixed: side("fixed"), moving: side("moving"),
-    model: named.get("model"), store: [] };
+  const order = await ordered({ model: named.get("model"), store: [] }, tell);
+  history.replaceState(null, "", order.registration);
+}
+
+// Stores the aligned series and the registration of the result that is shown; how many objects.
+export async function storeInArchive(tell) {
+  const { stored, note } = await ordered({ registration: id(), store: ["series", "registration"] }, tell);
+  if (note) throw new Error(note);
+  return Object.values(stored).flat().length;
+}
+
+async function ordered(wanted, tell) {
+  const message = { archive: named.get("archive"), fixed: side("fixed"), moving: side("moving"), ...wanted };
   let order = await (await sent(ORDERS, posted(message))).json();
   const cancel = () => sent(`${ORDERS}/${order.id}`, { method: "DELETE" });
   while (["queued", "running"].includes(order.state)) {
@@ -72,5 +88,5 @@ export async function register(tell) {
     order = await (await sent(`${ORDERS}/${order.id}`)).json();
   }
   if (order.error) throw new Error(order.error.message);
-  history.replaceState(null, "", order.registration);
+  return order;
 }
