@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -168,6 +169,8 @@ def test_two_series_are_registered_and_overlaid_in_ohif(panel, archive, heads, t
     click(panel, "#retreg-start")
     panel.wait_for("!document.querySelector('#retreg-overlay').hidden", 120)
     assert said(panel).startswith("accept: ")
+    link = panel.run("document.querySelector('a.retreg-look').href")
+    assert re.search(rf"/look/[0-9a-f]{{32}}\?study={STUDY_UID}&.*#token={TOKEN}$", link)
     (name,) = (name for name in series_of(archive) if name.startswith("MR RetReg"))
     derived = tmp_path / "derived"
     derived.mkdir()
