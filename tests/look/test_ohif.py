@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parents[1] / "serving"))
 
 from browser import Page, chromium, running_browser
 from made_up_dicom import MR, STUDY
-from ohif_site import DIST, ohif_site
+from ohif_site import DIST, PANEL, ohif_site
 from orthanc import is_installed, running_orthanc
 from served import served
 
@@ -32,6 +32,7 @@ from retreg_server.dicom.careful_session import Bounds
 from retreg_server.dicom.dicomweb import fetch_series
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.pair import PhantomPair
+from retreg_server.serving.routes.viewers import OHIF
 from retreg_server.serving.settings import Settings
 
 TOKEN = "the-token-of-this-test"
@@ -149,6 +150,18 @@ def series_of(archive) -> dict[str, str]:
     rows = [{tag: row[tag]["Value"][0] for tag in ("00080060", "0008103E", "0020000E")}
             for row in found.json()]  # fmt: skip
     return {f"{row['00080060']} {row['0008103E']}": row["0020000E"] for row in rows}
+
+
+def test_the_two_lines_of_the_docs_name_the_module_and_its_panel():
+    text = (Path(__file__).parents[2] / "docs/viewers.md").read_text("utf-8")
+    lines = text.partition("```js\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 2
+    assert "/viewers/ohif.js" in lines[0]
+    assert f"'{PANEL}'" in lines[1]
+    module = OHIF.read_text("utf-8")
+    extension, _, name = PANEL.split(".")
+    assert f'id: "{extension}"' in module
+    assert f'name: "{name}"' in module
 
 
 def test_a_registration_is_cancelled_in_ohif(panel, archive):

@@ -91,7 +91,6 @@ class ArchiveOrders:
 
     def begin(self, order: Order) -> ArchiveJob:
         """Start the work. Raises ApiError 429 when full."""
-        caller().require("register")
         self._expire()
         waiting = sum(not job.status.has_ended for job in self._jobs.values())
         if waiting >= self._service.settings.queue_size:

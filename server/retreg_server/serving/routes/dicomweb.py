@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from retreg import wire
 from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.routes.answers import ArchiveStatus
@@ -70,6 +71,7 @@ async def order_registration(
     fixed, moving = (
         SeriesName(each.study, each.series) for each in (order.fixed, order.moving)
     )
+    caller().require("register")
     archive = archive_named(service.settings.archives, order.archive)
     options = wire.loads(wire.dumps(order.options))
     wanted = Order(

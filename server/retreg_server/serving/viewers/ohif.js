@@ -131,7 +131,7 @@ function panelOf(viewer) {
   at.said.setAttribute("role", "status");
   at.login = element("form", { hidden: true }, labelled("Token of the server", at.token),
     element("button", { textContent: "Use it" }));
-  let order = null, isCancelled = false, made = null, models = [];
+  let order = null, made = null, models = [];
 
   const say = (text, word = "") => {
     at.said.replaceChildren(text);
@@ -172,8 +172,9 @@ function panelOf(viewer) {
     try {
       await act();
     } catch (error) {
-      say(error.message, error instanceof TokenNeeded ? "" : "fail");
+      say(error.message);
       at.login.hidden = !(error instanceof TokenNeeded);
+      if (at.login.hidden) at.said.style.color = COLOURS.fail;
     }
   }
 
@@ -181,7 +182,7 @@ function panelOf(viewer) {
     const fixed = picked("fixed"), moving = picked("moving");
     if (!fixed || !moving || fixed === moving) throw new Error("Two series of the study are needed; choose them.");
     [at.overlay.hidden, at.look.hidden] = [true, true];
-    isCancelled = false;
+    order = null;
     const body = JSON.stringify({ archive: HERE.searchParams.get("archive"), fixed: addressOf(fixed),
       moving: addressOf(moving), model: at.model.value || null });
     order = await asked(ORDERS, { method: "POST", body, headers: { "Content-Type": "application/json" } });
@@ -191,7 +192,7 @@ function panelOf(viewer) {
       await new Promise((done) => { setTimeout(done, LOOK_MS); });
       order = await asked(`${ORDERS}/${order.id}`);
     }
-    if (isCancelled) say("The registration was cancelled.");
+    if (order.state === "cancelled") say("The registration was cancelled.");
     else if (order.error) throw new Error(order.error.message);
     else await finish(fixed, moving);
   }
@@ -217,7 +218,6 @@ function panelOf(viewer) {
   at.fixed.addEventListener("change", fitModels);
   at.start.addEventListener("click", start);
   at.cancel.addEventListener("click", () => {
-    isCancelled = true;
     if (order) guarded(() => asked(`${ORDERS}/${order.id}`, { method: "DELETE" }));
   });
   at.overlay.addEventListener("click", () => guarded(() => (isPlaced(made.fixed)

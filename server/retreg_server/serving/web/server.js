@@ -4,7 +4,10 @@ import { gridOf } from "./field.js";
 
 const id = () => location.pathname.split("/").pop();
 let token = new URLSearchParams(location.hash.slice(1)).get("token") ?? "";
-if (token) history.replaceState(null, "", location.pathname + location.search);
+
+// The series of an archive that the address names; they stay in it only until there is a result.
+const named = new URLSearchParams(location.search);
+history.replaceState(null, "", location.pathname + (id() ? "" : location.search));
 
 export class TokenNeeded extends Error {}
 
@@ -54,10 +57,7 @@ export async function store(points, { way, smoothing, reach }) {
 
 const ORDERS = "dicomweb/registrations", LOOK_MS = 500;
 
-// The series of an archive that the address names; what it names is kept here only.
-const named = new URLSearchParams(location.search);
 const side = (role) => ({ study: named.get(`${role}Study`) ?? named.get("study"), series: named.get(role) });
-if (id()) history.replaceState(null, "", location.pathname);
 
 export const comesFromArchive = () => named.has("fixed");
 
