@@ -126,10 +126,16 @@ export class View {
 
   // The sharpness with which a drawing takes so long at most here; 1 is every pixel of the screen.
   sharpnessWithin(milliseconds, at, settings) {
+    this.drawn(at, settings); // with all that is done only once
     const begun = performance.now();
-    this.draw(at, settings);
-    this.gl.readPixels(0, 0, 1, 1, this.gl.RGBA, this.gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits
+    this.drawn(at, settings);
     return Math.min(1, Math.max(LEAST_SHARP, Math.sqrt(milliseconds / (performance.now() - begun))));
+  }
+
+  drawn(at, settings) {
+    const { gl } = this;
+    this.draw(at, settings);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits for it
   }
 
   // Draws the slices that meet at an index; returns their panels in CSS pixels.
