@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,7 @@ from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
+from retreg_server.serving.http.server import config_of
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.executor import LocalExecutor
@@ -80,8 +81,7 @@ def running_server(settings: Settings) -> Iterator[Running]:
         ready = threading.Event()
         listener = listening_socket("127.0.0.1", 0)
         app = create_app(settings, executor, on_ready=ready.set)
-        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(config_of(app, replace(settings, stop_grace_s=1)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import uvicorn
 
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
+from retreg_server.serving.http.server import config_of
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.executor import LocalExecutor
@@ -28,8 +30,10 @@ def main() -> None:
         sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
 
-    app = create_app(Settings(state_dir=Path(state_dir)), executor, on_ready=announce)
-    uvicorn.Server(uvicorn.Config(app, log_config=None)).run(sockets=[listener])
+    settings = Settings(state_dir=Path(state_dir))
+    app = create_app(settings, executor, on_ready=announce)
+    gc.freeze()
+    uvicorn.Server(config_of(app, settings)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

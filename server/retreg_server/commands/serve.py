@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -12,7 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
 from retreg_server.serving import setting_sources
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     import uvicorn
 
     from retreg_server.serving.app import create_app
+    from retreg_server.serving.http.server import config_of
 
     settings = setting_sources.settings_from(args, os.environ)
     if settings.state_dir is None and settings.port:
@@ -55,32 +57,17 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"RetReg server ready at {address}\n")
         sys.stdout.flush()
 
-    config = _config(settings, create_app(settings, on_ready=announce))
+    config = config_of(create_app(settings, on_ready=announce), settings)
     _check_certificate(config)
     # uvicorn stops in order on both signals, and then raises them once more.
     signal.signal(signal.SIGTERM, lambda *_: None)
     server = uvicorn.Server(config)
     if args.stop_with_parent:
         threading.Thread(target=_stop_with_input, args=(server,), daemon=True).start()
+    gc.freeze()  # what is there now stays; the collector need not look at it again and again
     with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
         server.run(sockets=[listener])
     return 0
-
-
-def _config(settings: Settings, app: Any) -> uvicorn.Config:
-    import uvicorn
-
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=round(settings.stop_grace_s),
-    )
 
 
 def state_folder(port: int) -> Path:

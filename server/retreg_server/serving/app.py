@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from retreg_server.serving.archive_orders import ArchiveOrders
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
+from retreg_server.serving.http.event_loop import MonitoredLoop
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
@@ -92,6 +93,9 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
 
 
 async def _live(service: Service, on_ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, MonitoredLoop):
+        service.metrics.follow_loop(loop.monitor.taken_longest_s)
     await service.warm_up()
     if service.is_ready:
         on_ready()

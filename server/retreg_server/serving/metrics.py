@@ -64,6 +64,11 @@ class Metrics:
         """Show how many workers are warm."""
         self._follow("retreg_workers_ready", "Worker processes that are warm.", ready)
 
+    def follow_loop(self, longest_s: Callable[[], float]) -> None:
+        """Show the longest step of the event loop since the numbers were read last."""
+        meaning = "Longest step of the event loop since the last reading, processor time."
+        self._follow("retreg_loop_step_seconds", meaning, longest_s)
+
     def ended(self, model: str, state: str, seconds: float) -> None:
         """Count a registration that has ended."""
         self._jobs.labels(model, state).inc()
@@ -84,5 +89,5 @@ class Metrics:
         """All numbers in the text format of Prometheus."""
         return generate_latest(self._registry)
 
-    def _follow(self, name: str, meaning: str, read: Callable[[], int]) -> None:
+    def _follow(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self._registry).set_function(read)

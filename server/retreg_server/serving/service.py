@@ -138,27 +138,27 @@ class Service:
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
 
-    async def transform_file(self, job: Job, suffix: str) -> bytes:
+    async def transform_file(self, job: Job, suffix: str) -> SharedBuffer:
         """The transform of a job that is done, as an ITK file."""
         head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
-        return bytes(answer.buffers[0].view)
+        return answer.buffers[0]
 
-    async def warped_file(self, job: Job, suffix: str) -> bytes:
+    async def warped_file(self, job: Job, suffix: str) -> SharedBuffer:
         """The moving image of a job that is done on its fixed grid, as a file."""
         moving = self.image(job.record.moving, "The moving")
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
         enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
         answer = await self._ask_file_worker(head, enclosed)
-        return bytes(answer.buffers[0].view)
+        return answer.buffers[0]
 
-    async def map_file(self, job: Job, name: str, suffix: str) -> bytes:
+    async def map_file(self, job: Job, name: str, suffix: str) -> SharedBuffer:
         """A map of a job that is done on its fixed grid, as a file. Raises InputError."""
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
         answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
-        return bytes(answer.buffers[0].view)
+        return answer.buffers[0]
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""

@@ -56,6 +56,11 @@ class Settings:
     max_upload_bytes: Annotated[int, "size of all bodies that arrive at the same time"] = 3 * GIB
     upload_idle_s: Annotated[float, "seconds without a byte after which an upload ends"] = 30.0
     upload_total_s: Annotated[float, "seconds that one upload may take"] = 900.0
+    head_deadline_s: Annotated[float, "seconds in which the head of a request must come"] = 10.0
+    reader_idle_s: Annotated[float, "seconds for which a client may not read its answer"] = 30.0
+    max_waiting_connections: Annotated[
+        int, "connections without a request; as many may be slow to read; the longest one is closed"
+    ] = 1000
     file_memory_bytes: Annotated[int, "memory of the process that reads files"] = 6 * GIB
     file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
     archive_idle_s: Annotated[float, "seconds that an archive may be silent"] = 30.0

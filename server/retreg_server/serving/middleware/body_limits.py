@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.exceptions import HTTPException
@@ -11,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.settings import Settings
 
-MAX_MESSAGE_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 16
+MAX_CONTENT_TYPE_BYTES = 256  # what is longer takes long to parse
 FORM_OVERHEAD_BYTES = 1 << 16
 LINGER_S = 2.0
 BUSY_RETRY_S = "2"
@@ -60,14 +62,12 @@ class BodyLimit:
                 raise HTTPException(503, "Too many images arrive at the same time", retry)
             return message
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
         try:
             if scope["method"] in BODILESS:
                 body.is_coming = False
                 await self._app(scope, receive, send)
-            elif declared.isdigit() and int(declared) > body.limit:
-                error = ApiError(413, "too-large", body.sentence + "; send a smaller one.")
-                await error.response()(scope, receive, closing_send)
+            elif refusal := body.refusal(dict(scope["headers"])):
+                await refusal.response()(scope, receive, closing_send)
             else:
                 await self._app(scope, counting_receive, closing_send)
         finally:
@@ -93,6 +93,15 @@ class _Body:
         self._settings = settings
         self._receive = receive
         self._begun = asyncio.get_running_loop().time()
+
+    def refusal(self, headers: Mapping[bytes, bytes]) -> ApiError | None:
+        """What can be said before any of it has come."""
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self.limit:
+            return ApiError(413, "too-large", self.sentence + "; send a smaller one.")
+        if len(headers.get(b"content-type", b"")) > MAX_CONTENT_TYPE_BYTES:
+            return ApiError(415, "bad-input", "The content type is longer than any that is in use.")
+        return None
 
     async def receive(self) -> Message:
         """The next part. Raises HTTPException, which FastAPI lets pass while it parses a body."""

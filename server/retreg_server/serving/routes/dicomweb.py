@@ -12,11 +12,12 @@ from retreg import wire
 from retreg_server.dicom.archives import SeriesName
 from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.routes.registrations import Name, Value
 
 PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
 """Two names of the same."""
-router = APIRouter(tags=["archives"])
+router = APIRouter(route_class=BoundedRoute, tags=["archives"])
 
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]

@@ -12,11 +12,10 @@ from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
-from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
+from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer, SharedImage
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
-PIECE_BYTES = 1 << 16
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
 ImageHeader = Annotated[
     str, Header(alias=wire.IMAGE_HEADER, max_length=4096, description="geometry as JSON")
@@ -37,15 +36,10 @@ async def put_image(
     """Keep an image for later registrations."""
     declared = wire.decode_header(header, service.settings.max_image_bytes)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
-    pieces = [bytearray()]
-    arrived = 0
+    writer = BufferWriter()
     async for chunk in request.stream():
-        # One growing buffer would be moved again and again, by the thread that answers everybody.
-        if len(pieces[-1]) >= PIECE_BYTES:
-            pieces.append(bytearray())
-        pieces[-1] += chunk
-        arrived += len(chunk)
-        if arrived > largest:
+        writer.write(chunk)
+        if len(writer) > largest:
             raise ApiError(
                 413,
                 "too-large",
@@ -53,7 +47,8 @@ async def put_image(
                 "declares.",
             )
     async with service.unpacking:
-        image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
+        body = writer.finished()
+        image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
     service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
 
@@ -67,9 +62,8 @@ async def delete_image(sha256: Address, service: TheService) -> Response:
 
 
 def _verified_image(
-    sha256: str, header: str, declared: wire.ImageHeader, pieces: list[bytearray]
+    sha256: str, header: str, declared: wire.ImageHeader, body: SharedBuffer
 ) -> SharedImage:
-    body = SharedBuffer.joined(pieces)
     if wire.image_address(header, body.view) != sha256:
         raise InputError(
             "The image does not have the SHA-256 under which it was sent; it was damaged on the "

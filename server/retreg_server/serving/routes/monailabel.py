@@ -13,17 +13,18 @@ import time
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Path, Query, Request
-from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.http.forms import Form, FormLimits, read_form
 from retreg_server.serving.middleware.auth import is_token, unauthorised
 from retreg_server.serving.routes.register_files import form_schema, uploaded_image, wait_for_end
 from retreg_server.serving.routes.responses import (
     BINARY,
+    LargeResponse,
     TheService,
     TransformFormat,
     content,
@@ -31,11 +32,11 @@ from retreg_server.serving.routes.responses import (
     result_response,
 )
 from retreg_server.serving.service import Service
-from retreg_server.serving.workers.messages import SharedImage
+from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 router = APIRouter(tags=["MONAI Label"])
 
-MAX_PARAMS_BYTES = 1 << 16
+LIMITS = FormLimits(fields=8, field_bytes=1 << 14)
 WORDS = {"client_id", "model", "image", "session_id", "moving_session", "result_extension",
          "result_dtype", "result_compress", "result_write_to_file", "device"}  # fmt: skip
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -56,10 +57,10 @@ async def info(service: TheService) -> Response:
 @router.put("/session/", openapi_extra=form_schema("files"))
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
-    async with _form(request) as form:
-        if len(form.getlist("files")) != 1:
-            raise InputError("A session holds one image; send one file in the field files.")
-        image = await uploaded_image(service, form, "files")
+    form = await read_form(request, LIMITS)
+    if list(form.files) != ["files"]:
+        raise InputError("A session holds one image; send one file in the field files.")
+    image = await uploaded_image(service, form, "files")
     service.images.put(image.address, image, len(image.voxels))
     session = secrets.token_hex(16)
     service.sessions.put(session, image.address, 1)
@@ -94,11 +95,11 @@ async def infer(
     output: Output = "",
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
-    async with _form(request) as form:
-        params = _params(form)
-        moving_session = str(params.get("moving_session", ""))
-        fixed = await _image(service, session_id, form, "file")
-        moving = await _image(service, moving_session, form, "label")
+    form = await read_form(request, LIMITS)
+    params = _params(form)
+    moving_session = str(params.get("moving_session", ""))
+    fixed = await _image(service, session_id, form, "file")
+    moving = await _image(service, moving_session, form, "label")
     try:
         chosen = await service.model(model, fixed, moving)
     except OptionError as error:
@@ -113,7 +114,7 @@ async def infer(
     if output == "json":
         return result
     file = await service.transform_file(job, suffix)
-    return _answer(bytes(result.body), file, f"transform.{suffix}", output)
+    return _answer(result, file, f"transform.{suffix}", output)
 
 
 @router.get("/auth/")
@@ -125,10 +126,9 @@ async def auth_enabled(service: TheService) -> Response:
 @router.post("/auth/token", openapi_extra=form_schema("username", "password"))
 async def auth_token(request: Request, service: TheService) -> Response:
     """The log-in of MONAI Label's clients: any name, and the token as the password."""
-    async with _form(request) as form:
-        password = form.get("password")
+    password = (await read_form(request, LIMITS)).fields.get("password", "")
     token = service.settings.token
-    if token is None or not isinstance(password, str) or not is_token(password.encode(), token):
+    if token is None or not is_token(password.encode(), token):
         raise unauthorised()
     return json_response({"access_token": token, "token_type": "bearer"})
 
@@ -137,10 +137,6 @@ async def auth_token(request: Request, service: TheService) -> Response:
 async def auth_token_valid() -> Response:
     """Only asked with the right token: without one, nothing gets here."""
     return json_response({"valid": True})
-
-
-def _form(request: Request) -> Any:
-    return request.form(max_files=2, max_fields=8, max_part_size=MAX_PARAMS_BYTES)
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
@@ -167,21 +163,20 @@ def _session_image(service: Service, session: str, which: str) -> SharedImage:
     return service.image(address, f"{which} session's")
 
 
-def _params(form: FormData) -> dict[str, Any]:
-    text = form.get("params") or "{}"
-    params = wire.loads(text) if isinstance(text, str) else None
+def _params(form: Form) -> dict[str, Any]:
+    params = wire.loads(form.fields.get("params") or "{}")
     if not isinstance(params, dict):
         raise InputError("The field params is not a JSON object, which was expected.")
     return params
 
 
-async def _image(service: Service, session: str, form: FormData, field: str) -> SharedImage:
+async def _image(service: Service, session: str, form: Form, field: str) -> SharedImage:
     if session:
         return _session_image(service, session, "The fixed" if field == "file" else "The moving")
     return await uploaded_image(service, form, field)
 
 
-def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
+def _answer(result: LargeResponse, file: SharedBuffer, name: str, output: str) -> Response:
     if output == "image":
         return download(file, name)
     boundary = secrets.token_hex(16)
@@ -192,6 +187,6 @@ def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
         f"Content-Type: {BINARY}\r\n\r\n",
         f"\r\n--{boundary}--\r\n",
     ]
-    first, second, last = (line.encode("ascii") for line in lines)
-    body = first + params + second + file + last
-    return Response(body, media_type=f"multipart/form-data; boundary={boundary}")
+    first, second, last = (SharedBuffer.of(line.encode("ascii")) for line in lines)
+    media_type = f"multipart/form-data; boundary={boundary}"
+    return LargeResponse([first, *result.parts, second, file, last], media_type)

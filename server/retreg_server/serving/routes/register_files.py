@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
 from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.http.forms import Form, FormLimits, read_form
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.routes.responses import TheService, result_response
 from retreg_server.serving.service import Service
-from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
+from retreg_server.serving.workers.messages import SharedImage
 
 router = APIRouter(prefix="/v1/register", tags=["registrations"])
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", ".nii.gz", ".mha",
             ".mgz", ".mgh", ".dcm")  # fmt: skip
 LOOK_FOR_CLIENT_S = 0.25
-MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 200
+LIMITS = FormLimits(fields=40, field_bytes=MAX_TEXT_BYTES)
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
 FILES = ("fixed", "moving", "files", "file", "label")
@@ -45,12 +44,9 @@ async def register(request: Request, service: TheService) -> Response:
 
     The registration is cancelled when the client goes away.
     """
-    async with request.form(
-        max_files=2, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
-    ) as form:
-        fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
-        texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    texts = {name: value for name, value in texts.items() if name not in FRAMES}
+    form = await read_form(request, LIMITS)
+    fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
+    texts = {name: value for name, value in form.fields.items() if name not in FRAMES}
     model = await service.model(texts.pop("model", None), fixed, moving)
     options = {name: parsed_option(model, name, text) for name, text in texts.items()}
     job = await service.submit(fixed, moving, model, options)
@@ -69,31 +65,24 @@ async def wait_for_end(job: Job, request: Request, service: Service) -> None:
             await service.jobs.cancel(job)
 
 
-async def uploaded_image(service: Service, form: FormData, role: str) -> SharedImage:
+async def uploaded_image(service: Service, form: Form, role: str) -> SharedImage:
     """The image in the file of that name in a form. Raises InputError or ApiError 415."""
-    upload = form.get(role)
-    if not isinstance(upload, UploadFile):
+    sent = form.files.get(role)
+    if sent is None:
         raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
-    name = f"{role}{_suffix(upload.filename or '', role)}"
+    name = f"{role}{_suffix(sent.filename, role)}"
     frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
-    return await service.read(await asyncio.to_thread(_content, upload), name, frame)
+    return await service.read(sent.content, name, frame)
 
 
-def _frame(form: FormData, name: str) -> int | None:
+def _frame(form: Form, name: str) -> int | None:
     """The number of the frame to take, if the form has that field. Raises InputError."""
-    text = form.get(name)
+    text = form.fields.get(name)
     if text is None:
         return None
-    if not isinstance(text, str) or not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise InputError(f"The field {name!r} is no number of a frame; 1 or more was expected.")
     return int(text)
-
-
-def _content(upload: UploadFile) -> SharedBuffer:
-    buffer = SharedBuffer(upload.size or 0)
-    upload.file.seek(0)
-    upload.file.readinto(buffer.view)  # type: ignore[attr-defined]
-    return buffer
 
 
 def _suffix(filename: str, role: str) -> str:

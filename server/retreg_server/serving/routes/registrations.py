@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from retreg import wire
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.routes.responses import (
     ADDRESS_PATTERN,
@@ -24,7 +25,7 @@ from retreg_server.serving.routes.responses import (
     result_response,
 )
 
-router = APIRouter(prefix="/v1/registrations", tags=["registrations"])
+router = APIRouter(route_class=BoundedRoute, prefix="/v1/registrations", tags=["registrations"])
 
 HEARTBEAT_S = 1.0
 LARGEST = 2**53

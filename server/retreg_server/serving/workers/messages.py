@@ -55,15 +55,6 @@ class SharedBuffer:
         buffer.view = view
         return buffer
 
-    @classmethod
-    def joined(cls, pieces: Sequence[bytearray]) -> SharedBuffer:
-        """A buffer with copies of the pieces, one after the other."""
-        buffer, begun = cls(sum(map(len, pieces))), 0
-        for piece in pieces:
-            buffer.view[begun : begun + len(piece)] = piece
-            begun += len(piece)
-        return buffer
-
     def __len__(self) -> int:
         return len(self.view)
 
@@ -83,6 +74,47 @@ class SharedBuffer:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]
             self._descriptor = None
+
+
+class BufferWriter:
+    """A buffer that grows while its bytes come; a large one is a memory file from the start on."""
+
+    def __init__(self) -> None:
+        self._small = bytearray()
+        self._descriptor: int | None = None
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return self._nbytes
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append the data."""
+        self._nbytes += len(data)
+        if self._descriptor is not None:
+            self._append(data)
+            return
+        self._small += data
+        if HAS_MEMORY_FILES and self._nbytes >= SMALLEST_FILE:
+            self._descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
+            self._append(self._small)
+            self._small = bytearray()
+
+    def finished(self) -> SharedBuffer:
+        """All that was written; nothing can be written any more."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return SharedBuffer.around(memoryview(self._small))
+        return SharedBuffer(self._nbytes, descriptor)
+
+    def _append(self, data: bytes | bytearray | memoryview) -> None:
+        assert self._descriptor is not None
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,161 @@
+"""Forms as they come from curl, MONAI Label's client and browsers: fields, and files in memory.
+
+Nothing touches a disk, nothing is decoded but UTF-8, and each step takes a small piece only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from retreg_server.serving.errors import ApiError
+from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_FILES = 2
+MAX_NAME_BYTES = 200
+PIECE_BYTES = 1 << 14
+MULTIPART, URLENCODED = b"multipart/form-data", b"application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, eq=False)
+class SentFile:
+    """A file of a form, under the name that the client gave it."""
+
+    filename: str
+    content: SharedBuffer
+
+
+@dataclass(frozen=True)
+class FormLimits:
+    """How many fields, and how many bytes each may have."""
+
+    fields: int
+    field_bytes: int
+
+
+@dataclass
+class Form:
+    """What was sent, by name of the field."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    files: dict[str, SentFile] = field(default_factory=dict)
+
+
+async def read_form(request: Request, limits: FormLimits) -> Form:
+    """The form in the body of a request. Raises ApiError for one that is not well-formed."""
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in ("utf-8", "utf8", "us-ascii"):
+        raise ApiError(415, "bad-input", "The form is not in UTF-8, which was expected.")
+    try:
+        if kind == MULTIPART and b"boundary" in options:
+            return await _multipart(request, options[b"boundary"], limits)
+        if kind == URLENCODED:
+            return Form(await _urlencoded(request, limits))
+    except (FormParserError, UnicodeDecodeError, ValueError):
+        raise _bad("is not well-formed; send multipart/form-data in UTF-8") from None
+    return Form()
+
+
+async def _multipart(request: Request, boundary: bytes, limits: FormLimits) -> Form:
+    parts = _Parts(limits)
+    parser = MultipartParser(boundary, parts.callbacks())
+    async for chunk in request.stream():
+        for begun in range(0, len(chunk), PIECE_BYTES):
+            parser.write(chunk[begun : begun + PIECE_BYTES])
+            await asyncio.sleep(0)  # others come in between
+    if not parts.is_complete:
+        raise _bad("ends before its last line; send all of it")
+    return parts.form
+
+
+async def _urlencoded(request: Request, limits: FormLimits) -> dict[str, str]:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limits.fields * limits.field_bytes:
+            raise _bad(f"exceeds {limits.fields} fields of {limits.field_bytes} bytes")
+    return dict(parse_qsl(body.decode("utf-8"), True, max_num_fields=limits.fields))
+
+
+class _Parts:
+    """What the parser tells of the parts of a form, one after the other."""
+
+    def __init__(self, limits: FormLimits) -> None:
+        self.form = Form()
+        self.is_complete = False
+        self._limits = limits
+        self._name, self._filename = "", ""
+        self._writer: BufferWriter | None = None
+        self._text = bytearray()
+        self._line, self._value = bytearray(), bytearray()
+        self._disposition: Mapping[bytes, bytes] = {}
+
+    def callbacks(self) -> MultipartCallbacks:
+        """For MultipartParser."""
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, begun, end: self._line.extend(data[begun:end]),
+            "on_header_value": lambda data, begun, end: self._value.extend(data[begun:end]),
+            "on_header_end": self._header,
+            "on_headers_finished": self._headers,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+            "on_end": self._complete,
+        }
+
+    def _begin(self) -> None:
+        self._disposition, self._writer = {}, None
+        self._text.clear()
+
+    def _header(self) -> None:
+        if self._line.lower() == b"content-disposition":
+            _, self._disposition = parse_options_header(self._value.decode("latin-1"))
+        self._line.clear()
+        self._value.clear()
+
+    def _headers(self) -> None:
+        name = self._disposition.get(b"name", b"")
+        if not 0 < len(name) <= MAX_NAME_BYTES:
+            raise _bad("has a part without a usable name")
+        self._name = name.decode("utf-8")
+        if self._name in self.form.fields or self._name in self.form.files:
+            raise _bad("has two parts of the same name; send each once")
+        if b"filename" in self._disposition:
+            self._filename = self._disposition[b"filename"].decode("utf-8", "replace")
+            self._writer = BufferWriter()
+            if len(self.form.files) == MAX_FILES:
+                raise _bad(f"has more than {MAX_FILES} files")
+        elif len(self.form.fields) == self._limits.fields:
+            raise _bad(f"has more than {self._limits.fields} fields")
+
+    def _data(self, data: bytes, begun: int, end: int) -> None:
+        if self._writer is not None:
+            self._writer.write(data[begun:end])
+            return
+        self._text += data[begun:end]
+        if len(self._text) > self._limits.field_bytes:
+            raise _bad(f"has a field of more than {self._limits.field_bytes} bytes")
+
+    def _end(self) -> None:
+        if self._writer is None:
+            self.form.fields[self._name] = self._text.decode("utf-8")
+        else:
+            self.form.files[self._name] = SentFile(self._filename, self._writer.finished())
+
+    def _complete(self) -> None:
+        self.is_complete = True
+
+
+def _bad(what: str) -> ApiError:
+    return ApiError(400, "bad-input", f"The form {what}.")
