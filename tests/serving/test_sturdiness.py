@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
 
 from retreg import wire
 from retreg.about import About
@@ -251,34 +250,6 @@ def test_a_slow_body_is_cut_off_with_a_sentence(start_server, a_picture):
     assert b" 408 " in answer
     assert b"too-slow" in answer
     assert b"connection: close" in answer.lower()
-
-
-def test_all_uploads_together_are_bounded(start_server, a_picture):
-    header, body = wire.encode_image(a_picture)
-    path = f"/v1/images/{wire.image_address(header, body)}"
-    with start_server(Settings(max_upload_bytes=1000)) as server:
-        answer = server.put(path, data=body, headers={wire.IMAGE_HEADER: header})
-        assert answer.status_code == 503
-        assert answer.json()["error"] == "busy"
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert requests.head(server.url + path, timeout=5).status_code == 404
-    with start_server(Settings(max_upload_bytes=2000)) as server:
-        for _ in range(3):  # what has arrived counts no longer
-            assert server.put(path, data=body, headers={wire.IMAGE_HEADER: header}).ok
-
-
-def test_images_of_waiting_jobs_cannot_fill_the_memory(start_server, a_volume):
-    with start_server(Settings(image_store_bytes=2 * a_volume.array.nbytes)) as server:
-        first = order(server, a_volume, steps=100)
-        order(server, Image(a_volume.array + 1, a_volume.grid))
-        third = Image(a_volume.array + 2, a_volume.grid)
-        header, body = wire.encode_image(third)
-        address = wire.image_address(header, body)
-        server.put(f"/v1/images/{address}", data=body, headers={wire.IMAGE_HEADER: header})
-        answer = server.post("/v1/registrations", json={"fixed": address, "moving": address})
-        assert (answer.status_code, answer.json()["error"]) == (429, "busy")
-        server.delete(first)
-        ended(server, first)
 
 
 def test_a_file_that_takes_too_long_to_read_is_refused(start_server):

@@ -16,6 +16,7 @@ from retreg_server.serving.http.event_loop import MonitoredLoop
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
+from retreg_server.serving.middleware.clients import Clients
 from retreg_server.serving.middleware.request_log import HEADER, Tracing
 from retreg_server.serving.routes import (
     dicomweb,
@@ -78,6 +79,7 @@ def create_app(
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What every request passes; the one added last is the outermost."""
     settings = service.settings
+    app.add_middleware(Clients)
     app.add_middleware(AccessControl, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

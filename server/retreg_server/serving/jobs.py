@@ -16,7 +16,9 @@ from typing import Literal
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
+from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.metrics import Metrics
+from retreg_server.serving.middleware.clients import client_name
 from retreg_server.serving.middleware.request_log import request_id
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage import job_store as records
@@ -30,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
-BUSY_RETRY_S = 2
+PRIORITY_SHARE = 4.0  # of the clients that the settings name, against 1 of the others
 CRASHED = (
     "The process that worked on the registration ended unexpectedly, perhaps for lack of memory; "
     "try again, with smaller images if that does not help."
@@ -97,12 +99,19 @@ class Jobs:
         self._settings = settings
         self._metrics = metrics
         self._active: dict[str, Job] = {}
+        self.line = FairLine(
+            lambda: executor.places,
+            settings.queue_size,
+            settings.queue_guests,
+            lambda client: PRIORITY_SHARE if client in settings.priority_clients else 1.0,
+        )
         metrics.follow_queue(lambda: self._count("queued"), lambda: self._count("running"))
 
-    async def submit(self, task: Task, version: str) -> Job:
+    async def submit(self, task: Task, version: str, turn: Turn | None = None) -> Job:
         """Queue a task, or answer it from what is kept. Raises ApiError 429 when the queue is full.
 
-        version: of what will answer; results of other versions are not reused.
+        version: of what will answer; results of other versions are not reused. turn: the place in
+        the line, where one was taken before; whoever took it lets it go if this raises.
         """
         key = _key(task, version)
         grid = wire.dumps(wire.encode_grid(task.fixed.image.grid)).decode("ascii")
@@ -112,8 +121,10 @@ class Jobs:
             self._metrics.reused.inc()
             record = replace(answered, id=record.id, ended=time.time())
             await self._store.add(record)
+            if turn is not None:
+                turn.leave()
             return Job(record, _status(record))
-        self._refuse_too_much(task)
+        turn = turn or self.line.enter(client_name())
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
@@ -121,8 +132,9 @@ class Jobs:
             await self._store.add(record)
         except sqlite3.Error:
             del self._active[job.id]
+            turn.leave()
             raise
-        job.work = asyncio.create_task(self._outcome(job, task, request_id()))
+        job.work = asyncio.create_task(self._outcome(job, task, turn, request_id()))
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
 
@@ -175,19 +187,10 @@ class Jobs:
             _interrupt(job)
         await asyncio.gather(*lives, return_exceptions=True)
 
-    def _refuse_too_much(self, task: Task) -> None:
-        """Raise ApiError 429 when the queue, or the memory for the images in it, is full."""
-        waiting = self._count("queued") + self._count("running")
-        images = {each for job in self._active.values() for each in job.images}
-        held = sum(len(each.voxels) for each in images | {task.fixed, task.moving})
-        places = self._settings.queue_size + max(1, self._executor.ready)
-        if waiting >= places or (waiting and held > self._settings.image_store_bytes):
-            raise ApiError(
-                429,
-                "busy",
-                f"{waiting} registrations are waiting already; try again later.",
-                {"Retry-After": str(BUSY_RETRY_S)},
-            )
+    @property
+    def images(self) -> set[str]:
+        """The addresses of all images in the queue, which are kept whatever happens."""
+        return {each.address for job in self._active.values() for each in job.images}
 
     def _abandon(self, job: Job) -> None:
         """Cancel a job that nobody watches and nobody has asked for a while."""
@@ -225,7 +228,14 @@ class Jobs:
             logger.error("The end of job %s could not be stored.", job.id, extra=facts)
         job.post(status)
 
-    async def _outcome(self, job: Job, task: Task, request: str) -> Status:
+    async def _outcome(self, job: Job, task: Task, turn: Turn, request: str) -> Status:
+        try:
+            await turn.come()
+            return await self._run(job, task, request)
+        finally:
+            turn.leave()
+
+    async def _run(self, job: Job, task: Task, request: str) -> Status:
         deadline_s = self._settings.job_deadline_s
 
         def tell(stage: str, fraction: float) -> None:

@@ -56,9 +56,10 @@ class Metrics:
         self._follow("retreg_jobs_queued", "Registrations that wait.", queued)
         self._follow("retreg_jobs_running", "Registrations that run.", running)
 
-    def follow_images(self, nbytes: Callable[[], int]) -> None:
-        """Show the memory of the images that are kept."""
-        self._follow("retreg_image_store_bytes", "Images that are kept in memory.", nbytes)
+    def follow_images(self, kept: Callable[[], int], claimed: Callable[[], int]) -> None:
+        """Show the memory of the images that are kept, and of all images."""
+        self._follow("retreg_image_store_bytes", "Images that are kept in memory.", kept)
+        self._follow("retreg_image_bytes_claimed", "All images, whatever their state.", claimed)
 
     def follow_workers(self, ready: Callable[[], int]) -> None:
         """Show how many workers are warm."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -13,8 +14,11 @@ from retreg import wire
 from retreg.errors import FileError, InputError, OptionError
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.registry import default_model
+from retreg_server.serving.counted_pool import CountedPool, Room
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.jobs import Job, Jobs
+from retreg_server.serving.memory_account import Account
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage.job_store import Store
@@ -24,6 +28,9 @@ from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, 
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed, ProcessSpec
 from retreg_server.serving.workers.process_pool import ProcessPool
 
+FILES_WAITING = 64
+LARGEST_VOXEL_BYTES = 12  # three numbers of a displacement
+LEAST_ANSWER_BYTES = 4 << 20
 MAX_SESSIONS = 10_000
 UNPACKED_AT_ONCE = 2
 FILE_WORKER = "retreg_server.serving.workers.file_worker:FileWorker"
@@ -61,12 +68,15 @@ class Service:
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.executor = make_executor(settings, self.metrics)
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
+        self.account = Account(settings.image_store_bytes, self._forget_an_image)
         self.patient_key = secrets.token_hex(32)
         arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
         spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
+        line = FairLine(lambda: 1, FILES_WAITING, settings.queue_guests, what="files are waiting")
         self._file_worker = ProcessPool("file process", [spec])
+        self._files = CountedPool(self._file_worker, line, self.account)
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
-        self.metrics.follow_images(lambda: self.images.nbytes)
+        self.metrics.follow_images(lambda: self.images.nbytes, lambda: self.account.claimed)
         self.metrics.follow_workers(lambda: self.executor.ready)
 
     async def warm_up(self) -> None:
@@ -120,10 +130,11 @@ class Service:
         moving: SharedImage,
         model: ModelInfo,
         options: Mapping[str, Scalar],
+        turn: Turn | None = None,
     ) -> Job:
-        """Queue a registration. Raises OptionError or ApiError 429."""
+        """Queue a registration; turn: as of Jobs.submit. Raises OptionError or ApiError 429."""
         task = Task(fixed, moving, model.name, model.complete(options))
-        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}", turn)
 
     async def read(
         self, content: SharedBuffer, name: str, frame: int | None = None
@@ -134,14 +145,17 @@ class Service:
         InputError.
         """
         wanted: Head = {"task": "read", "name": name, "frame": frame}
-        answer = await self._ask_file_worker(wanted, (content,))
+        limit = self.settings.image_limit
+        room = Room(limit, min(limit, len(content)))
+        answer = await self._ask_file_worker(wanted, (content,), room)
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
 
     async def transform_file(self, job: Job, suffix: str) -> SharedBuffer:
         """The transform of a job that is done, as an ITK file."""
         head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
-        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
+        enclosed = (SharedBuffer.of(job.status.result),)
+        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def warped_file(self, job: Job, suffix: str) -> SharedBuffer:
@@ -150,14 +164,15 @@ class Service:
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
         enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
-        answer = await self._ask_file_worker(head, enclosed)
+        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def map_file(self, job: Job, name: str, suffix: str) -> SharedBuffer:
         """A map of a job that is done on its fixed grid, as a file. Raises InputError."""
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
-        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
+        enclosed = (SharedBuffer.of(job.status.result),)
+        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def expire(self) -> None:
@@ -176,15 +191,28 @@ class Service:
         self.images.clear()
         self.store.close()
 
-    async def _ask_file_worker(self, head: Head, enclosed: Sequence[SharedBuffer]) -> Message:
+    async def _ask_file_worker(
+        self, head: Head, enclosed: Sequence[SharedBuffer], room: Room
+    ) -> Message:
+        """The answer of the process for files. Raises FileError, or ApiError as CountedPool.ask."""
         try:
-            deadline_s = self.settings.file_deadline_s
-            return await self._file_worker.ask(head, enclosed, deadline_s=deadline_s)
+            return await self._files.ask(head, enclosed, room, self.settings.file_deadline_s)
         except (TimeoutError, ProcessDied, ProcessFailed):
             raise FileError(
                 "The file takes more time or memory than the server allows; send a smaller one, or "
                 "one without compression."
             ) from None
+
+    def _forget_an_image(self) -> bool:
+        """Make room; images in the queue would take theirs along."""
+        return self.images.drop_oldest(but=self.jobs.images)
+
+
+def _room_for(job: Job) -> Room:
+    """For a file on the grid of a job."""
+    voxels = math.prod(wire.decode_grid(wire.loads(job.record.grid)).size)
+    most = voxels * LARGEST_VOXEL_BYTES
+    return Room(most, min(most, LEAST_ANSWER_BYTES))
 
 
 async def service_of(request: Request) -> Service:

@@ -16,6 +16,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.memory_account import Account
 from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer
 
 if TYPE_CHECKING:
@@ -51,15 +52,19 @@ class Form:
     files: dict[str, SentFile] = field(default_factory=dict)
 
 
-async def read_form(request: Request, limits: FormLimits) -> Form:
-    """The form in the body of a request. Raises ApiError for one that is not well-formed."""
+async def read_form(request: Request, limits: FormLimits, account: Account) -> Form:
+    """The form in the body of a request, whose files are counted in the account.
+
+    Raises ApiError for one that is not well-formed, or when there is no room for it.
+    """
     kind, options = parse_options_header(request.headers.get("content-type"))
     charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
     if charset not in ("utf-8", "utf8", "us-ascii"):
         raise ApiError(415, "bad-input", "The form is not in UTF-8, which was expected.")
     try:
         if kind == MULTIPART and b"boundary" in options:
-            return await _multipart(request, options[b"boundary"], limits)
+            parts = _Parts(limits, account)
+            return await _multipart(request, options[b"boundary"], parts)
         if kind == URLENCODED:
             return Form(await _urlencoded(request, limits))
     except (FormParserError, UnicodeDecodeError, ValueError):
@@ -67,8 +72,7 @@ async def read_form(request: Request, limits: FormLimits) -> Form:
     return Form()
 
 
-async def _multipart(request: Request, boundary: bytes, limits: FormLimits) -> Form:
-    parts = _Parts(limits)
+async def _multipart(request: Request, boundary: bytes, parts: _Parts) -> Form:
     parser = MultipartParser(boundary, parts.callbacks())
     async for chunk in request.stream():
         for begun in range(0, len(chunk), PIECE_BYTES):
@@ -91,10 +95,10 @@ async def _urlencoded(request: Request, limits: FormLimits) -> dict[str, str]:
 class _Parts:
     """What the parser tells of the parts of a form, one after the other."""
 
-    def __init__(self, limits: FormLimits) -> None:
+    def __init__(self, limits: FormLimits, account: Account) -> None:
         self.form = Form()
         self.is_complete = False
-        self._limits = limits
+        self._limits, self._account = limits, account
         self._name, self._filename = "", ""
         self._writer: BufferWriter | None = None
         self._text = bytearray()
@@ -133,7 +137,7 @@ class _Parts:
             raise _bad("has two parts of the same name; send each once")
         if b"filename" in self._disposition:
             self._filename = self._disposition[b"filename"].decode("utf-8", "replace")
-            self._writer = BufferWriter()
+            self._writer = BufferWriter(self._account.claim())
             if len(self.form.files) == MAX_FILES:
                 raise _bad(f"has more than {MAX_FILES} files")
         elif len(self.form.fields) == self._limits.fields:

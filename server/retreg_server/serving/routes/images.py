@@ -14,6 +14,7 @@ from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer, SharedImage
 
+PATIENCE_S = 5.0  # for room to inflate a body into
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
@@ -34,9 +35,9 @@ async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
     """Keep an image for later registrations."""
-    declared = wire.decode_header(header, service.settings.max_image_bytes)
+    declared = wire.decode_header(header, service.settings.image_limit)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
-    writer = BufferWriter()
+    writer = BufferWriter(service.account.claim())
     async for chunk in request.stream():
         writer.write(chunk)
         if len(writer) > largest:
@@ -48,7 +49,11 @@ async def put_image(
             )
     async with service.unpacking:
         body = writer.finished()
+        inflated = 0 if declared.encoding == "identity" else declared.nbytes
+        claim = await service.account.claim_soon(inflated, inflated, PATIENCE_S)
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
+        if inflated:
+            image.voxels.claim = claim
     service.images.put(sha256, image, len(image.voxels))
     return json_response({"sha256": sha256}, 201)
 

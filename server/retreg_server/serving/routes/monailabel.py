@@ -57,7 +57,7 @@ async def info(service: TheService) -> Response:
 @router.put("/session/", openapi_extra=form_schema("files"))
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
-    form = await read_form(request, LIMITS)
+    form = await read_form(request, LIMITS, service.account)
     if list(form.files) != ["files"]:
         raise InputError("A session holds one image; send one file in the field files.")
     image = await uploaded_image(service, form, "files")
@@ -95,7 +95,7 @@ async def infer(
     output: Output = "",
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
-    form = await read_form(request, LIMITS)
+    form = await read_form(request, LIMITS, service.account)
     params = _params(form)
     moving_session = str(params.get("moving_session", ""))
     fixed = await _image(service, session_id, form, "file")
@@ -126,7 +126,7 @@ async def auth_enabled(service: TheService) -> Response:
 @router.post("/auth/token", openapi_extra=form_schema("username", "password"))
 async def auth_token(request: Request, service: TheService) -> Response:
     """The log-in of MONAI Label's clients: any name, and the token as the password."""
-    password = (await read_form(request, LIMITS)).fields.get("password", "")
+    password = (await read_form(request, LIMITS, service.account)).fields.get("password", "")
     token = service.settings.token
     if token is None or not is_token(password.encode(), token):
         raise unauthorised()

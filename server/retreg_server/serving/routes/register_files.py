@@ -44,7 +44,7 @@ async def register(request: Request, service: TheService) -> Response:
 
     The registration is cancelled when the client goes away.
     """
-    form = await read_form(request, LIMITS)
+    form = await read_form(request, LIMITS, service.account)
     fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
     texts = {name: value for name, value in form.fields.items() if name not in FRAMES}
     model = await service.model(texts.pop("model", None), fixed, moving)

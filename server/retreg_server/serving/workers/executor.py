@@ -66,6 +66,11 @@ class Executor(Protocol):
         """How many registrations can run at the same time now."""
         ...
 
+    @property
+    def places(self) -> int:
+        """How many registrations may be handed over at the same time."""
+        ...
+
     def close(self) -> None:
         """Stop everything at once."""
         ...
@@ -111,6 +116,11 @@ class LocalExecutor:
     def ready(self) -> int:
         """How many processes are warm."""
         return self._pool.ready
+
+    @property
+    def places(self) -> int:
+        """One for each process that is warm."""
+        return max(1, self.ready)
 
     def close(self) -> None:
         """Kill the processes."""

@@ -1,7 +1,7 @@
 """What the process for files does: it reads what strangers send, and writes what they ask for.
 
-It has a memory limit and can be killed at any time; its temporary files lie in a folder that the
-server empties when it starts.
+It has a memory limit and can be killed at any time. What was sent is read where it lies in memory
+(on Linux); what is written lies for a moment in a folder that the server empties when it starts.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ class FileWorker:
             ) from None
 
     def _read(self, request: Message, folder: Path) -> Message:
-        """The image in a file, whose name in the disk is of our making."""
+        """The image in a file, under a name of our making."""
         from retreg.files import read_image
+        from retreg.files.limits import decoded_at_most
 
         path = folder / request.head["name"]
-        path.write_bytes(request.buffers[0].view)
-        return packed(read_image(path, request.head.get("frame")), self._key)
+        with request.buffers[0].as_file(path), decoded_at_most(request.head["most_bytes"]):
+            return packed(read_image(path, request.head.get("frame")), self._key)
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""

@@ -1,0 +1,80 @@
+"""A process that makes images of what strangers sent: in turn, and with room for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retreg.errors import TooLargeError
+from retreg.progress import Progress, no_progress
+from retreg_server.serving.fair_line import FairLine
+from retreg_server.serving.memory_account import Account
+from retreg_server.serving.middleware.clients import client_name
+from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
+from retreg_server.serving.workers.process_pool import ProcessPool
+
+SIZE_UNIT_BYTES = 4 << 20  # of what is sent: as much again takes about as long as to begin
+
+ROOM_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that an answer may take: at most, and what must be there before the work begins."""
+
+    most: int
+    least: int
+
+
+@dataclass(frozen=True, eq=False)
+class CountedPool:
+    """A pool of one process, the line before it, and the account of what it makes."""
+
+    pool: ProcessPool
+    line: FairLine
+    account: Account
+
+    async def ask(
+        self,
+        head: Head,
+        enclosed: Sequence[SharedBuffer],
+        room: Room,
+        deadline_s: float,
+        progress: Progress = no_progress,
+    ) -> Message:
+        """The answer to a request, which hears as most_bytes how large that may be.
+
+        Raises as ProcessPool.ask does, TimeoutError also when the turn does not come in deadline_s,
+        and ApiError 503 when too many wait, or when there is too little room.
+        """
+        size = 1.0 + sum(map(len, enclosed)) / SIZE_UNIT_BYTES
+        turn = self.line.enter(client_name(), 503, size)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await turn.come()
+            try:
+                return await self._counted(head, enclosed, room, deadline_s, progress)
+            except TooLargeError:
+                if room.least == room.most:
+                    raise
+            whole = Room(room.most, room.most)  # what is kept makes way
+            return await self._counted(head, enclosed, whole, deadline_s, progress)
+        finally:
+            turn.leave()
+
+    async def _counted(
+        self,
+        head: Head,
+        enclosed: Sequence[SharedBuffer],
+        room: Room,
+        deadline_s: float,
+        progress: Progress,
+    ) -> Message:
+        claim = await self.account.claim_soon(room.most, room.least, ROOM_PATIENCE_S)
+        head = {**head, "most_bytes": claim.nbytes}
+        answer = await self.pool.ask(head, enclosed, progress, deadline_s)
+        for buffer in answer.buffers:
+            claim.resize(len(buffer))
+            buffer.claim = claim
+        return answer

@@ -1,0 +1,129 @@
+"""A line before something that does few things at a time: bounded, and fair to every client.
+
+Who has used least goes first (start-time fair queuing: P. Goyal, H. Vin, H. Cheng, SIGCOMM 1996): a
+client that orders much waits behind its own orders, not before those of others, and small work goes
+before large. When the line is full, those may still join who have nothing in it, up to a bound of
+their own; and a quarter of it is never filled by clients who are in it already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from retreg_server.serving.errors import ApiError
+
+KEPT_SHARE = 4  # one place in so many is for clients with nothing in the line
+SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
+NEWEST_SHARE = 0.2  # of the newest duration in their running mean
+REMEMBERED = 1000  # clients
+
+
+class Turn:
+    """One place in a line. client: whose it is. size: of the work. expected_s: what it may take."""
+
+    def __init__(self, line: FairLine, client: str, size: float, expected_s: float) -> None:
+        self._line = line
+        self.client, self.size, self.expected_s = client, size, expected_s
+        self.begun_s = 0.0
+        self.call = asyncio.get_running_loop().create_future()
+
+    async def come(self) -> None:
+        """Return when it is this one's turn."""
+        await asyncio.shield(self.call)
+
+    def leave(self) -> None:
+        """Make way: the work has ended, or is not wanted any more."""
+        self._line.leave(self)
+
+
+class FairLine:
+    """The line; belongs to the event loop.
+
+    places: how much is worked on at the same time. length: how much may wait. guests: how many
+    clients without anything in the line may join it when it is full. share: what part of the work
+    a client gets, against 1 for others. what: of which there are too many, in a sentence.
+    """
+
+    def __init__(
+        self,
+        places: Callable[[], int],
+        length: int,
+        guests: int,
+        share: Callable[[str], float] = lambda _: 1.0,
+        what: str = "registrations are waiting",
+    ) -> None:
+        self._places, self._length, self._guests = places, length, guests
+        self._share, self._what = share, what
+        self._waiting: list[Turn] = []
+        self._working: set[Turn] = set()
+        self._clients: Counter[str] = Counter()
+        self._used_s: dict[str, float] = {}
+        self._virtual_s = 0.0
+        self._unit_s = 1.0  # that work of the size 1 takes
+
+    def check(self, client: str, status: int = 429) -> None:
+        """Raise ApiError when there is no place for another one of that client."""
+        total = len(self._waiting) + len(self._working)
+        bound = max(1, self._places()) + self._length
+        bound += -(self._length // KEPT_SHARE) if self._clients[client] else self._guests
+        if total >= bound:
+            retry = {"Retry-After": str(self.retry_after_s())}
+            sentence = f"{len(self._waiting)} {self._what} already; try again later."
+            raise ApiError(status, "busy", sentence, retry)
+
+    def enter(self, client: str, status: int = 429, size: float = 1.0) -> Turn:
+        """Take a place; size: of the work, against others. Raises ApiError as check does."""
+        self.check(client, status)
+        if not self._clients[client]:
+            self._used_s[client] = max(self._used_s.get(client, 0.0), self._virtual_s)
+        self._clients[client] += 1
+        turn = Turn(self, client, size, size * self._unit_s / self._share(client))
+        self._waiting.append(turn)
+        self._call_next()
+        return turn
+
+    def leave(self, turn: Turn) -> None:
+        """See Turn.leave."""
+        if turn in self._working:
+            self._working.remove(turn)
+            seconds = time.monotonic() - turn.begun_s
+            self._used_s[turn.client] += seconds / self._share(turn.client) - turn.expected_s
+            self._unit_s += NEWEST_SHARE * (seconds / turn.size - self._unit_s)
+        elif turn in self._waiting:
+            self._waiting.remove(turn)
+        else:
+            return
+        self._clients[turn.client] -= 1
+        self._forget()
+        self._call_next()
+
+    def retry_after_s(self) -> int:
+        """Whole seconds after which there will be a place, as far as the last ones tell."""
+        sizes = 1.0 + sum(turn.size for turn in self._waiting)
+        seconds = math.ceil(sizes * self._unit_s / max(1, self._places()))
+        return min(max(SHORTEST_RETRY_S, seconds), LONGEST_RETRY_S)
+
+    def _call_next(self) -> None:
+        while self._waiting and len(self._working) < max(1, self._places()):
+            turn = min(self._waiting, key=lambda each: self._used_s[each.client] + each.expected_s)
+            self._waiting.remove(turn)
+            self._working.add(turn)
+            turn.begun_s = time.monotonic()
+            self._virtual_s = max(self._virtual_s, self._used_s[turn.client])
+            self._used_s[turn.client] += turn.expected_s  # corrected when it leaves
+            if not turn.call.done():
+                turn.call.set_result(None)
+
+    def _forget(self) -> None:
+        """Clients who have had no more than others need not be remembered."""
+        self._clients = +self._clients
+        if len(self._used_s) > REMEMBERED:
+            self._used_s = {
+                client: used
+                for client, used in self._used_s.items()
+                if self._clients[client] or used > self._virtual_s
+            }
