@@ -51,7 +51,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        living = asyncio.create_task(_live(service, on_ready))
+        living = asyncio.create_task(_live(app, service, on_ready))
         yield
         living.cancel()
         await archive_orders.close()
@@ -94,7 +94,8 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(Tracing, metrics=service.metrics)
 
 
-async def _live(service: Service, on_ready: Callable[[], None]) -> None:
+async def _live(app: FastAPI, service: Service, on_ready: Callable[[], None]) -> None:
+    await asyncio.to_thread(app.openapi)  # made once, which takes longer than anybody should wait
     loop = asyncio.get_running_loop()
     if isinstance(loop, MonitoredLoop):
         service.metrics.follow_loop(loop.monitor.taken_longest_s)

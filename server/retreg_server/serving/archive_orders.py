@@ -163,7 +163,7 @@ class ArchiveOrders:
             for n, (role, wanted) in enumerate(series.items())
         ]
         result = await self._register(job, order, images)
-        if wire.decode_result(wire.loads(result)).quality.verdict == "fail":
+        if await asyncio.to_thread(_verdict, result) == "fail":
             job.note = FAILED
         elif order.kinds:
             head = {"task": "store", "archive": order.archive, "kinds": list(order.kinds)}
@@ -213,12 +213,17 @@ class ArchiveOrders:
         limit = self._service.settings.image_limit
         try:
             room = Room(limit, limit)  # a series is fetched once
-            return await self._counted.ask(head, enclosed, room, deadline_s, tell)
+            async with self._counted.turn(0, deadline_s):
+                return await self._counted.ask(head, enclosed, room, deadline_s, tell)
         except (TimeoutError, ProcessDied, ProcessFailed):
             raise ServerError(
                 "The series takes more time or memory than the server allows; choose a smaller "
                 "one, or allow more in the settings."
             ) from None
+
+
+def _verdict(result: bytes) -> str:
+    return wire.decode_result(wire.loads(result)).quality.verdict
 
 
 def status_message(job: ArchiveJob) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from retreg.errors import TooLargeError
@@ -16,7 +17,6 @@ from retreg_server.serving.workers.process_pool import ProcessPool
 
 SIZE_UNIT_BYTES = 4 << 20  # of what is sent: as much again takes about as long as to begin
 
-ROOM_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,24 @@ class CountedPool:
     line: FairLine
     account: Account
 
+    @asynccontextmanager
+    async def turn(self, nbytes: int, patience_s: float) -> AsyncIterator[None]:
+        """The process is free for what is asked within this block; nbytes: of all that is sent.
+
+        What belongs together is asked in one turn: so nobody holds an image while waiting for
+        room for the other. Raises ApiError 503 when too many wait, or the turn does not come.
+        """
+        turn = self.line.enter(client_name(), 503, 1.0 + nbytes / SIZE_UNIT_BYTES)
+        try:
+            try:
+                async with asyncio.timeout(patience_s):
+                    await turn.come()
+            except TimeoutError:
+                raise self.line.refusal(503) from None
+            yield
+        finally:
+            turn.leave()
+
     async def ask(
         self,
         head: Head,
@@ -45,23 +63,15 @@ class CountedPool:
     ) -> Message:
         """The answer to a request, which hears as most_bytes how large that may be.
 
-        Raises as ProcessPool.ask does, TimeoutError also when the turn does not come in deadline_s,
-        and ApiError 503 when too many wait, or when there is too little room.
+        Raises as ProcessPool.ask does, and ApiError 503 when there is too little room.
         """
-        size = 1.0 + sum(map(len, enclosed)) / SIZE_UNIT_BYTES
-        turn = self.line.enter(client_name(), 503, size)
         try:
-            async with asyncio.timeout(deadline_s):
-                await turn.come()
-            try:
-                return await self._counted(head, enclosed, room, deadline_s, progress)
-            except TooLargeError:
-                if room.least == room.most:
-                    raise
-            whole = Room(room.most, room.most)  # what is kept makes way
-            return await self._counted(head, enclosed, whole, deadline_s, progress)
-        finally:
-            turn.leave()
+            return await self._counted(head, enclosed, room, deadline_s, progress)
+        except TooLargeError:
+            if room.least == room.most:
+                raise
+        whole = Room(room.most, room.most)  # what is kept makes way
+        return await self._counted(head, enclosed, whole, deadline_s, progress)
 
     async def _counted(
         self,
@@ -71,7 +81,7 @@ class CountedPool:
         deadline_s: float,
         progress: Progress,
     ) -> Message:
-        claim = await self.account.claim_soon(room.most, room.least, ROOM_PATIENCE_S)
+        claim = self.account.claim_up_to(room.most, room.least)
         head = {**head, "most_bytes": claim.nbytes}
         answer = await self.pool.ask(head, enclosed, progress, deadline_s)
         for buffer in answer.buffers:

@@ -28,8 +28,13 @@ class Turn:
     def __init__(self, line: FairLine, client: str, size: float, expected_s: float) -> None:
         self._line = line
         self.client, self.size, self.expected_s = client, size, expected_s
-        self.begun_s = 0.0
+        self.begun_s, self.is_ready = 0.0, True
         self.call = asyncio.get_running_loop().create_future()
+
+    def prepare(self) -> None:
+        """The work could begin from now on, for one that only kept a place."""
+        self.is_ready = True
+        self._line.call_next()
 
     async def come(self) -> None:
         """Return when it is this one's turn."""
@@ -71,19 +76,29 @@ class FairLine:
         bound = max(1, self._places()) + self._length
         bound += -(self._length // KEPT_SHARE) if self._clients[client] else self._guests
         if total >= bound:
-            retry = {"Retry-After": str(self.retry_after_s())}
-            sentence = f"{len(self._waiting)} {self._what} already; try again later."
-            raise ApiError(status, "busy", sentence, retry)
+            raise self.refusal(status)
 
-    def enter(self, client: str, status: int = 429, size: float = 1.0) -> Turn:
-        """Take a place; size: of the work, against others. Raises ApiError as check does."""
+    def refusal(self, status: int = 429) -> ApiError:
+        """What is told to whom there is no place for."""
+        retry = {"Retry-After": str(self.retry_after_s())}
+        sentence = f"{len(self._waiting)} {self._what} already; try again later."
+        return ApiError(status, "busy", sentence, retry)
+
+    def enter(
+        self, client: str, status: int = 429, size: float = 1.0, is_ready: bool = True
+    ) -> Turn:
+        """Take a place; size: of the work, against others. Raises ApiError as check does.
+
+        is_ready: whether the work could begin; see Turn.prepare.
+        """
         self.check(client, status)
         if not self._clients[client]:
             self._used_s[client] = max(self._used_s.get(client, 0.0), self._virtual_s)
         self._clients[client] += 1
         turn = Turn(self, client, size, size * self._unit_s / self._share(client))
+        turn.is_ready = is_ready
         self._waiting.append(turn)
-        self._call_next()
+        self.call_next()
         return turn
 
     def leave(self, turn: Turn) -> None:
@@ -99,7 +114,7 @@ class FairLine:
             return
         self._clients[turn.client] -= 1
         self._forget()
-        self._call_next()
+        self.call_next()
 
     def retry_after_s(self) -> int:
         """Whole seconds after which there will be a place, as far as the last ones tell."""
@@ -107,9 +122,13 @@ class FairLine:
         seconds = math.ceil(sizes * self._unit_s / max(1, self._places()))
         return min(max(SHORTEST_RETRY_S, seconds), LONGEST_RETRY_S)
 
-    def _call_next(self) -> None:
-        while self._waiting and len(self._working) < max(1, self._places()):
-            turn = min(self._waiting, key=lambda each: self._used_s[each.client] + each.expected_s)
+    def call_next(self) -> None:
+        """Call who comes next, while there is something free and somebody ready."""
+        while len(self._working) < max(1, self._places()):
+            ready = [each for each in self._waiting if each.is_ready]
+            if not ready:
+                return
+            turn = min(ready, key=lambda each: self._used_s[each.client] + each.expected_s)
             self._waiting.remove(turn)
             self._working.add(turn)
             turn.begun_s = time.monotonic()

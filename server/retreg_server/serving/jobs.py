@@ -8,8 +8,8 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -125,6 +125,7 @@ class Jobs:
                 turn.leave()
             return Job(record, _status(record))
         turn = turn or self.line.enter(client_name())
+        turn.prepare()
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
@@ -137,6 +138,19 @@ class Jobs:
         job.work = asyncio.create_task(self._outcome(job, task, turn, request_id()))
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
+
+    @contextmanager
+    def place(self) -> Iterator[Turn]:
+        """A place in the line for a job whose images are made within this block.
+
+        It is given up when the block fails. Raises ApiError 429 when the queue is full.
+        """
+        turn = self.line.enter(client_name(), is_ready=False)
+        try:
+            yield turn
+        except BaseException:
+            turn.leave()
+            raise
 
     async def get(self, job_id: str) -> Job:
         """The job of that id. Raises ApiError 404."""
@@ -210,6 +224,7 @@ class Jobs:
         begun = time.perf_counter()
         await asyncio.wait([work])
         status = _failure(Cancelled(CANCELLED)) if work.cancelled() else work.result()
+        job.work = None  # a circle, in which the images would stay until the next collection
         if job.is_interrupted and status.state != "done":
             status = _status(records.interrupted(job.record))
         seconds = time.perf_counter() - begun

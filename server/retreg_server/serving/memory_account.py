@@ -6,13 +6,11 @@ the account cannot drift: whatever fails on the way, the claim goes with what it
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 
 from retreg_server.serving.errors import ApiError
 
-LOOK_S = 0.05
 RETRY_S = 5
 
 
@@ -41,17 +39,9 @@ class Account:
         claim.resize(nbytes)
         return claim
 
-    async def claim_soon(self, most: int, least: int, patience_s: float) -> Claim:
-        """As many bytes as there is room for, up to most, as soon as there are at least so many.
-
-        Raises ApiError 503 when that has not come after patience_s.
-        """
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + patience_s
+    def claim_up_to(self, most: int, least: int) -> Claim:
+        """As many bytes as there is room for, but at least so many. Raises ApiError 503."""
         self.free(least)
-        while self.room < least and loop.time() < give_up:
-            await asyncio.sleep(LOOK_S)
-            self.free(least)
         return self.claim(max(least, min(most, self.room)))
 
     def free(self, nbytes: int) -> None:

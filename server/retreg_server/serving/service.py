@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 
 from fastapi import Request
@@ -105,7 +106,8 @@ class Service:
         self, name: str | None, fixed: SharedImage, moving: SharedImage
     ) -> ModelInfo:
         """The model of that name, or the default one for the images. Raises InputError."""
-        wanted = name or default_model(fixed.image, moving.image)
+        # To look at a volume takes long, and even longer at the first time, for what is imported.
+        wanted = name or await asyncio.to_thread(default_model, fixed.image, moving.image)
         models = await self.models()
         for info in models:
             if info.name == wanted:
@@ -136,10 +138,14 @@ class Service:
         task = Task(fixed, moving, model.name, model.complete(options))
         return await self.jobs.submit(task, f"{self.version} {model.weights_sha256}", turn)
 
+    def reading(self, nbytes: int) -> AbstractAsyncContextManager[None]:
+        """A turn at the process for files, for all that belongs together; see CountedPool.turn."""
+        return self._files.turn(nbytes, self.settings.file_deadline_s)
+
     async def read(
         self, content: SharedBuffer, name: str, frame: int | None = None
     ) -> SharedImage:
-        """The image in a file of the given content, read in the process for files.
+        """The image in a file of the given content, read in a turn at the process for files.
 
         name: one of our making, with the ending of the format. frame: as of read_image. Raises
         InputError.
@@ -155,7 +161,8 @@ class Service:
         """The transform of a job that is done, as an ITK file."""
         head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         enclosed = (SharedBuffer.of(job.status.result),)
-        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
+        async with self.reading(sum(map(len, enclosed))):
+            answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def warped_file(self, job: Job, suffix: str) -> SharedBuffer:
@@ -164,7 +171,8 @@ class Service:
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
         enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
-        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
+        async with self.reading(sum(map(len, enclosed))):
+            answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def map_file(self, job: Job, name: str, suffix: str) -> SharedBuffer:
@@ -172,7 +180,8 @@ class Service:
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
         enclosed = (SharedBuffer.of(job.status.result),)
-        answer = await self._ask_file_worker(head, enclosed, _room_for(job))
+        async with self.reading(sum(map(len, enclosed))):
+            answer = await self._ask_file_worker(head, enclosed, _room_for(job))
         return answer.buffers[0]
 
     async def expire(self) -> None:

@@ -14,7 +14,6 @@ from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer, SharedImage
 
-PATIENCE_S = 5.0  # for room to inflate a body into
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
@@ -50,7 +49,7 @@ async def put_image(
     async with service.unpacking:
         body = writer.finished()
         inflated = 0 if declared.encoding == "identity" else declared.nbytes
-        claim = await service.account.claim_soon(inflated, inflated, PATIENCE_S)
+        claim = service.account.claim(inflated)
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
         if inflated:
             image.voxels.claim = claim

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Path, Query, Request
@@ -21,7 +22,13 @@ from retreg.messages import ModelInfo
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.http.forms import Form, FormLimits, read_form
 from retreg_server.serving.middleware.auth import is_token, unauthorised
-from retreg_server.serving.routes.register_files import form_schema, uploaded_image, wait_for_end
+from retreg_server.serving.middleware.clients import client_name
+from retreg_server.serving.routes.register_files import (
+    form_schema,
+    uploaded_images,
+    wait_for_end,
+    while_client_waits,
+)
 from retreg_server.serving.routes.responses import (
     BINARY,
     LargeResponse,
@@ -60,7 +67,7 @@ async def create_session(request: Request, service: TheService) -> Response:
     form = await read_form(request, LIMITS, service.account)
     if list(form.files) != ["files"]:
         raise InputError("A session holds one image; send one file in the field files.")
-    image = await uploaded_image(service, form, "files")
+    (image,) = await while_client_waits(request, uploaded_images(service, form, ["files"]))
     service.images.put(image.address, image, len(image.voxels))
     session = secrets.token_hex(16)
     service.sessions.put(session, image.address, 1)
@@ -95,20 +102,21 @@ async def infer(
     output: Output = "",
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
+    service.jobs.line.check(client_name())  # before all of it is sent
     form = await read_form(request, LIMITS, service.account)
     params = _params(form)
-    moving_session = str(params.get("moving_session", ""))
-    fixed = await _image(service, session_id, form, "file")
-    moving = await _image(service, moving_session, form, "label")
-    try:
-        chosen = await service.model(model, fixed, moving)
-    except OptionError as error:
-        raise ApiError(404, "unknown-model", str(error)) from None
+    sessions = {"file": session_id, "label": str(params.get("moving_session", ""))}
+    with service.jobs.place() as place:
+        fixed, moving = await while_client_waits(request, _images(service, sessions, form))
+        try:
+            chosen = await service.model(model, fixed, moving)
+        except OptionError as error:
+            raise ApiError(404, "unknown-model", str(error)) from None
+        options = {name: value for name, value in params.items() if name not in WORDS}
+        job = await service.submit(fixed, moving, chosen, options, place)
     suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
     if suffix not in get_args(TransformFormat):
         suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
-    options = {name: value for name, value in params.items() if name not in WORDS}
-    job = await service.submit(fixed, moving, chosen, options)
     await wait_for_end(job, request, service)
     result = result_response(job)
     if output == "json":
@@ -170,10 +178,17 @@ def _params(form: Form) -> dict[str, Any]:
     return params
 
 
-async def _image(service: Service, session: str, form: Form, field: str) -> SharedImage:
-    if session:
-        return _session_image(service, session, "The fixed" if field == "file" else "The moving")
-    return await uploaded_image(service, form, field)
+async def _images(
+    service: Service, sessions: Mapping[str, str], form: Form
+) -> list[SharedImage]:
+    """The fixed and the moving image: of a session where there is one, else of the form."""
+    sent = [field for field, session in sessions.items() if not session]
+    read = dict(zip(sent, await uploaded_images(service, form, sent), strict=True))
+    which = {"file": "The fixed", "label": "The moving"}
+    return [
+        read[field] if field in read else _session_image(service, session, which[field])
+        for field, session in sessions.items()
+    ]
 
 
 def _answer(result: LargeResponse, file: SharedBuffer, name: str, output: str) -> Response:

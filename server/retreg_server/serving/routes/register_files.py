@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from retreg.errors import InputError
@@ -12,6 +15,7 @@ from retreg_server.registration.options import parsed_option
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.http.forms import Form, FormLimits, read_form
 from retreg_server.serving.jobs import Job
+from retreg_server.serving.middleware.clients import client_name
 from retreg_server.serving.routes.responses import TheService, result_response
 from retreg_server.serving.service import Service
 from retreg_server.serving.workers.messages import SharedImage
@@ -25,6 +29,7 @@ MAX_TEXT_BYTES = 200
 LIMITS = FormLimits(fields=40, field_bytes=MAX_TEXT_BYTES)
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
+Found = TypeVar("Found")
 FILES = ("fixed", "moving", "files", "file", "label")
 
 
@@ -44,12 +49,15 @@ async def register(request: Request, service: TheService) -> Response:
 
     The registration is cancelled when the client goes away.
     """
+    service.jobs.line.check(client_name())  # before all of it is sent
     form = await read_form(request, LIMITS, service.account)
-    fixed, moving = [await uploaded_image(service, form, role) for role in ROLES]
-    texts = {name: value for name, value in form.fields.items() if name not in FRAMES}
-    model = await service.model(texts.pop("model", None), fixed, moving)
-    options = {name: parsed_option(model, name, text) for name, text in texts.items()}
-    job = await service.submit(fixed, moving, model, options)
+    with service.jobs.place() as place:
+        reading = uploaded_images(service, form, ROLES)
+        fixed, moving = await while_client_waits(request, reading)
+        texts = {name: value for name, value in form.fields.items() if name not in FRAMES}
+        model = await service.model(texts.pop("model", None), fixed, moving)
+        options = {name: parsed_option(model, name, text) for name, text in texts.items()}
+        job = await service.submit(fixed, moving, model, options, place)
     await wait_for_end(job, request, service)
     return result_response(job)
 
@@ -63,6 +71,28 @@ async def wait_for_end(job: Job, request: Request, service: Service) -> None:
     finally:
         if not job.status.has_ended:
             await service.jobs.cancel(job)
+
+
+async def while_client_waits(request: Request, work: Coroutine[Any, Any, Found]) -> Found:
+    """What the work returns; it is cancelled when the client goes away. Raises ClientDisconnect."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_FOR_CLIENT_S)
+            if not task.done() and await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def uploaded_images(
+    service: Service, form: Form, roles: Sequence[str]
+) -> list[SharedImage]:
+    """The images in the files of those names, read in one turn. Raises as uploaded_image."""
+    nbytes = sum(len(file.content) for file in form.files.values())
+    async with service.reading(nbytes):
+        return [await uploaded_image(service, form, role) for role in roles]
 
 
 async def uploaded_image(service: Service, form: Form, role: str) -> SharedImage:
