@@ -76,7 +76,8 @@ def running_server(settings: Settings) -> Iterator[Running]:
         def executor(settings: Settings, metrics: Metrics) -> LocalExecutor:
             arguments = {"folder": folder}
             worker = "fake_engine:fake_worker"
-            return LocalExecutor(settings.devices, metrics.restarts.inc, worker, arguments)
+            memory, count = settings.worker_memory_bytes, metrics.restarts.inc
+            return LocalExecutor(settings.devices, count, worker, arguments, memory)
 
         ready = threading.Event()
         listener = listening_socket("127.0.0.1", 0)

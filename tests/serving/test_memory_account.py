@@ -138,7 +138,8 @@ def test_images_of_waiting_jobs_are_part_of_the_account(start_server):
         jobs = []
         for value in range(2):
             address = put(server, volume(16, value)).json()["sha256"]
-            message = {"fixed": address, "moving": address, "options": {"steps": 1000}}
+            images = {"fixed": address, "moving": address}
+            message = {**images, "model": "auto-volume", "options": {"steps": 1000}}
             jobs.append(server.post("/v1/registrations", json=message).json()["id"])
         refused = put(server, volume(16, 2))
         assert (refused.status_code, refused.json()["error"]) == (503, "busy")
@@ -191,7 +192,7 @@ def test_bombs_of_twelve_clients_stay_within_the_limit_and_a_small_pair_is_answe
 
         def attack(number: int) -> int:
             files = dict.fromkeys(("fixed", "moving"), ("a.nii.gz", bomb))
-            data = {"shift": str(number), "steps": "5"}
+            data = {"shift": str(number), "steps": "5", "model": "auto-volume"}
             return server.post("/v1/register", files=files, data=data).status_code
 
         with ThreadPoolExecutor(13) as pool:
@@ -201,7 +202,8 @@ def test_bombs_of_twelve_clients_stay_within_the_limit_and_a_small_pair_is_answe
                 files = dict.fromkeys(("fixed", "moving"), ("a.nii.gz", small))
                 with requests.Session() as polite:
                     polite.mount("http://", FromAddress("127.0.0.2"))
-                    answer = polite.post(f"{server.url}/v1/register", files=files, timeout=30)
+                    url, data = f"{server.url}/v1/register", {"model": "auto-volume"}
+                    answer = polite.post(url, files=files, data=data, timeout=30)
                 statuses = [each.result() for each in attacks]
             finally:
                 done.set()

@@ -19,6 +19,7 @@ from retreg_server.serving.errors import ApiError
 KEPT_SHARE = 4  # one place in so many is for clients with nothing in the line
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 NEWEST_SHARE = 0.2  # of the newest duration in their running mean
+LARGEST_SURPRISE = 3.0  # that is charged for work which took longer than expected
 REMEMBERED = 1000  # clients
 
 
@@ -106,7 +107,9 @@ class FairLine:
         if turn in self._working:
             self._working.remove(turn)
             seconds = time.monotonic() - turn.begun_s
-            self._used_s[turn.client] += seconds / self._share(turn.client) - turn.expected_s
+            used_s = seconds / self._share(turn.client)
+            most_s = LARGEST_SURPRISE * turn.expected_s  # else one that hung once waits for ever
+            self._used_s[turn.client] += min(used_s, most_s) - turn.expected_s
             self._unit_s += NEWEST_SHARE * (seconds / turn.size - self._unit_s)
         elif turn in self._waiting:
             self._waiting.remove(turn)

@@ -41,7 +41,8 @@ MakeExecutor = Callable[[Settings, Metrics], Executor]
 def executor_of(settings: Settings, metrics: Metrics) -> Executor:
     """Worker processes on this machine, or on a cluster. Raises InputError when Ray is missing."""
     if settings.executor == "local":
-        return LocalExecutor(settings.devices, metrics.restarts.inc)
+        memory = settings.worker_memory_bytes
+        return LocalExecutor(settings.devices, metrics.restarts.inc, memory_bytes=memory)
     try:
         from retreg_server.serving.workers.ray_executor import Cluster, RayExecutor
     except ImportError:

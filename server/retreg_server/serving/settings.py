@@ -66,6 +66,9 @@ class Settings:
     max_waiting_connections: Annotated[
         int, "connections without a request; as many may be slow to read; the longest one is closed"
     ] = 1000
+    worker_memory_bytes: Annotated[
+        int, "memory that a registration may take in a worker, apart from the models"
+    ] = 8 * GIB
     file_memory_bytes: Annotated[int, "memory of the process that reads files"] = 6 * GIB
     file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
     archive_idle_s: Annotated[float, "seconds that an archive may be silent"] = 30.0
