@@ -132,6 +132,23 @@ def test_a_full_line_still_lets_in_who_has_nothing_in_it():
     run(work)
 
 
+def test_nobody_starves_who_came_before_it_was_known_how_long_work_takes(clock):
+    def work() -> None:
+        queue, calls = line(), []
+        early = [queue.enter(f"early {n}") for n in range(5)]
+        waiting = set(early)
+        for number in range(40):  # work turns out to be short, and others come all the time
+            called = next(turn for turn in waiting if turn.call.done())
+            clock.now += 0.05
+            calls.append(called)
+            called.leave()
+            waiting.remove(called)
+            waiting.add(queue.enter(f"later {number % 5}"))
+        assert set(early) <= set(calls[:15])
+
+    run(work)
+
+
 def test_who_only_keeps_a_place_is_not_called_before_it_is_ready():
     def work() -> None:
         queue = line()

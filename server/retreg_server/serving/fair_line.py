@@ -24,12 +24,15 @@ REMEMBERED = 1000  # clients
 
 
 class Turn:
-    """One place in a line. client: whose it is. size: of the work. expected_s: what it may take."""
+    """One place in a line. client: whose it is. size: of the work. is_ready: it could begin.
 
-    def __init__(self, line: FairLine, client: str, size: float, expected_s: float) -> None:
+    begun_s: when it was called; expected_s: what it was expected to take then.
+    """
+
+    def __init__(self, line: FairLine, client: str, size: float, is_ready: bool) -> None:
         self._line = line
-        self.client, self.size, self.expected_s = client, size, expected_s
-        self.begun_s, self.is_ready = 0.0, True
+        self.client, self.size, self.is_ready = client, size, is_ready
+        self.begun_s = self.expected_s = 0.0
         self.call = asyncio.get_running_loop().create_future()
 
     def prepare(self) -> None:
@@ -96,8 +99,7 @@ class FairLine:
         if not self._clients[client]:
             self._used_s[client] = max(self._used_s.get(client, 0.0), self._virtual_s)
         self._clients[client] += 1
-        turn = Turn(self, client, size, size * self._unit_s / self._share(client))
-        turn.is_ready = is_ready
+        turn = Turn(self, client, size, is_ready)
         self._waiting.append(turn)
         self.call_next()
         return turn
@@ -131,14 +133,18 @@ class FairLine:
             ready = [each for each in self._waiting if each.is_ready]
             if not ready:
                 return
-            turn = min(ready, key=lambda each: self._used_s[each.client] + each.expected_s)
+            turn = min(ready, key=lambda each: self._used_s[each.client] + self._cost_s(each))
             self._waiting.remove(turn)
             self._working.add(turn)
-            turn.begun_s = time.monotonic()
+            turn.begun_s, turn.expected_s = time.monotonic(), self._cost_s(turn)
             self._virtual_s = max(self._virtual_s, self._used_s[turn.client])
             self._used_s[turn.client] += turn.expected_s  # corrected when it leaves
             if not turn.call.done():
                 turn.call.set_result(None)
+
+    def _cost_s(self, turn: Turn) -> float:
+        """What its client will have used when the work is done."""
+        return turn.size * self._unit_s / self._share(turn.client)
 
     def _forget(self) -> None:
         """Clients who have had no more than others need not be remembered."""
