@@ -149,6 +149,27 @@ def test_nobody_starves_who_came_before_it_was_known_how_long_work_takes(clock):
     run(work)
 
 
+def test_who_was_slow_once_does_not_wait_for_ever(clock):
+    def work() -> None:
+        queue = line()
+        slow = queue.enter("slow")
+        clock.now += 60
+        slow.leave()
+        list(served(clock, [queue.enter("other") for _ in range(40)], seconds=0.05))
+        waiting = {queue.enter("slow"), *(queue.enter(f"other {n}") for n in range(3))}
+        for _ in range(25):
+            called = next(turn for turn in waiting if turn.call.done())
+            if called.client == "slow":
+                return
+            clock.now += 0.05
+            called.leave()
+            waiting.remove(called)
+            waiting.add(queue.enter(called.client))
+        pytest.fail("it still waits")
+
+    run(work)
+
+
 def test_who_only_keeps_a_place_is_not_called_before_it_is_ready():
     def work() -> None:
         queue = line()

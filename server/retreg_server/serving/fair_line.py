@@ -19,7 +19,7 @@ from retreg_server.serving.errors import ApiError
 KEPT_SHARE = 4  # one place in so many is for clients with nothing in the line
 SHORTEST_RETRY_S, LONGEST_RETRY_S = 1, 60
 NEWEST_SHARE = 0.2  # of the newest duration in their running mean
-LARGEST_SURPRISE = 3.0  # that is charged for work which took longer than expected
+LARGEST_DEBT = 4.0  # works of the size 1; else who was slow once would wait for ever
 REMEMBERED = 1000  # clients
 
 
@@ -109,9 +109,7 @@ class FairLine:
         if turn in self._working:
             self._working.remove(turn)
             seconds = time.monotonic() - turn.begun_s
-            used_s = seconds / self._share(turn.client)
-            most_s = LARGEST_SURPRISE * turn.expected_s  # else one that hung once waits for ever
-            self._used_s[turn.client] += min(used_s, most_s) - turn.expected_s
+            self._used_s[turn.client] += seconds / self._share(turn.client) - turn.expected_s
             self._unit_s += NEWEST_SHARE * (seconds / turn.size - self._unit_s)
         elif turn in self._waiting:
             self._waiting.remove(turn)
@@ -133,14 +131,19 @@ class FairLine:
             ready = [each for each in self._waiting if each.is_ready]
             if not ready:
                 return
-            turn = min(ready, key=lambda each: self._used_s[each.client] + self._cost_s(each))
+            turn = min(ready, key=lambda each: self._debt_s(each.client) + self._cost_s(each))
             self._waiting.remove(turn)
             self._working.add(turn)
             turn.begun_s, turn.expected_s = time.monotonic(), self._cost_s(turn)
-            self._virtual_s = max(self._virtual_s, self._used_s[turn.client])
+            self._used_s[turn.client] = used_s = self._virtual_s + self._debt_s(turn.client)
+            self._virtual_s = max(self._virtual_s, used_s)
             self._used_s[turn.client] += turn.expected_s  # corrected when it leaves
             if not turn.call.done():
                 turn.call.set_result(None)
+
+    def _debt_s(self, client: str) -> float:
+        """What a client has used more than it had to, or less."""
+        return min(self._used_s[client] - self._virtual_s, LARGEST_DEBT * self._unit_s)
 
     def _cost_s(self, turn: Turn) -> float:
         """What its client will have used when the work is done."""
