@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
+DOCS := $(shell grep '^mkdocs-material==' constraints.txt)
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 # Idle OpenMP threads that wait busily starve every other process.
@@ -10,12 +11,15 @@ export OMP_WAIT_POLICY := passive
 
 SERVER := SlicerRetReg/Resources/Server
 
-.PHONY: help demo test lint screenshots layers wheel lock clean
+.PHONY: help demo test test-viewers lint docs gallery screenshots layers wheel lock clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
+	@echo "make test-viewers  test a TypeScript client (needs npm) and the page in a browser"
 	@echo "make lint   run the linters only"
+	@echo "make docs   make a web site of docs/ in site/; nothing outside is asked"
+	@echo "make gallery draw the pictures of the front page and of the gallery anew"
 	@echo "make screenshots  draw the pictures of the Slicer module in docs/images anew"
 	@echo "make layers draw the structure in docs/images anew, from the imports"
 	@echo "make wheel  build the server's wheel into $(SERVER), for the Slicer module"
@@ -28,9 +32,21 @@ demo: .venv/installed
 test: lint
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
+test-viewers: .venv/installed-test
+	mkdir -p build/typescript && cp tests/serving/typescript/package*.json build/typescript
+	npm ci --prefix build/typescript --no-audit --no-fund
+	$(RUN) -m pytest tests/serving/test_answers.py tests/look
+
 lint: .venv/installed-test
 	$(RUN) -m ruff check
 	$(RUN) -m mypy
+
+docs: .venv/installed-docs
+	$(RUN) -m mkdocs build --strict --quiet
+	@echo "Open site/index.html in a browser."
+
+gallery: .venv/installed
+	$(RUN) docs/draw_gallery.py
 
 screenshots: .venv/installed-test
 	$(RUN) tests/slicer/resources.py
@@ -48,7 +64,7 @@ lock: .venv/installed-test
 	  --generate-hashes --no-header --no-annotate -o $(SERVER)/requirements.txt
 
 clean:
-	rm -rf .venv demo-out evaluation-out dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo-out evaluation-out site dist build .pytest_cache .mypy_cache .ruff_cache
 	find SlicerRetReg server tests -name __pycache__ -prune -exec rm -rf {} +
 
 # torch comes first and by its exact version, so that pip never has to choose among its builds.
@@ -58,8 +74,12 @@ clean:
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(PIP) install -c constraints.txt -e ".[test]"
+	$(PIP) install -c constraints.txt -e ".[test,docs]"
 	$(PIP) install --no-deps monailabel==0.8.5  # its client is tested; its dependencies are not wanted
+	@touch $@
+
+.venv/installed-docs: .venv/created pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt $(DOCS)
 	@touch $@
 
 .venv/created:

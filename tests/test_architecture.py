@@ -30,7 +30,7 @@ SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/", "SlicerRet
 ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
     "monai": (REGISTRATION, TRAINING, EVALUATION),
-    "requests": ("SlicerRetReg/retreg/client.py", DICOM[0]),
+    "requests": ("SlicerRetReg/retreg/exchange.py", DICOM[0]),
     "ray": (SERVING + "workers/ray_executor.py",),
     "fastapi": (SERVING,),
     "starlette": (SERVING,),

@@ -80,9 +80,13 @@ class Registration:
             python=self.settings.get(PYTHON_KEY), environment=_startup_environment()
         )
 
-    def connect(self, url: str, token: str = "") -> None:
-        """Use a server from now on, and remember it. Raises InputError for an unusable address."""
-        connection = Connection(url, token)
+    def connect(self, url: str, token: str = "", ca_file: str = "") -> None:
+        """Use a server from now on, and remember it.
+
+        ca_file: PEM file with the authority of its certificate, where the system does not know it.
+        Raises InputError for an unusable address or file.
+        """
+        connection = Connection(url, token, ca_file)
         connection.client().close()
         self.connection = connection
         save_connection(self.settings, connection)
@@ -260,7 +264,7 @@ class Registration:
         fixed: Image,
         moving: Image,
         model: str | None,
-        options: Mapping[str, Scalar | None],
+        options: Mapping[str, Any],
     ) -> tuple[Callable[[Progress], RegistrationResult], Callable[[], None]]:
         """What a job does to register two images, and what aborts it. Asks for consent."""
         connection = self._server()

@@ -63,6 +63,10 @@ class KnownAnswer(Client):
         moving: Image,  # noqa: ARG002 - the signature is that of Client
         model: str | None = None,
         progress: Progress | None = None,
+        *,
+        fixed_mask: Image | None = None,  # noqa: ARG002
+        moving_mask: Image | None = None,  # noqa: ARG002
+        initial: Affine | None = None,  # noqa: ARG002
         **options: Scalar | None,
     ) -> RegistrationResult:
         """The truth, fitted to keypoints on a coarse lattice of the fixed image."""

@@ -8,25 +8,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from typing import Any
 
 from retreg import wire
 from retreg.about import notes_on
-from retreg.addresses import is_loopback
 from retreg.errors import InputError, RetRegError, ServerError
+from retreg.exchange import (
+    LARGEST_ANSWER,
+    LOOK_S,
+    Answer,
+    ConnectionLost,
+    Exchange,
+    Refused,
+    Timeouts,
+)
 from retreg.image import Image
+from retreg.masks import counting_if_given
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
-from retreg.progress import Progress, no_progress
+from retreg.progress import Progress, Teller, no_progress
+from retreg.transforms import Affine
 from retreg.uploads import Pieces, Upload
 
-if TYPE_CHECKING:
-    import requests
-
-RECONNECTS = 5
+RECONNECTS, RECONNECT_S = 5, 0.5
+ATTEMPTS = 6
+# Ends that say nothing about the images: how often to order all the same.
+ORDER_AGAIN = {"interrupted": ATTEMPTS, "unknown-registration": ATTEMPTS, "worker-died": 3}
+LARGEST_RESULT = 2**29
+FAREWELL = Timeouts(connect_s=2.0, read_s=2.0, answer_s=2.0)
 UNKNOWN_IMAGE = "unknown-image"
 # The stages in which nothing is computed yet, by the role of the image.
 UPLOADING = {role: f"sending the {role} image" for role in ("fixed", "moving")}
@@ -39,9 +53,12 @@ class Client:
     Only cancel may be called by another thread.
 
     url: such as "http://127.0.0.1:8600". token: what the server was started with, if anything.
+    ca_file: PEM file with further authorities for TLS, such as that of a hospital.
     encoding: how voxels travel; "zlib+shuffle" pays off below about 300 Mbit/s.
     connect_timeout_s, read_timeout_s: how long to wait for a connection, and for the next bytes
-    of an answer. busy_timeout_s: how long to go on asking a server whose queue is full.
+    of an answer. answer_timeout_s: for a whole answer. busy_timeout_s: how long to go on asking a
+    server whose queue is full. restart_timeout_s: how long to wait for a server that has answered
+    and is gone; a registration is ordered again when it is back.
     TLS certificates are verified against the authorities of the system and of certifi or
     REQUESTS_CA_BUNDLE, proxies of the environment are used, redirects are refused.
     Raises InputError for an unusable address, and afterwards the exceptions of retreg.errors with
@@ -53,25 +70,22 @@ class Client:
         url: str,
         token: str | None = None,
         *,
+        ca_file: str | Path | None = None,
         encoding: wire.Encoding = "identity",
         connect_timeout_s: float = 10.0,
         read_timeout_s: float = 60.0,
+        answer_timeout_s: float = 300.0,
         busy_timeout_s: float = 300.0,
+        restart_timeout_s: float = 180.0,
     ) -> None:
-        import requests
-
-        parts = _split(url)
-        self._url = url.rstrip("/")
+        timeouts = Timeouts(connect_timeout_s, read_timeout_s, answer_timeout_s)
+        self._reach = partial(Exchange, url, token, ca_file)
+        self._exchange = self._reach(timeouts)
         self._encoding = encoding
-        self._timeouts = (connect_timeout_s, read_timeout_s)
         self._busy_timeout_s = busy_timeout_s
-        self._token = token
+        self._restart_timeout_s = restart_timeout_s
         self._job = ""  # path of the registration that is under way
-        self._session = requests.Session()
-        self._session.trust_env = not is_loopback(parts.hostname or "")  # no proxy leads back here
-        self._session.auth = _bearer(token)
-        if parts.scheme == "https":
-            self._session.mount("https://", _verifying_adapter())
+        self._teller = self._idle = Teller(no_progress)
 
     def __enter__(self) -> Client:
         return self
@@ -86,19 +100,19 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._exchange.close()
 
     def health(self) -> Mapping[str, Any]:
         """The answer of /healthz, which needs no token."""
-        return self._json("GET", "/healthz")
+        return self._json("/healthz")
 
     def info(self) -> Mapping[str, Any]:
         """Version, encodings and limits of the server."""
-        return self._json("GET", "/v1/info")
+        return self._json("/v1/info")
 
     def models(self) -> tuple[ModelInfo, ...]:
         """The models that the server offers."""
-        return wire.decode_models(self._json("GET", "/v1/models"))
+        return wire.decode_models(self._json("/v1/models"))
 
     def register(
         self,
@@ -106,26 +120,36 @@ class Client:
         moving: Image,
         model: str | None = None,
         progress: Progress | None = None,
+        *,
+        fixed_mask: Image | None = None,
+        moving_mask: Image | None = None,
+        initial: Affine | None = None,
         **options: Scalar | None,
     ) -> RegistrationResult:
         """Register moving to fixed on the server and wait for the result.
 
-        model: None lets the server choose one for the images. options: those of the model; None
-        means its default. The job is cancelled when progress raises and on Ctrl-C.
-        Raises InputError, OptionError, RegistrationError or ServerError.
+        model: None lets the server choose one for the images. fixed_mask, moving_mask: where they
+        are 0 the image does not count (see retreg.masks.counting). initial: the map from fixed to
+        moving points near which alone is searched (see retreg.initial). options: those of the
+        model; None means its default. progress: called at least twice a second; the job is
+        cancelled when it raises. It is ordered again when the server or its worker has ended.
+        Raises InputError, OptionError, RegistrationError, Cancelled or ServerError.
         """
-        tell = progress or no_progress
-        job = self._submit(fixed, moving, model, options, tell)
+        fixed = counting_if_given(fixed, fixed_mask, "fixed")
+        moving = counting_if_given(moving, moving_mask, "moving")
+        pair = {"fixed": fixed, "moving": moving}
+        images = {role: Upload(image, self._encoding) for role, image in pair.items()}
+        given = {name: value for name, value in options.items() if value is not None}
+        order: dict[str, Any] = {role: image.address for role, image in images.items()}
+        order |= {"model": model, "options": given}
+        if initial is not None:
+            order["initial"] = initial.moving_from_fixed.tolist()
+        self._teller = Teller(progress or no_progress)
         try:
-            self._job = job
-            self._follow(job, tell)
-            result = wire.decode_result(self._json("GET", f"{job}/result"))
-        except BaseException:
-            self._cancel(job)
-            raise
+            result = self._registered(images, order)
+            self._teller("done", 1.0)
         finally:
-            self._job = ""
-        tell("done", 1.0)
+            self._teller = self._idle
         # What is known here only, as that the patients differ, the server could not tell.
         known = (*result.notes, *notes_on(fixed, moving))
         return replace(result, notes=tuple(dict.fromkeys(known)))
@@ -133,225 +157,186 @@ class Client:
     def cancel(self) -> None:
         """End the registration that another thread waits for, on the server too.
 
-        That thread hears of it as soon as the server tells it; one that still sends images ends
-        when its progress raises. Raises ServerError when the server cannot be reached.
+        That thread raises Cancelled within moments, whatever the server does.
         """
+        if self._teller is not self._idle:
+            self._teller.cancel()
         if job := self._job:
-            connect_s, read_s = self._timeouts
-            with Client(
-                self._url, self._token, connect_timeout_s=connect_s, read_timeout_s=read_s
-            ) as other:
-                other._request("DELETE", job)
+            self._forget(job)
 
-    def _submit(
-        self,
-        fixed: Image,
-        moving: Image,
-        model: str | None,
-        options: Mapping[str, Scalar | None],
-        tell: Progress,
-    ) -> str:
-        """Upload what the server does not have and queue the job; returns its path."""
-        encoding = self._encoding
-        images = {"fixed": Upload(fixed, encoding), "moving": Upload(moving, encoding)}
-        order = {
-            **{role: image.address for role, image in images.items()},
-            "model": model,
-            "options": {name: value for name, value in options.items() if value is not None},
-        }
-        give_up = time.monotonic() + self._busy_timeout_s
+    def _registered(
+        self, images: Mapping[str, Upload], order: Mapping[str, Any]
+    ) -> RegistrationResult:
+        """The result of an order, which is repeated when it ended without an answer."""
+        attempt = 0
         while True:
-            answer = self._order(images, order, tell)
-            if answer.status_code == 202:
+            attempt += 1
+            job = self._submit(images, order)
+            try:
+                self._job = job
+                self._follow(job)
+                return wire.decode_result(self._result(job))
+            except EndedUnanswered as error:
+                if attempt >= error.attempts:
+                    raise
+            except BaseException:
+                self._forget(job)
+                raise
+            finally:
+                self._job = ""
+
+    def _submit(self, images: Mapping[str, Upload], order: Mapping[str, Any]) -> str:
+        """Upload what the server does not have and queue the job; returns its path.
+
+        A server that has answered before, and is gone, is waited for.
+        """
+        begun = time.monotonic()
+        while True:
+            waited = time.monotonic() - begun
+            try:
+                answer = self._order(images, order)
+            except ConnectionLost:
+                if not self._exchange.was_heard or waited >= self._restart_timeout_s:
+                    raise
+                self._wait(RECONNECT_S)
+                continue
+            if answer.status == 202:
                 name = _parsed(answer).get("id")
                 if not isinstance(name, str) or not name.isalnum():
                     raise self._nonsense()
                 return f"/v1/registrations/{name}"
             # An image may have been forgotten between the question for it and the order.
-            forgotten = answer.status_code == 404 and _parsed(answer).get("error") == UNKNOWN_IMAGE
-            busy = answer.status_code == 429 or "Retry-After" in answer.headers
-            if not (forgotten or busy) or time.monotonic() >= give_up:
+            forgotten = answer.status == 404 and _parsed(answer).get("error") == UNKNOWN_IMAGE
+            busy = answer.status == 429 or "Retry-After" in answer.headers
+            if not (forgotten or busy) or waited >= self._busy_timeout_s:
                 raise _error(answer)
-            _wait(_retry_after_s(answer), tell)
+            self._wait(_retry_after_s(answer))
 
-    def _order(
-        self, images: Mapping[str, Upload], order: Mapping[str, Any], tell: Progress
-    ) -> requests.Response:
+    def _order(self, images: Mapping[str, Upload], order: Mapping[str, Any]) -> Answer:
         """The answer to the order, or to the first image that the server refuses."""
         for role, image in images.items():
-            stage = UPLOADING[role]
-            tell(stage, 0.0)
+            self._teller(UPLOADING[role], 0.0)
             path = f"/v1/images/{image.address}"
-            if self._request("HEAD", path).status_code != 200:
-                header = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
-                pieces = image.pieces(stage, tell)
-                answer = self._request("PUT", path, data=pieces, headers=header)
-                if answer.status_code >= 300:
-                    return answer
-        return self._request("POST", "/v1/registrations", data=wire.dumps(order), json=True)
+            if self._ask("HEAD", path).status != 200:
+                pieces = image.pieces()
 
-    def _follow(self, job: str, tell: Progress) -> None:
+                def look(stage: str = UPLOADING[role], pieces: Pieces = pieces) -> None:
+                    self._teller(stage, pieces.fraction)
+
+                headers = {wire.IMAGE_HEADER: image.header, "Content-Type": BYTES}
+                answer = self._exchange.ask("PUT", path, look, body=pieces, headers=headers)
+                if answer.status >= 300:
+                    return answer
+        json = {"Content-Type": "application/json"}
+        return self._ask("POST", "/v1/registrations", body=wire.dumps(order), headers=json)
+
+    def _follow(self, job: str) -> None:
         """Return when the job has ended, however it ended."""
-        lost = _Lost("The server ended the progress report before the job ended.")
-        failures = 0
-        while failures < RECONNECTS:  # in a row: a proxy may cut long answers
-            has_ended = False
+        lost = ConnectionLost("The server ended the progress report before the job ended.")
+        failures, heard = 0, time.monotonic()
+        while True:  # a proxy may cut long answers, and a server may start again
+            is_there = True
             try:
                 for status in self._events(job):
-                    failures = 0
-                    has_ended = status.get("state") not in ("queued", "running")
-                    if not has_ended:
-                        fraction = status.get("fraction")
-                        done = fraction if isinstance(fraction, (int, float)) else 0.0
-                        tell(str(status.get("stage")), float(done))
-            except _Lost as error:
-                lost = error
-            if has_ended:
-                return
+                    failures, heard = 0, time.monotonic()
+                    if status.get("state") not in ("queued", "running"):
+                        _raise_if_interrupted(status)
+                        return
+                    fraction = status.get("fraction")
+                    done = fraction if isinstance(fraction, (int, float)) else 0.0
+                    self._teller(str(status.get("stage")), float(done))
+            except ConnectionLost as error:
+                lost, is_there = error, False
             failures += 1
-            _wait(0.5, tell)
-        raise lost
+            patience_s = 0.0 if is_there else self._restart_timeout_s
+            if failures >= RECONNECTS and time.monotonic() - heard >= patience_s:
+                raise lost
+            self._wait(RECONNECT_S)
+
+    def _result(self, job: str) -> Mapping[str, Any]:
+        """The result of a job that has ended; a server that starts again still has it."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return self._json(f"{job}/result", LARGEST_RESULT)
+            except ConnectionLost:
+                if time.monotonic() - begun >= self._restart_timeout_s:
+                    raise
+            self._wait(RECONNECT_S)
 
     def _events(self, job: str) -> Iterator[Mapping[str, Any]]:
         """The states of a job as server-sent events; at least one per second."""
-        import requests
-
-        answer = self._request("GET", f"{job}/events", stream=True)
         try:
-            with answer:
-                _checked(answer)
-                for line in answer.iter_lines(chunk_size=None):
-                    if line.startswith(b"data:"):
-                        status = wire.loads(line[5:])
-                        if not isinstance(status, dict):
-                            raise self._nonsense()
-                        yield status
-        except requests.RequestException as error:
-            raise self._lost() from error
+            for line in self._exchange.lines(f"{job}/events", self._teller.again):
+                if line.startswith(b"data:"):
+                    status = wire.loads(line[5:])
+                    if not isinstance(status, dict):
+                        raise self._nonsense()
+                    yield status
+        except Refused as refused:
+            raise _error(refused.answer) from None
 
-    def _cancel(self, job: str) -> None:
-        try:
-            self._request("DELETE", job)
-        except ServerError:
-            return  # the reason for cancelling is what the caller must hear of
+    def _forget(self, job: str) -> None:
+        """Cancel a job; the reason for it is what the caller must hear of, not a failure here."""
+        with suppress(ServerError):
+            exchange = self._reach(FAREWELL)
+            exchange.ask("DELETE", job, _nothing)
+            exchange.close()
 
-    def _json(self, method: str, path: str) -> Mapping[str, Any]:
-        message = _parsed(_checked(self._request(method, path)))
+    def _json(self, path: str, largest: int = LARGEST_ANSWER) -> Mapping[str, Any]:
+        answer = self._ask("GET", path, largest=largest)
+        if answer.status >= 300:
+            raise _error(answer)
+        message = _parsed(answer)
         if not message:
             raise self._nonsense()
         return message
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        data: bytes | Pieces | None = None,
-        headers: Mapping[str, str] | None = None,
-        json: bool = False,
-        stream: bool = False,
-    ) -> requests.Response:
-        import requests
+    def _ask(self, method: str, path: str, **more: Any) -> Answer:
+        return self._exchange.ask(method, path, self._teller.again, **more)
 
-        try:
-            return self._session.request(
-                method,
-                self._url + path,
-                data=data,
-                headers={"Content-Type": "application/json"} if json else headers,
-                timeout=self._timeouts,
-                allow_redirects=False,
-                stream=stream,
-            )
-        except requests.exceptions.SSLError as error:
-            raise ServerError(
-                f"The TLS certificate of {self._url} could not be verified; install the "
-                "certificate of its authority or correct the address."
-            ) from error
-        except requests.exceptions.ConnectTimeout as error:
-            raise _Lost(
-                f"{self._url} did not answer within {self._timeouts[0]:g} s; check the address and "
-                "the firewall."
-            ) from error
-        except requests.exceptions.ReadTimeout as error:
-            raise _Lost(
-                f"{self._url} sent nothing for {self._timeouts[1]:g} s; it may be overloaded."
-            ) from error
-        except requests.RequestException as error:
-            raise self._lost() from error
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self._teller("waiting for the server", 0.0)
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_S))
+            self._teller.again()
 
     def _nonsense(self) -> ServerError:
         return ServerError(
-            f"{self._url} did not answer with the JSON that was expected; is it a RetReg server?"
-        )
-
-    def _lost(self) -> _Lost:
-        return _Lost(
-            f"The connection to {self._url} failed; check that the server runs and can be reached."
+            f"{self._exchange.url} did not answer with the JSON that was expected; is it a RetReg "
+            "server?"
         )
 
 
-class _Lost(ServerError):
-    """The connection failed, which may be different at the next try."""
+class EndedUnanswered(ServerError):
+    """The server ended, or its worker, before the registration had; attempts: orders in all."""
+
+    def __init__(self, sentence: str, attempts: int) -> None:
+        super().__init__(sentence)
+        self.attempts = attempts
 
 
-def _split(url: str) -> SplitResult:
-    """The parts of the address of a server. Raises InputError."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname and not parts.username:
-            return parts
-    except ValueError:  # half an IPv6 address
-        pass
-    raise InputError(
-        f"The server address {url!r} is not usable; write it like http://127.0.0.1:8600."
-    )
+def _raise_if_interrupted(status: Mapping[str, Any]) -> None:
+    """A server that stops says so in its last event; nobody is there to be asked for more."""
+    error = status.get("error")
+    if isinstance(error, dict) and error.get("error") in ORDER_AGAIN:
+        raise EndedUnanswered(str(error.get("message")), ORDER_AGAIN[error["error"]])
 
 
-def _bearer(token: str | None) -> Callable[[Any], Any]:
-    """An authentication hook; a hook keeps requests from sending what is in ~/.netrc instead."""
-
-    def authorise(request: Any) -> Any:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    return authorise
-
-
-def _verifying_adapter() -> Any:
-    """Trusts what the system trusts too, such as the authority of a hospital; never less."""
-    import ssl
-
-    from requests.adapters import HTTPAdapter
-
-    class Adapter(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **more: Any) -> None:
-            super().init_poolmanager(*args, ssl_context=ssl.create_default_context(), **more)
-
-        def proxy_manager_for(self, *args: Any, **more: Any) -> Any:
-            more["ssl_context"] = ssl.create_default_context()
-            return super().proxy_manager_for(*args, **more)
-
-    return Adapter()
-
-
-def _checked(answer: requests.Response) -> requests.Response:
-    if answer.status_code >= 300:
-        raise _error(answer)
-    return answer
-
-
-def _error(answer: requests.Response) -> RetRegError:
+def _error(answer: Answer) -> RetRegError:
     """What the server tells, with the number under which its log has the request."""
-    error = wire.raised_error(answer.status_code, _parsed(answer))
+    message = _parsed(answer)
+    error = wire.raised_error(answer.status, message)
     number = answer.headers.get("X-Request-ID", "")[:32]
-    if isinstance(error, ServerError) and number.isalnum():
-        return ServerError(f"{error} (request {number})")
-    return error
+    if not isinstance(error, ServerError):
+        return error
+    sentence = f"{error} (request {number})" if number.isalnum() else str(error)
+    attempts = ORDER_AGAIN.get(str(message.get("error")))
+    return ServerError(sentence) if attempts is None else EndedUnanswered(sentence, attempts)
 
 
-def _parsed(answer: requests.Response) -> Mapping[str, Any]:
+def _parsed(answer: Answer) -> Mapping[str, Any]:
     """The JSON object in an answer; empty when there is none."""
     try:
         message = wire.loads(answer.content)
@@ -360,13 +345,10 @@ def _parsed(answer: requests.Response) -> Mapping[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _retry_after_s(answer: requests.Response) -> float:
+def _retry_after_s(answer: Answer) -> float:
     text = answer.headers.get("Retry-After", "1")
     return min(float(text), 30.0) if text.isdigit() else 1.0
 
 
-def _wait(seconds: float, tell: Progress) -> None:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        tell("waiting for the server", 0.0)
-        time.sleep(min(left, 0.5))
+def _nothing() -> None:
+    """Nobody can cancel a cancellation; its time is short."""

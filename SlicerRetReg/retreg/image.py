@@ -19,12 +19,15 @@ class Image:
 
     array: (channels, k, j, i), an integer or floating-point type; grey has one channel, colour
     three (red, green, blue). grid: where the voxel centres lie. about: what its file says else.
+    counted: (k, j, i) bool, the voxels that count when it is registered and judged (retreg.masks);
+    None for all.
     Raises InputError or GeometryError when the two do not belong together.
     """
 
     array: np.ndarray
     grid: Grid
     about: About = SAYS_NOTHING
+    counted: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         array = np.asarray(self.array)
@@ -41,6 +44,10 @@ class Image:
         if array.shape[1:] != self.grid.shape:
             raise GeometryError(
                 f"The array has the shape {array.shape[1:]} but the grid {self.grid.shape}."
+            )
+        if self.counted is not None and self.counted.shape != self.grid.shape:
+            raise GeometryError(
+                f"The mask has the shape {self.counted.shape} but the grid {self.grid.shape}."
             )
         object.__setattr__(self, "array", array)
 

@@ -12,7 +12,7 @@ from retreg.errors import InputError, OptionError
 from retreg.image import Image
 from retreg.inverse import inverse_of
 from retreg.quality import Quality
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Transform
 
 Scalar = str | float | int | bool
 ImageKind = Literal["picture", "volume"]
@@ -135,12 +135,17 @@ class ModelInfo:
 
 @dataclass(frozen=True, eq=False)
 class RegistrationRequest:
-    """Register moving to fixed with a model. options holds only what differs from the defaults."""
+    """Register moving to fixed with a model. options holds only what differs from the defaults.
+
+    initial: from fixed to moving points (LPS mm), near which alone the result is looked for; None
+    to look everywhere.
+    """
 
     fixed: Image
     moving: Image
     model: str
     options: Mapping[str, Scalar] = field(default_factory=dict)
+    initial: Affine | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from urllib.request import getproxies, proxy_bypass
 from retreg.addresses import is_loopback
 from retreg.client import Client
 from retreg.errors import InputError, RetRegError
+from retreg.exchange import trusting
 
 TIMEOUT_S = 10.0
 ADVICE = {
     "resolve": "no machine has this name; check its spelling and the network",
     "connect": "nothing answers there; check that the server runs, its port and the firewall",
-    "TLS": "check the name in the certificate and install that of its authority",
+    "TLS": "check the name in the certificate, and give that of its authority with --ca-file",
 }
 
 
@@ -32,20 +32,24 @@ class Step:
     sentence: str
 
 
-def steps(url: str, token: str | None = None) -> Iterator[Step]:
+def steps(
+    url: str, token: str | None = None, ca_file: str | Path | None = None
+) -> Iterator[Step]:
     """The steps to a server, up to and including the first that fails.
 
     Their names are address, resolve, connect, TLS (for https), health, token and models. Behind a
-    proxy of the environment the first steps lead to the proxy.
+    proxy of the environment the first steps lead to the proxy. ca_file: as of retreg.Client.
     """
-    for name, check in _checks(url, token):
+    for name, check in _checks(url, token, ca_file):
         step = _step(name, check)
         yield step
         if not step.ok:
             return
 
 
-def _checks(url: str, token: str | None) -> Iterator[tuple[str, Callable[[], str]]]:
+def _checks(
+    url: str, token: str | None, ca_file: str | Path | None
+) -> Iterator[tuple[str, Callable[[], str]]]:
     """Name and check of each step; a check returns what it found or raises."""
     yield "address", lambda: _address(url)
     parts = urlsplit(url)
@@ -55,8 +59,10 @@ def _checks(url: str, token: str | None) -> Iterator[tuple[str, Callable[[], str
     yield "resolve", lambda: f"the address{via} is {_resolve(first)}"
     yield "connect", lambda: _connect(first)
     if parts.scheme == "https" and proxy is None:
-        yield "TLS", lambda: _handshake(parts)
-    with Client(url, token, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S) as client:
+        yield "TLS", lambda: _handshake(parts, ca_file)
+    with Client(
+        url, token, ca_file=ca_file, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S
+    ) as client:
         yield "health", lambda: f"{url} answers {client.health().get('status')}"
         yield "token", lambda: f"accepted; version {client.info().get('version')}"
         yield "models", lambda: ", ".join(model.name for model in client.models())
@@ -108,8 +114,8 @@ def _connect(parts: SplitResult) -> str:
         return "a connection was accepted"
 
 
-def _handshake(parts: SplitResult) -> str:
-    context = ssl.create_default_context()
+def _handshake(parts: SplitResult, ca_file: str | Path | None) -> str:
+    context = trusting(ca_file)
     context.load_verify_locations(**_more_authorities(parts.hostname or ""))
     with (
         socket.create_connection((parts.hostname or "", _port(parts)), TIMEOUT_S) as plain,

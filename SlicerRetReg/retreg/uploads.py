@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from retreg import wire
 from retreg.image import Image
-from retreg.progress import Progress
 
 PIECE_BYTES = 2**19
 
@@ -18,25 +17,34 @@ class Upload:
         self.header, self._body = wire.encode_image(image, encoding)
         self.address = wire.image_address(self.header, self._body)
 
-    def pieces(self, stage: str, progress: Progress) -> Pieces:
-        """The body to be sent; progress hears of the stage with the fraction that is sent."""
-        return Pieces(self._body, stage, progress)
+    def pieces(self) -> Pieces:
+        """The body to be sent."""
+        return Pieces(self._body)
 
 
 class Pieces:
-    """A body that is sent piece by piece: each gets the whole timeout, and can be the last one.
+    """A body that is sent piece by piece: each gets the whole timeout, and can be the last one."""
 
-    progress: called with the stage and the fraction that is sent; what it raises ends the sending.
-    """
-
-    def __init__(self, body: bytes, stage: str, progress: Progress) -> None:
+    def __init__(self, body: bytes) -> None:
         self._body = body
-        self._stage, self._progress = stage, progress
+        self._is_unwanted = False
+        self.sent = 0
 
     def __len__(self) -> int:
         return len(self._body)
 
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, len(self), PIECE_BYTES):
-            self._progress(self._stage, start / len(self))
+            if self._is_unwanted:
+                raise OSError("the sending was stopped")
+            self.sent = start
             yield self._body[start : start + PIECE_BYTES]
+
+    @property
+    def fraction(self) -> float:
+        """Of the body that is sent."""
+        return self.sent / max(1, len(self))
+
+    def stop(self) -> None:
+        """Send no further piece; may be called by another thread."""
+        self._is_unwanted = True

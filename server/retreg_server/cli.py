@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
@@ -19,8 +20,8 @@ from retreg_server.commands.exit_status import (
 )
 
 VERBS = (
-    "register", "apply", "convert", "batch", "groupwise", "dicomweb-register", "serve", "models",
-    "demo", "train", "evaluate", "doctor",
+    "register", "look", "apply", "convert", "batch", "series", "groupwise", "dicomweb-register",
+    "serve", "models", "alive", "token", "demo", "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     program; 130 interrupted. Errors are one sentence on standard error.
     """
     _keep_idle_threads_asleep()
+    _print_any_name()
     parser, verb = _parser(sys.argv[1:] if arguments is None else arguments)
     namespace = parser.parse_args(arguments)
     if verb is None:
@@ -56,11 +58,22 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Complain of what no part of the program expected: the system's refusals, or a mistake."""
+    if isinstance(error, OSError) and error.errno:
         return _complain(
-            f"An unexpected {type(error).__name__} stopped the work, which is a mistake of the "
-            f"program; run again with {DEBUG_VARIABLE}=1 and report what it prints.",
-            EXIT_BUG,
+            f"The system refused to open, read or write a file ({error.strerror}); check the "
+            "names, the permissions and the free space.",
+            EXIT_BAD_INPUT,
         )
+    return _complain(
+        f"An unexpected {type(error).__name__} stopped the work, which is a mistake of the "
+        f"program; run again with {DEBUG_VARIABLE}=1 and report what it prints.",
+        EXIT_BUG,
+    )
 
 
 def _module(verb: str) -> ModuleType:
@@ -71,6 +84,12 @@ def _keep_idle_threads_asleep() -> None:
     """OpenMP threads that wait busily starve every other process; must precede torch's import."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def _print_any_name() -> None:
+    """Where the letters of a name cannot be printed, as in a pipe on Windows, escape them."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parser(arguments: list[str]) -> tuple[argparse.ArgumentParser, str | None]:

@@ -21,7 +21,8 @@ from retreg_server.demo.server import own_server
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.reporting import result_folder
-from retreg_server.reporting.overlays import overlay, views
+from retreg_server.reporting.overlays import overlay
+from retreg_server.reporting.views import views
 
 FILES = {
     "transform.h5",

@@ -22,7 +22,7 @@ from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
 from retreg.transforms import Affine, DisplacementField
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "quick-start.md"
 POINTS = Keypoints(np.array([[4.0, 5, 6], [10, 12, 3]]), np.ones(2), np.ones(2, bool))
 
 
@@ -68,8 +68,8 @@ def register(folder: Path, fixed: str, moving: str, *options: str) -> int:
                  *options])  # fmt: skip
 
 
-def lines_of_the_readme() -> list[str]:
-    lines = README.read_text("utf-8").splitlines()
+def lines_of_the_page() -> list[str]:
+    lines = PAGE.read_text("utf-8").splitlines()
     return [line for line in lines if "SimpleITK.Resample(" in line]
 
 
@@ -83,7 +83,7 @@ def test_the_line_for_pictures_works_as_written(tmp_path, monkeypatch, registeri
     registering(shift(5, -3, 0) if transform == "affine" else field)
     assert register(tmp_path, "fixed.jpg", "moving.jpg") == 0
     monkeypatch.chdir(tmp_path)
-    by_itk = warped_by(lines_of_the_readme()[1])
+    by_itk = warped_by(lines_of_the_page()[1])
     ours = retreg.read_image("out/warped.nrrd").array[:, 0]
     np.testing.assert_allclose(by_itk[:, 4:-4, 4:-6], ours[:, 4:-4, 4:-6], atol=1)
     assert ours[:, 4:-4, 4:-6].std() > 10
@@ -101,7 +101,7 @@ def test_the_line_for_pictures_keeps_the_spacing_of_a_photograph(
     registering(Affine(pixels_from_mm))
     assert register(tmp_path, "fixed.nrrd", "moving.jpg") == 0
     monkeypatch.chdir(tmp_path)
-    by_itk = warped_by(lines_of_the_readme()[1])
+    by_itk = warped_by(lines_of_the_page()[1])
     np.testing.assert_allclose(by_itk, photograph[:, 0], atol=1)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["fixed"]["spacing"] == [0.0125, 0.0125, 1]
@@ -115,7 +115,7 @@ def test_the_line_for_volumes_works_as_written(tmp_path, monkeypatch, registerin
     registering(shift(4, -3, 3))
     assert register(tmp_path, "fixed.nii.gz", "moving.nii.gz") == 0
     monkeypatch.chdir(tmp_path)
-    by_itk = warped_by(lines_of_the_readme()[0])
+    by_itk = warped_by(lines_of_the_page()[0])
     ours = retreg.read_image("out/warped.nrrd").array[0]
     np.testing.assert_allclose(by_itk[0, 2:-2, 3:-3, 3:-3], ours[2:-2, 3:-3, 3:-3], atol=1)
     assert (ours[-1] == -1000).all()
@@ -126,7 +126,7 @@ def test_the_line_for_volumes_works_as_written(tmp_path, monkeypatch, registerin
 
 
 def warped_by(line: str) -> np.ndarray:
-    """(channels, …) of what a line of the README leaves in warped."""
+    """(channels, …) of what a line of the page leaves in warped."""
     names = {"SimpleITK": SimpleITK, "retreg": retreg}
     exec(line, names)
     values = SimpleITK.GetArrayFromImage(names["warped"])
@@ -135,8 +135,8 @@ def warped_by(line: str) -> np.ndarray:
     return np.moveaxis(values, -1, 0)[:, 0]
 
 
-def test_the_readme_has_a_line_for_volumes_and_one_for_pictures():
-    assert len(lines_of_the_readme()) == 2
+def test_the_page_has_a_line_for_volumes_and_one_for_pictures():
+    assert len(lines_of_the_page()) == 2
 
 
 @pytest.mark.parametrize(("options", "value"), [([], -1000), (["--fill", "-5"], -5),

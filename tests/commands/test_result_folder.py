@@ -247,3 +247,23 @@ def test_the_same_image_twice_is_told(here, capsys):
     assert "Note: The two images are the same, value by value." in capsys.readouterr().out
     assert result()["notes"] == ["The two images are the same, value by value."]
     assert files(here / "out") >= {"transform_backward.h5", "keypoints.csv"}
+
+
+@pytest.mark.parametrize(("kind", "channels"), [
+    ("u1", 2), ("u2", 4), ("i1", 1), ("i2", 3), ("u4", 1), ("i8", 4), ("f2", 1), ("f4", 3),
+    ("f8", 2),
+])  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_a_picture_of_every_type_leaves_its_results(finding, here, kind, channels):
+    finding(a_turn(10))
+    values = RNG.integers(0, 120, (channels, *PICTURE.shape)).astype(kind)
+    if kind[0] == "f":
+        values[:, :, :5] = np.nan
+    image = Image(values, Grid(PICTURE.size, np.diag([0.5, 0.5, 1, 1])))
+    write_image("a.nrrd", image)
+    assert register("a.nrrd", "a.nrrd") == 0
+    fits = kind in ("u1", "u2") and channels != 2
+    assert (here / "out" / "warped.png").exists() == fits
+    warped = read_image("out/warped.nrrd").array
+    assert warped.shape == values.shape
+    assert np.nanmax(warped) > 100

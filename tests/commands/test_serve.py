@@ -144,7 +144,7 @@ def test_doctor_looks_for_what_the_package_needs_and_for_no_extra(monkeypatch):
 
 
 def test_doctor_reports_the_installation(capsys):
-    status = doctor.run(argparse.Namespace(server=None, token_file=None))
+    status = doctor.run(argparse.Namespace(server=None, token_file=None, ca_file=None))
     text = capsys.readouterr().out
     assert re.search(r"torch +\d", text)
     assert "CUDA" in text
@@ -232,8 +232,15 @@ def test_https_by_two_options(tmp_path):
         pytest.skip("openssl is not installed")
     files = ["-keyout", str(key), "-out", str(cert)]
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    with serving("--port", "0", "--tls-cert", str(cert), "--tls-key", str(key)) as (_, url):
+    state = ("--state-dir", str(tmp_path / "state"))
+    with serving("--port", "0", "--tls-cert", str(cert), "--tls-key", str(key), *state) as (_, url):
+        assert main(["alive", *state]) == 0
         assert url.startswith("https://")
         assert requests.get(f"{url}/healthz", verify=str(cert), timeout=10).ok
         with Client(url) as client, pytest.raises(ServerError, match="certificate"):
             client.health()
+        with Client(url, ca_file=cert) as client:
+            assert client.health() == {"status": "ok"}
+        assert all(finding.ok for finding in doctor.server_findings(url, None, cert))
+        assert not list(doctor.server_findings(url, None))[-1].ok
+        assert main(["models", "--server", url, "--ca-file", str(cert)]) == 0

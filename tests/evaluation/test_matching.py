@@ -14,6 +14,7 @@ from retreg_server.commands import evaluate
 from retreg_server.evaluation import matching_pairs
 from retreg_server.evaluation.keypoints import Measured
 from retreg_server.evaluation.matching import (
+    matching_methods,
     matching_numbers,
     measured_match,
     write_matching_report,
@@ -22,6 +23,7 @@ from retreg_server.evaluation.matching_pairs import DEGRADATIONS, difficulties
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration.fundus.feature_estimate import PictureMethod
 from retreg_server.registration.fundus.features import Features, Matches
+from retreg_server.registration.fundus.point_matching import MATCHERS
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
 
@@ -55,19 +57,20 @@ def knowing(pair, offset):
 
 def test_every_kind_of_difficulty_is_there(pairs):
     kinds = {each.kind for each in pairs}
-    assert kinds == {"rotation", "scale", "overlap", "degradation"}
+    assert kinds == {"rotation", "scale", "overlap", "degradation", "made-up"}
     assert {each.x for each in pairs if each.kind == "degradation"} == set(DEGRADATIONS)
 
 
-@pytest.mark.parametrize("kind", ["rotation", "scale", "overlap", "degradation"])
+@pytest.mark.parametrize("kind", ["rotation", "scale", "overlap", "degradation", "made-up"])
 def test_under_the_truth_the_pictures_show_the_same(pairs, kind):
     """Vessels of both, blurred a little, correlate where the truth says."""
     each = [one for one in pairs if one.kind == kind][1]
     pair = each.load()
+    moving_look = cv2.MORPH_TOPHAT if kind == "made-up" else cv2.MORPH_BLACKHAT  # an angiogram
     pictures = [retina_picture(pair.fixed, "f", 400), retina_picture(pair.moving, "m", 400)]
     ridges = [
-        cv2.morphologyEx(cv2.GaussianBlur(p.grey, (0, 0), 2), cv2.MORPH_BLACKHAT, np.ones((15, 15)))
-        for p in pictures
+        cv2.morphologyEx(cv2.GaussianBlur(p.grey, (0, 0), 2), look, np.ones((15, 15)))
+        for p, look in zip(pictures, (cv2.MORPH_BLACKHAT, moving_look), strict=True)
     ]
 
     def values(shift):
@@ -126,12 +129,23 @@ def test_the_command_compares_learned_points_with_sift(pairs, data, tmp_path, mo
     parser = argparse.ArgumentParser()
     evaluate.add_arguments(parser)
     words = ["matching", "--data", str(data), "--out", str(tmp_path / "out")]
+    words += ["--matcher", "sinkhorn"]
     monkeypatch.setattr(matching_pairs, "difficulties", lambda *_: [pairs[1]])
     assert evaluate.run(parser.parse_args(words)) == 0
     assert "20 numbers are in" in capsys.readouterr().out
     table = (tmp_path / "out" / "keypoints.md").read_text()
-    assert "| superpoint-fundus | 1 |" in table  # the share of success
+    assert "| superpoint-fundus, sinkhorn | 1 |" in table  # the share of success
+    assert "nearest" not in table
     assert "| SIFT on vessels |" in table
+
+
+def test_every_matcher_that_there_is_can_be_named():
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    named = parser.parse_args(["matching", "--matcher", *MATCHERS]).matcher
+    assert list(matching_methods(named))[::2][:-1] == [f"superpoint-fundus, {m}" for m in MATCHERS]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["matching", "--matcher", "guessing"])
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path):

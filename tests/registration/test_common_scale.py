@@ -184,8 +184,15 @@ def test_a_slab_is_found_where_it_lies_or_said_to_be_thin(pair, axis, slices):
 def test_two_slices_are_refused_for_their_thickness(pair, slices):
     slab = cut(pair.moving, 1, 18, slices, 1)
     request = RegistrationRequest(pair.fixed, slab, "auto-brain", {})
-    with pytest.raises(RegistrationError, match="thick"):
+    with pytest.raises(RegistrationError, match=r"about \d+% as thick as it is long"):
         engine.register(request)
+
+
+@pytest.mark.parametrize(("axis", "slices"), [(2, 3), (1, 2), (0, 4)])
+def test_a_slab_is_not_said_to_be_thicker_than_its_image(pair, axis, slices):
+    slab = cut(pair.moving, axis, 18, slices, 1)
+    found = volume_quality.VolumeQuality(slab, slab).measure(Affine.identity())["slab_mm"]
+    assert 0 < found <= slices * pair.moving.grid.spacing[axis] + 1e-6
 
 
 @pytest.mark.usefixtures("short_search")

@@ -22,7 +22,7 @@ from retreg_server.registration.registry import get_model, offered_models
 # flipped picture is the same one, but resized from the other end.
 IDENTITY, KNOWN = 0.1, 1.5
 # Without a sub-pixel stage, other corners mean another fit; a network sees a flip otherwise.
-GEOMETRY = {"fundus-sift": 1.0, "superpoint-fundus": 1.0}
+GEOMETRY = {"fundus-sift": 1.0, "superpoint-fundus": 1.0, "superglue-fundus": 1.0}
 OTHERS = 0.35
 # A network that sees a picture in 192 pixels, and nothing after it: 1.2 % of the picture's width.
 COARSE = {"keymorph-fundus": 4.0}

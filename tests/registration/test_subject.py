@@ -10,6 +10,7 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationRequest
 from retreg_server.registration import engine
+from retreg_server.registration.registry import default_model
 from retreg_server.registration.subject import refuse_other_scale
 
 
@@ -63,3 +64,9 @@ def test_what_can_change_the_scale_is_not_refused(transform, fixed, moving):
 )
 def test_images_of_about_one_scale_are_not_refused(fixed, moving):
     refuse_other_scale("rigid", fixed, moving)
+
+
+@pytest.mark.parametrize("pair", [(a_picture(1, 40), a_volume(1)), (a_volume(9), a_picture(1, 9))])
+def test_a_picture_with_a_volume_is_refused_before_a_model_is_chosen(pair):
+    with pytest.raises(InputError, match=r"The fixed image is a .* and the moving image is a "):
+        default_model(*pair)

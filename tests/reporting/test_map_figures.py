@@ -61,6 +61,37 @@ def test_an_infinite_coefficient_is_drawn_as_a_fold():
     assert (shown != FOLD).any(axis=2).sum() == 40 * 50 - 1
 
 
+def test_a_map_is_drawn_over_the_picture_and_only_inside_its_field_of_view():
+    j, i = np.indices((200, 240))
+    inside = (j - 100) ** 2 + (i - 120) ** 2 < 80**2
+    vessel = inside & (np.abs(i - 120) < 4)
+    grey = np.where(vessel, 60, np.where(inside, 180, 0)).astype(np.uint8)
+    fixed = Image(grey[None, None], Grid.of_picture(240, 200))
+    shown = panel(map_picture("error", a_map(np.full((200, 240), 3.0)), "px", fixed), inside.shape)
+    np.testing.assert_array_equal(shown[5, 5], 0)  # the picture, not the colour of a number
+    assert np.ptp(shown[100, 60]) > 40  # coloured
+    assert shown[100, 60].sum() > 1.3 * shown[100, 120].sum()  # the vessel is seen through it
+
+
+def test_the_ends_of_the_bar_come_from_inside_the_object():
+    grey = np.zeros((200, 200), np.uint8)
+    grey[40:160, 40:160] = np.random.default_rng(0).integers(100, 200, (120, 120))
+    fixed = Image(grey[None, None], Grid.of_picture(200, 200))
+    inside = np.full((200, 200), 2.0)
+    inside[:20] = 500.0  # far outside of what the picture shows
+    with_outside = map_picture("error", a_map(inside), "px", fixed)
+    alone = map_picture("error", a_map(np.full((200, 200), 2.0)), "px", fixed)
+    np.testing.assert_array_equal(with_outside[100:], alone[100:])
+
+
+def test_a_fold_is_magenta_over_the_picture_too():
+    values = np.ones((100, 120))
+    values[40:60, 50:70] = -1
+    fixed = Image(np.full((1, 1, 100, 120), 30, np.uint8), Grid.of_picture(120, 100))
+    shown = panel(map_picture("jacobian", a_map(values), "", fixed), values.shape)
+    np.testing.assert_array_equal(shown[50, 60], FOLD)
+
+
 def test_a_volume_is_shown_in_three_planes():
     grid = Grid((20, 24, 28), np.diag([2.0, 2, 2, 1]))
     picture = map_picture("displacement", Image(np.ones((1, *grid.shape), np.float32), grid), "mm")

@@ -86,7 +86,33 @@ def test_too_few_values_have_no_mutual_information():
 def test_a_good_registration_is_accepted_in_a_sentence():
     verdict, reason = judge(GOOD)
     assert verdict == "accept"
-    assert reason.startswith("90%")
+    assert reason == (
+        "Points taken to the moving image and back miss by 0.4 mm (usual for right results of this "
+        "size: up to 0.6 mm), and 90% of the image finds its counterpart where it was put (usual: "
+        "60% or more)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("miss", "share", "words"),
+    [
+        (0.38, 0.000106, "miss by 0.38 px (usual for right results of this size: up to 10 px)"),
+        (5.6, 0.0088, "miss by 5.6 px (usual for right results of this size: up to 2 px)"),
+        (250.0, 0.01, "miss by 250 px"),
+        (0.0, 0.0, "miss by 0 px, and"),
+    ],
+)
+def test_the_error_is_said_first_and_then_what_is_usual(miss, share, words):
+    numbers = {**GOOD, "inverse_consistency_p95_mm": miss, "inconsistency": share}
+    assert words in judge(numbers, "px")[1]
+
+
+@pytest.mark.parametrize("name", ["agreement", "overlap", "inconsistency", "correlation"])
+def test_a_bad_result_is_named_first_and_then_what_is_needed(name):
+    bad = {"inconsistency": 0.5}.get(name, 0.01)
+    reason = judge({**GOOD, name: bad})[1]
+    assert reason.startswith("Probably wrong: ")
+    assert "usual: " in reason or "needed" in reason
 
 
 @pytest.mark.parametrize(
@@ -106,7 +132,9 @@ def test_a_good_registration_is_accepted_in_a_sentence():
         ({"folding": np.nan}, "fail", "does not overlap"),
         ({"overlap": 0.0}, "fail", "does not overlap"),
         ({"overlap": 0.0, "folding": 0.2}, "fail", "does not overlap"),
-        ({"correlation": 0.15}, "check", "correlate"),
+        ({"correlation": 0.15, "agreement": 0.45}, "check", "correlate"),
+        ({"correlation": 0.3, "overlap": 0.3, "agreement": 0.65}, "check", "counterpart"),
+        ({"correlation": 0.3, "overlap": 0.12}, "check", "share only"),
         ({"correlation": 0.0}, "fail", "correlate"),
         ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
         ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
@@ -127,6 +155,11 @@ def test_one_bad_number_is_enough(changes, verdict, words):
 
 def test_a_slab_is_accepted_when_most_of_it_agrees():
     assert judge({**GOOD, "slab_mm": 12.0})[0] == "accept"
+
+
+@pytest.mark.parametrize("part", [{"overlap": 0.2}, {"correlation": 0.15, "agreement": 0.55}])
+def test_a_part_that_agrees_well_and_faint_vessels_are_accepted_in_pictures(part):
+    assert judge({**GOOD, "correlation": 0.3, **part})[0] == "accept"
 
 
 @pytest.mark.parametrize("missing", ["agreement", "blocks", "overlap", "inconsistency", "folding"])

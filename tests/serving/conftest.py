@@ -6,21 +6,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import requests
-import uvicorn
 
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
-from retreg_server.serving.http.server import config_of
+from retreg_server.serving.http.server import HttpServer
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.executor import LocalExecutor
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the worker process imports the
 
 import fake_engine
 
-FRESH = Settings(reuse_results=False)  # every request of a test reaches the model
+FRESH = Settings(reuse_results=False, stop_grace_s=1)  # every request of a test reaches the model
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def running_server(settings: Settings) -> Iterator[Running]:
         ready = threading.Event()
         listener = listening_socket("127.0.0.1", 0)
         app = create_app(settings, executor, on_ready=ready.set)
-        server = uvicorn.Server(config_of(app, replace(settings, stop_grace_s=1)))
+        server = HttpServer(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -25,6 +25,7 @@ OPTIONS = (
     Option("kind", "What to do", "affine", choices=KINDS),
     Option("mirror", "A switch", False),
     Option("smoothing", "Smoothing", 0.0, minimum=0.0),
+    Option("transform", "Family", "affine", choices=("rigid", "affine")),
 )
 
 
@@ -123,7 +124,9 @@ def remember(folder: Path, request: RegistrationRequest) -> None:
         header, body = wire.encode_image(getattr(request, role))
         (folder / f"{number}.{role}").write_bytes(body)
         parts.append(header)
+    initial = None if request.initial is None else wire.encode_transform(request.initial)
     message = {"model": request.model, "options": dict(request.options), "headers": parts}
+    message["initial"] = initial
     temporary = folder / f"{number}.{os.getpid()}.tmp"
     temporary.write_bytes(wire.dumps(message))
     temporary.rename(folder / f"{number}.json")
@@ -141,4 +144,6 @@ def _remembered(folder: Path, number: int) -> RegistrationRequest:
     for role, text in zip(("fixed", "moving"), message["headers"], strict=True):
         header = wire.decode_header(text, 2**30)
         images.append(wire.decode_image(header, (folder / f"{number}.{role}").read_bytes()))
-    return RegistrationRequest(*images, message["model"], message["options"])
+    given = message["initial"]
+    initial = wire.decode_transform(given) if given else None
+    return RegistrationRequest(*images, message["model"], message["options"], initial)

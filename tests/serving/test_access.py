@@ -55,7 +55,7 @@ def test_a_client_does_not_send_what_is_in_netrc(a_guarded_server, tmp_path, mon
     netrc = tmp_path / "netrc"
     netrc.write_text("default login somebody password something\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setattr("retreg.client.is_loopback", lambda _host: False)  # as for a far server
+    monkeypatch.setattr("retreg.exchange.is_loopback", lambda _host: False)  # as for a far server
     with Client(a_guarded_server.url, TOKEN) as client:
         assert len(client.models()) == 3
 

@@ -23,7 +23,8 @@ from retreg.messages import RegistrationResult
 from retreg_server.serving.settings import Settings
 
 EYE = np.eye(4)
-DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0}
+DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0,
+            "transform": "affine"}  # fmt: skip
 
 
 def upload(server, image: Image, encoding: wire.Encoding = "identity") -> str:
@@ -385,6 +386,42 @@ def test_two_files_are_registered_in_one_request(a_server):
 
 
 @pytest.mark.parametrize(
+    ("matrix", "slug"),
+    [
+        (np.zeros((4, 4)).tolist(), "bad-geometry"),
+        ([[1e300] * 4] * 4, "bad-geometry"),
+        (np.eye(3).tolist(), "bad-input"),
+        ("identity", "bad-input"),
+    ],
+)
+def test_an_initial_matrix_that_is_no_affine_is_refused(a_server, a_picture, matrix, slug):
+    address = upload(a_server, a_picture)
+    order = {"fixed": address, "moving": address, "initial": matrix}
+    assert_error(a_server.post("/v1/registrations", json=order), 422, slug)
+
+
+def test_masks_come_as_further_files_or_by_their_address(a_server, a_picture):
+    drawn = np.zeros((20, 30), np.uint8)
+    drawn[:, 10:] = 255
+    form = files(png(a_picture.array[:, 0].transpose(1, 2, 0)))
+    form["moving_mask"] = ("mask.png", png(drawn))
+    answer = a_server.post("/v1/register", files=form)
+    assert answer.status_code == 200, answer.text
+    request = a_server.model.requests[-1]
+    np.testing.assert_array_equal(request.moving.counted[0], drawn > 0)
+    assert request.fixed.counted is None
+    address = upload(a_server, a_picture)
+    mask = upload(a_server, Image(drawn[None, None], a_picture.grid))
+    order = {"fixed": address, "moving": address, "fixed_mask": mask, "options": {"steps": 3}}
+    job = a_server.post("/v1/registrations", json=order).json()["id"]
+    ended(a_server, job)
+    np.testing.assert_array_equal(a_server.model.requests[-1].fixed.counted[0], drawn > 0)
+    nothing = upload(a_server, Image(0 * drawn[None, None], a_picture.grid))
+    answer = a_server.post("/v1/registrations", json={**order, "fixed_mask": nothing})
+    assert_error(answer, 422, "bad-input")
+
+
+@pytest.mark.parametrize(
     ("data", "slug"),
     [
         ({"model": "auto-magic"}, "bad-option"),
@@ -392,7 +429,7 @@ def test_two_files_are_registered_in_one_request(a_server):
         ({"steps": "1.5"}, "bad-option"),
         ({"mirror": "maybe"}, "bad-option"),
         ({"unheard_of": "1"}, "bad-option"),
-        ({"shift": "9" * 300}, "bad-input"),
+        ({"shift": "9" * 1100}, "bad-input"),
         ({f"o{i}": "1" for i in range(50)}, "bad-input"),
     ],
 )

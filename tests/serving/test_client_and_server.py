@@ -14,6 +14,7 @@ from retreg.client import Client
 from retreg.errors import OptionError, RegistrationError, ServerError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest
+from retreg.transforms import Affine
 from retreg_server.serving.settings import Settings
 
 
@@ -165,3 +166,21 @@ def test_a_server_that_stays_busy_is_an_error_in_words(start_server, a_volume):
         ):
             impatient.register(a_volume, a_volume)
         thread.join()
+
+
+def test_the_server_hears_of_masks(a_client, a_server, a_volume):
+    mask = Image((a_volume.array > 0).astype(np.uint8), a_volume.grid)
+    a_client.register(a_volume, a_volume, fixed_mask=mask)
+    request = a_server.model.requests[-1]
+    np.testing.assert_array_equal(request.fixed.counted, a_volume.array[0] > 0)
+    assert request.moving.counted is None
+
+
+def test_the_server_hears_of_an_initial_transform(a_client, a_server, a_volume):
+    matrix = np.diag([1.0, 1.0, -1.0, 1.0])
+    matrix[0, 3] = 4.5
+    a_client.register(a_volume, a_volume, initial=Affine(matrix))
+    a_client.register(a_volume, a_volume)  # not the answer that is kept
+    led, free = a_server.model.requests[-2:]
+    np.testing.assert_array_equal(led.initial.moving_from_fixed, matrix)
+    assert free.initial is None

@@ -87,3 +87,16 @@ def test_an_unfit_format_is_refused_in_words(a_server, registered, a_volume):
     assert a_server.get(f"{job}/warped", params={"format": "exe"}).status_code == 422
     answer = a_server.get(f"{job}/warped", params={"format": "png"})
     assert (answer.status_code, answer.json()["error"]) == (422, "bad-file")
+
+
+@pytest.mark.parametrize("what", ["transform", "warped"])
+def test_files_of_two_jobs_differ_in_name_even_when_one_answer_is_that_of_the_other(
+    a_server, registered, what
+):
+    image = Image(np.ones((1, 3, 4, 5), np.int16), Grid((5, 4, 3), np.eye(4)))
+    jobs = [registered(image, shift=1.0)[0] for _ in range(2)]
+    names = [a_server.get(f"{job}/{what}").headers["Content-Disposition"] for job in jobs]
+    ends = {"transform": "h5", "warped": "nrrd"}
+    assert names == [
+        f'attachment; filename="{what}-{job.rpartition("/")[2]}.{ends[what]}"' for job in jobs
+    ]

@@ -13,9 +13,9 @@ import pytest
 import requests
 from test_memory_account import FromAddress, put, volume
 
+from retreg_server.serving.access.addresses import site
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.fair_line import FairLine, Turn
-from retreg_server.serving.middleware.clients import site
 from retreg_server.serving.settings import Settings
 
 FRESH = Settings(reuse_results=False)

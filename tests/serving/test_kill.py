@@ -27,12 +27,13 @@ HERE = Path(__file__).parent
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server whose temporary and lasting files all lie in the folder."""
-    command = [sys.executable, str(HERE / "fake_server.py"), folder / "state", folder / "model"]
+    command = [sys.executable, str(HERE / "fake_server.py"), str(folder / "model")]
+    command += ["--state-dir", str(folder / "state")]
     places = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(HERE)}
     environment = os.environ | places
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield process, process.stdout.readline().strip()
+            yield process, process.stdout.readline().split()[-1]
         finally:
             process.kill()
 

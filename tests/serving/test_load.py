@@ -87,7 +87,7 @@ def one(url: str, number: int) -> str:
         except InputError:
             return "refused"
         except ServerError as error:
-            return "lost its worker" if "ended unexpectedly" in str(error) else str(error)
+            return str(error)
     np.testing.assert_allclose(result.transform(np.zeros((1, 3))), [[number, 0, 0]])
     return "done"
 
@@ -112,12 +112,14 @@ def test_two_hundred_requests_of_sixteen_clients_while_the_worker_is_killed_twic
             list(pool.map(lambda number: found.append(one(server.url, number)), range(REQUESTS)))
         killer.join()
         counts = {each: found.count(each) for each in set(found)}
-        assert set(counts) <= {"done", "cancelled", "refused", "lost its worker"}, counts
-        assert counts.get("lost its worker", 0) <= 2
+        assert set(counts) <= {"done", "cancelled", "refused"}, counts
         assert counts["done"] >= 0.7 * REQUESTS
         text = settled(server.url)
-        jobs = ended(text) - ended_before  # each once, and no other
+        jobs = ended(text) - ended_before  # each once, but those whose worker was killed
         assert jobs["done"] == counts["done"]
-        assert jobs.total() == REQUESTS - counts["refused"]
+        # A client may leave after its worker was killed, before it has ordered again.
+        gone = REQUESTS - counts["refused"] - jobs["done"] - jobs["cancelled"]
+        assert 0 <= gone <= jobs["failed"]
+        assert jobs["failed"] <= 2
         assert "retreg_worker_restarts_total 2.0" in text
         assert resident_bytes() < 1.1 * before + 2**22  # the images that may be kept

@@ -50,7 +50,8 @@ def test_a_map_of_a_volume_is_an_image_on_the_fixed_one(
     job = registered(image, shift=4.0)
     answer = a_server.get(f"{job}/maps/{name}", params={"format": suffix})
     assert answer.status_code == 200, answer.text
-    assert f'"map_{name}.{suffix}"' in answer.headers["Content-Disposition"]
+    own = f"map_{name}-{job.rpartition('/')[2]}.{suffix}"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{own}"'
     path = tmp_path / f"map.{suffix}"
     path.write_bytes(answer.content)
     found = SimpleITK.ReadImage(str(path))

@@ -55,6 +55,27 @@ def test_two_images_are_registered_by_file_and_label(its_client, a_file):
     assert result.quality.verdict == "accept"
 
 
+@pytest.mark.parametrize("ending", [".h5", ".tfm", ".nii.gz"])
+def test_a_second_patient_does_not_overwrite_the_transform_of_the_first(
+    its_client, a_file, ending
+):
+    paths = [
+        its_client.infer(
+            "auto-brain",
+            "",
+            {"shift": shift, "result_extension": ending},
+            file=a_file,
+            label_in=a_file,
+        )[0]
+        for shift in (4.0, 5.0, 4.0)
+    ]
+    assert len(set(paths)) == 3
+    assert all(path.endswith(ending) for path in paths)
+    if ending != ".nii.gz":
+        for path, shift in zip(paths, (4.0, 5.0, 4.0), strict=True):
+            assert_shift(path, shift)
+
+
 def test_two_images_are_registered_by_session(its_client, a_file, a_server, a_volume):
     fixed = its_client.create_session(a_file)
     moving = its_client.create_session(a_file)["session_id"]

@@ -9,12 +9,13 @@ import numpy as np
 import qt
 from slicer.i18n import tr as _
 
+from retreg.hand_edit import usual_reach_mm
 from retreg.quality import Quality
 from RetRegLib.panel.message_line import MessageLine
 from RetRegLib.panel.registration_section import family_title, quietly, refill
 from RetRegLib.panel.smoothing_scale import position_of, smoothing_at, smoothing_text
 from RetRegLib.refit.landmarks import LANDMARKS
-from RetRegLib.refit.live_refit import WAYS, LiveRefit, Refit, Way, usual_reach_mm
+from RetRegLib.refit.live_refit import WAYS, LiveRefit, Refit, Way
 from RetRegLib.scene.markups import keypoints_by_label
 from RetRegLib.scene.outcome import Outcome
 from RetRegLib.scene.placing import interaction_node, is_placing, start_placing, stop_placing

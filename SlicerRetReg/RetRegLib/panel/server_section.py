@@ -43,7 +43,8 @@ class ServerSection:
         if logic.connection is not None:
             ui.serverAddress.text = logic.connection.url
             ui.serverToken.text = logic.connection.token
-        for field in (ui.serverAddress, ui.serverToken):
+            ui.serverAuthority.text = logic.connection.ca_file
+        for field in (ui.serverAddress, ui.serverToken, ui.serverAuthority):
             field.connect("textEdited(QString)", line.guarded(self._edited))
         ui.testConnectionButton.connect("clicked()", line.guarded(self.test))
         ui.startServerButton.connect("clicked()", line.guarded(self._start_or_stop))
@@ -68,7 +69,8 @@ class ServerSection:
                 _("No address is given; enter that of a server, or press Start local server.")
             )
         self._forget()
-        self._logic.connect(address, str(self._ui.serverToken.text).strip())
+        fields = (self._ui.serverToken, self._ui.serverAuthority)
+        self._logic.connect(address, *(str(field.text).strip() for field in fields))
         connection = self._logic.connection
         assert connection is not None
         steps: list[Step] = []
@@ -198,7 +200,7 @@ class ServerSection:
         self._ui.serverStatus.text = escape(stage[:1].upper() + stage[1:]) + " …"
 
     def _show_steps(self, steps: list[Step]) -> None:
-        marks = {True: '<span style="color:#2e8b57">✓</span>', False: "<b>✗</b>"}
+        marks = {True: "✓", False: "<b>✗</b>"}  # in the colour of the theme, light or dark
         lines = [
             f"{marks[step.ok]} {escape(step.name)}: {escape(step.sentence)}" for step in list(steps)
         ]

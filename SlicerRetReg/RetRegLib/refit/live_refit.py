@@ -29,12 +29,12 @@ import numpy as np
 
 from retreg.errors import InputError, OptionError
 from retreg.fitting import Family, fit
-from retreg.geometry import Grid
+from retreg.hand_edit import in_plane, usual_reach_mm
 from retreg.local_correction import corrected, correction_of
+from retreg.local_quality import LocalJudge
 from retreg.quality import Quality
 from retreg.transforms import Affine, Chain, Transform
 from RetRegLib.refit.keypoint_pairs import KeypointPairs, PairsNow
-from RetRegLib.refit.local_quality import LocalJudge
 from RetRegLib.scene.correspondences import fill_correspondences, residuals
 from RetRegLib.scene.markups import fill_markups
 from RetRegLib.scene.nodes import Node, parents
@@ -56,13 +56,6 @@ from RetRegLib.scene.volumes import grid_of_volume
 
 Way = Literal["correction"] | Family
 WAYS: tuple[Way, ...] = ("correction", *get_args(Family))
-_REACH_VOXELS, _REACH_SHARE = 100.0, 0.12  # of the longest side; the smaller one counts
-
-
-def usual_reach_mm(grid: Grid) -> float:
-    """How far around a changed point the image follows, unless people choose."""
-    length = float((grid.spacing * grid.size).max())
-    return min(_REACH_VOXELS * float(grid.spacing.min()), _REACH_SHARE * length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,8 +306,8 @@ class LiveRefit:
 
     def _flattened(self, pairs: PairsNow) -> PairsNow:
         """Points of a picture lie in its plane, though the mouse may be a little beside it."""
-        fixed = _in_plane(pairs.fixed.points, self._fixed_grid)
-        moving = _in_plane(pairs.moving.points, self._moving_grid)
+        fixed = in_plane(pairs.fixed.points, self._fixed_grid)
+        moving = in_plane(pairs.moving.points, self._moving_grid)
         return replace(
             pairs,
             fixed=replace(pairs.fixed, points=fixed),
@@ -338,14 +331,6 @@ def _shifted(transform: Transform, fixed: np.ndarray, moving: np.ndarray) -> Tra
     if isinstance(transform, Affine):
         return Affine(shift @ transform.moving_from_fixed)
     return Chain((transform, Affine(shift)))
-
-
-def _in_plane(points: np.ndarray, grid: Grid) -> np.ndarray:
-    if not grid.is_plane:
-        return points
-    index = grid.index(points)
-    index[:, 2] = 0
-    return grid.world(index)
 
 
 def _way(name: str) -> Way:

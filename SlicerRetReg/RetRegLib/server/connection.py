@@ -13,22 +13,27 @@ from retreg.reachability import Step, steps
 
 URL_KEY = "serverUrl"
 TOKEN_KEY = "serverToken"
+CA_FILE_KEY = "serverCaFile"
+LOCAL_RESTART_S = 5.0  # nobody starts a server of this machine again
 
 __all__ = ["Connection", "Step", "load_connection", "save_connection", "test_connection"]
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a server is, and the token that it wants."""
+    """Where a server is, the token that it wants, and a file with the authority it shows."""
 
     url: str
     token: str = field(default="", repr=False)
+    ca_file: str = ""
 
     def client(self) -> Client:
         """A client for one thread. Raises InputError for an unusable address."""
         # Networks are slower than zlib.
         encoding: wire.Encoding = "identity" if self.is_local else "zlib+shuffle"
-        return Client(self.url, self.token or None, encoding=encoding)
+        more = {"restart_timeout_s": LOCAL_RESTART_S} if self.is_local else {}
+        ca_file = self.ca_file or None
+        return Client(self.url, self.token or None, ca_file=ca_file, encoding=encoding, **more)
 
     @property
     def host(self) -> str:
@@ -52,13 +57,15 @@ class Connection:
 def load_connection(settings: MutableMapping[str, str]) -> Connection | None:
     """The connection in the settings, if there is one."""
     url = settings.get(URL_KEY, "")
-    return Connection(url, settings.get(TOKEN_KEY, "")) if url else None
+    more = (settings.get(key, "") for key in (TOKEN_KEY, CA_FILE_KEY))
+    return Connection(url, *more) if url else None
 
 
 def save_connection(settings: MutableMapping[str, str], connection: Connection) -> None:
     """Keep address and token together, so that no server is sent the token of another one."""
     settings[URL_KEY] = connection.url
     settings[TOKEN_KEY] = connection.token
+    settings[CA_FILE_KEY] = connection.ca_file
 
 
 def test_connection(
@@ -71,7 +78,7 @@ def test_connection(
     nothing answers, so call it in a Job.
     """
     taken = []
-    for step in steps(connection.url, connection.token or None):
+    for step in steps(connection.url, connection.token or None, connection.ca_file or None):
         taken.append(step)
         if tell is not None:
             tell(step)

@@ -15,6 +15,7 @@ _CLASSES = {  # storage classes by the beginning of their number (PS3.4 B.5)
     "77.1.5.4": "OPT", "77.1.5.7": "OPTENF", "77.1.5.8": "OPT", "77.1.5": "OP", "77.1": "XC",
     "1": "DX", "3.1": "US", "6": "US", "12": "XA", "13": "MG", "7": "",
 }  # fmt: skip
+_AROUND_EYES = ("EYE", "RETIN", "FUND", "MACUL", "OPTIC", "ORBIT", "OCUL", "HEAD", "FACE")
 _CODE_CHARACTERS = 40
 _PROJECTIONS = ("PROJECTION", "MIP", "MINIP", "MNIP", "MAXIMUM", "MINIMUM", "LOCALIZER", "SCOUT")
 
@@ -46,7 +47,13 @@ def content_of(header: Any, is_oriented: bool) -> Content:
         return "photograph"
     if says & _SCANNERS or is_oriented:
         return "projection" if is_projection(header) else "scan"
-    return "" if says <= _UNKNOWN else "other"
+    return "" if says <= _UNKNOWN and _may_be_an_eye(header) else "other"
+
+
+def _may_be_an_eye(header: Any) -> bool:
+    """Unless the part of the body (PS3.16 annex L) says otherwise; cameras may say HEAD or FACE."""
+    part = _text(header, "BodyPartExamined").upper()
+    return not part or any(word in part for word in _AROUND_EYES)
 
 
 def is_projection(header: Any) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 
 from retreg.errors import FileError
 
+_INEXACT = 0.02  # of squared lengths and cosines: some headers have two decimals only
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -68,8 +70,11 @@ def _frame(sources: Sequence[Any]) -> Frame:
         return array
 
     position = numbers("ImagePositionPatient", 3)
-    cosines = numbers("ImageOrientationPatient", 6)
+    cosines = _checked_cosines(numbers("ImageOrientationPatient", 6))
+    known = position is not None and cosines is not None
     spacing = numbers("PixelSpacing", 2)
+    if spacing is not None and not spacing.any() and not known:
+        spacing = None  # as some cameras say that they do not know it
     if spacing is None and (aspect := numbers("PixelAspectRatio", 2)) is not None:
         spacing = np.array([aspect[0] / aspect[1] if aspect.min() > 0 else 1.0, 1.0])
     down, right = (1.0, 1.0) if spacing is None else spacing
@@ -78,7 +83,6 @@ def _frame(sources: Sequence[Any]) -> Frame:
     thickness = [numbers(name, 1) for name in ("SpacingBetweenSlices", "SliceThickness")]
     usable = [abs(float(t[0])) for t in thickness if t is not None and t[0] != 0]
     slope, intercept = numbers("RescaleSlope", 1), numbers("RescaleIntercept", 1)
-    known = position is not None and cosines is not None
     return Frame(
         position if known else None,
         np.stack([cosines[:3] * right, cosines[3:] * down], axis=1)
@@ -86,9 +90,26 @@ def _frame(sources: Sequence[Any]) -> Frame:
         else None,
         (right, down),
         usable[0] if usable else None,
-        1.0 if slope is None else float(slope[0]),
+        1.0 if slope is None or not slope[0] else float(slope[0]),  # GDCM's rule for 0, too
         0.0 if intercept is None else float(intercept[0]),
     )
+
+
+def _checked_cosines(cosines: np.ndarray | None) -> np.ndarray | None:
+    """The two directions (6,) if there are any: zeros stand for none, as in secondary captures.
+
+    Raises FileError unless they are unit vectors at right angles (PS3.3 C.7.6.2.1.1).
+    """
+    if cosines is None or not cosines.any():
+        return None
+    row, column = cosines[:3], cosines[3:]
+    errors = row @ row - 1, column @ column - 1, row @ column
+    if max(map(abs, errors)) > _INEXACT:
+        raise FileError(
+            "The DICOM attribute ImageOrientationPatient does not hold two unit vectors at right "
+            "angles; export the image again."
+        )
+    return cosines
 
 
 def _legacy_frames(header: Any, count: int) -> list[Frame]:

@@ -43,7 +43,7 @@ _NEEDED = (
     "GridFrameOffsetVector", "RescaleSlope", "RescaleIntercept",
     "FrameTime", "FrameTimeVector", "CineRate", "RecommendedDisplayFrameRate",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    *MEANINGS, *SUBJECT, 0x0019100A,
+    *MEANINGS, *SUBJECT, 0x00190010, 0x0019100A,
 )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.files.dicom_about import image_type
-from retreg.files.dicom_geometry import frames_of
+from retreg.files.dicom_geometry import Frame, frames_of
 from retreg.files.dicom_header import read_header
 from retreg.geometry import Grid
 
-_COUNT = 0x0019100A  # NumberOfImagesInMosaic
+_CREATOR, _COUNT = 0x00190010, 0x0019100A  # of the private block, and NumberOfImagesInMosaic
 _MAX_TAGS = 300
 
 
@@ -41,7 +41,7 @@ class Mosaic:
 
 def is_mosaic(header: Any) -> bool:
     """Whether the header says so, by its image type or by the number of slices in it."""
-    return "MOSAIC" in image_type(header) or _number(header.get(_COUNT)) > 1
+    return "MOSAIC" in image_type(header) or _count_of(header) > 1
 
 
 def mosaic_of(path: Path, header: Any) -> Mosaic:
@@ -50,14 +50,14 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
     The position in the header is that of a slice as large as the whole picture with the same
     centre, so the first tile begins half the difference further on. Slices follow each other
     along the SliceNormalVector, which may oppose the cross product of rows and columns.
-    Raises FileError when the header does not tell enough.
+    Raises FileError when the header does not tell enough, and for several mosaics in one file.
     """
+    frame = _only_frame(path, header)
     private = read_header(path, is_whole=True)
     csa = csa_of(private)
-    count = int(_number(private.get(_COUNT)) or _first(csa.get("NumberOfImagesInMosaic")))
+    count = int(_count_of(private) or _first(csa.get("NumberOfImagesInMosaic")))
     step = _number(header.get("SpacingBetweenSlices")) or _first(csa.get("SpacingBetweenSlices"))
     normal = csa.get("SliceNormalVector", [])
-    (frame,) = frames_of(header)
     per_side = max(ceil(sqrt(count)), 1)
     rows, columns = int(header.Rows), int(header.Columns)
     missing = [
@@ -83,6 +83,16 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
     matrix[:3, 2] = step * _direction(path, frame.axes, np.array(normal))
     matrix[:3, 3] = frame.position + frame.axes @ (np.array([columns, rows]) - size[:2]) / 2
     return Mosaic(count, per_side, Grid(size, matrix))
+
+
+def _only_frame(path: Path, header: Any) -> Frame:
+    frames = frames_of(header)
+    if len(frames) > 1:
+        raise FileError(
+            f"{path.name} holds {len(frames)} mosaics, each of which is a whole volume; convert it "
+            "with dcm2niix and give one of the volumes."
+        )
+    return frames[0]
 
 
 def _direction(path: Path, axes: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -140,6 +150,18 @@ def _numbers(texts: list[bytes]) -> list[float]:
 
 def _first(values: list[float] | None) -> float:
     return values[0] if values else 0.0
+
+
+def _count_of(header: Any) -> float:
+    """NumberOfImagesInMosaic; 0 where other makers keep something else in this element."""
+    creator = getattr(header.get(_CREATOR), "value", None)
+    if creator is not None and b"SIEMENS" not in _bytes(creator):
+        return 0.0
+    return _number(header.get(_COUNT))
+
+
+def _bytes(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
 
 
 def _number(element: Any) -> float:

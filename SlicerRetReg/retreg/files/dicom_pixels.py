@@ -68,10 +68,10 @@ def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[A
             f"{path.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
-    if low_bits(header):  # decoders cut off the wrong bits
+    as_written = not header.file_meta.TransferSyntaxUID.is_encapsulated or syntax == _RLE
+    if as_written or low_bits(header):  # decoders cut off padding, or the wrong bits
         full.BitsStored, full.HighBit = full.BitsAllocated, full.BitsAllocated - 1
-    native = not header.file_meta.TransferSyntaxUID.is_encapsulated
-    if native or syntax in (_RLE, _JPEG_BASELINE, *_JPEG_2000):
+    if as_written or syntax in (_JPEG_BASELINE, *_JPEG_2000):
         stored = _by_pydicom(full, palette).reshape(len(frames), rows, columns, channels)
         stored = np.moveaxis(stored, -1, 0)
     else:

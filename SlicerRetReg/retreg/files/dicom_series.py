@@ -64,15 +64,18 @@ def main_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
 
 
 def _series(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """The slices by series; where de-identification gave each its own UID, the numbers count."""
-    found: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    """The slices by series; where de-identification gave each its own UID, the numbers count.
+
+    A series is of one patient, even where de-identification gave all the same UID.
+    """
+    names = ("SeriesInstanceUID", "PatientID", "SeriesNumber")
+    found: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for one in slices:
-        uid, number = (str(one.header.get(n) or "") for n in ("SeriesInstanceUID", "SeriesNumber"))
-        found[uid, number].append(one)
+        found[tuple(str(one.header.get(name) or "") for name in names)].append(one)
     if len(found) < 3 or max(map(len, found.values())) > 2:  # a slice may be there twice
         return list(found.values())
     by_number: dict[str, list[Slice]] = defaultdict(list)
-    for (_, number), group in found.items():
+    for (_, _, number), group in found.items():
         by_number[number] += group
     return list(by_number.values())
 

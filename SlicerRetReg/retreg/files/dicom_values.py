@@ -43,12 +43,15 @@ def without_drawings(stored: np.ndarray, header: Any) -> np.ndarray:
     if stored.dtype.kind not in "ui" or not 0 < bits < total:
         return stored
     unused, spare = total - bits, low_bits(header)
-    if spare == 0:
-        low, high = _limits(header, bits)
-        if low <= stored.min() and stored.max() <= high:
-            return stored
+    low, high = _limits(header, bits)
+    if spare == 0 and low <= stored.min() and stored.max() <= high:
+        return stored
     raw = stored.view(f"u{stored.dtype.itemsize}") << (unused - spare)
-    return raw.view(stored.dtype) >> unused  # repeats the sign where there is one
+    values = raw.view(stored.dtype) >> unused  # repeats the sign where there is one
+    padding = padding_of(stored, header) if spare == 0 else None
+    if padding is not None and not ((stored >= low) & (stored <= high))[padding].any():
+        values[padding] = stored[padding]  # whose value needs more bits than BitsStored
+    return values
 
 
 def low_bits(header: Any) -> int:

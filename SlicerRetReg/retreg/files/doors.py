@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from retreg.errors import FileError, InputError, RetRegError
 from retreg.files.limits import MAX_FILE_BYTES
+from retreg.files.names import usable_name
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
@@ -33,11 +37,23 @@ def reading(name: str, kind: str) -> Iterator[None]:
         raise FileError(f"{name} may not be read; check the permissions of the file.") from None
     except MemoryError:
         raise FileError(f"{name} does not fit into memory; crop it or make it coarser.") from None
-    except Exception:
+    except Exception as error:
+        if _is_of_temporary_files(error):
+            raise FileError(
+                f"{name} could not be read because the folder for temporary files has no room or "
+                "cannot be written; free some space, or name another folder in TMPDIR."
+            ) from None
         raise FileError(
             f"{name} could not be read as {kind}: it is damaged, incomplete or of an unusual kind; "
             "copy or export it again."
         ) from None
+
+
+def _is_of_temporary_files(error: Exception) -> bool:
+    """Whether something could not be written, which while reading is a temporary copy only."""
+    return isinstance(error, OSError) and (
+        error.errno in _NO_ROOM or "temporary directory" in str(error.strerror)
+    )
 
 
 @contextmanager
@@ -54,7 +70,7 @@ def library(package: str, name: str, kind: str) -> Iterator[None]:
 
 def existing_file(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Path:
     """The path, if it names a file with content of at most max_bytes. Raises FileError."""
-    path = Path(path)
+    path = usable_name(path)
     if not path.is_file():
         raise FileError(f"There is no file {path.name!r}; check its name and folder.")
     size = path.stat().st_size

@@ -83,9 +83,13 @@ def checked_header(path: Path, found: Format) -> Promise:
 
 def unpacked(path: Path) -> BinaryIO:
     """The file, opened to read what it holds, through gzip if it is packed as a whole."""
+    return cast(BinaryIO, gzip.open(path) if is_packed(path) else path.open("rb"))
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the file is packed as a whole by gzip."""
     with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    return cast(BinaryIO, gzip.open(path) if packed else path.open("rb"))
+        return raw.read(2) == b"\x1f\x8b"
 
 
 def _is_kept(file: BinaryIO, promise: Promise) -> bool:

@@ -38,8 +38,8 @@ def read_image(
         found = recognised(path)
     if frame not in (None, 1) and found is not Format.DICOM:
         raise FileError(
-            f"{path.name} is no DICOM file of several frames, so it has no frame {frame}; name "
-            "the frame of the other file alone, as with --fixed-frame or --moving-frame."
+            f"{path.name} is no DICOM file of several frames, so it has no frame {frame}; leave "
+            "the frame out, or name that of the other file alone (as with --moving-frame)."
         )
     with reading(path.name, found.value):
         if found is Format.PICTURE:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from retreg.errors import TooLargeError
 
 MAX_PICTURE_PIXELS = 89_000_000  # 8000 x 8000 passes; also below the size at which Pillow warns
-MAX_VOLUME_BYTES = 1_500_000_000  # decoded; 512 x 512 x 512 passes in every voxel type
+MAX_VOLUME_BYTES = 1_100_000_000  # decoded; 512 x 512 x 512 passes in every voxel type
 MAX_FILE_BYTES = 2_000_000_000
 MAX_TRANSFORM_BYTES = 500_000_000
 MAX_MARKUPS_BYTES = 20_000_000

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from retreg.errors import FileError, OptionError
-from retreg.files.headers import Promise, unpacked
+from retreg.files.headers import Promise, is_packed, unpacked
 from retreg.files.nifti_header import (
     LARGEST_NIFTI_1_AXIS,
     NIFTI_2_BYTES,
@@ -28,6 +28,7 @@ from retreg.geometry import Grid
 
 NiftiGeometry = Literal["itk", "sform", "qform"]
 GEOMETRIES = ("itk", "sform", "qform")
+_CHUNK = 1 << 20
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -69,7 +70,12 @@ def contradiction(header: NiftiHeader, grid: Grid) -> str:
     off = {kind: far for kind, far in found.items() if not far <= used.min() / 2}
     if not off:
         return ""
-    places = " and ".join(f"the {kind} puts it up to {far:.3g} mm off" for kind, far in off.items())
+    places = " and ".join(
+        f"the {kind} puts it up to {far:.3g} mm off"
+        if np.isfinite(far)
+        else f"the {kind} holds what are no numbers"
+        for kind, far in off.items()
+    )
     taken = [kind for kind in found if kind not in off]
     where = f"by its {taken[0]}" if taken else "with the spacing of pixdim, as ITK and Slicer do"
     return (
@@ -86,7 +92,8 @@ def readable(
 
     A slice is doubled, since ITK drops every axis of one voxel at the end, and with the third axis
     the height and the obliquity of the slice. The second version of the format becomes the first.
-    Given a.nii.gz, ITK takes the header from there but the voxels from a.nii, if that exists.
+    Given a.nii.gz, ITK takes the header from there but the voxels from a.nii, if that exists. It
+    goes by the name, whether the file is packed or not.
     with_forms: keep sform and qform, or leave them out. Raises FileError for an axis too long.
     """
     one_slice = prod(promise.sizes[2:3]) == 1
@@ -95,11 +102,24 @@ def readable(
             copy = Path(folder, path.name)
             _rewrite(path, copy, header, promise, with_forms, 2 if one_slice else 1)
             yield copy
-    elif path.name.lower().endswith(".gz") and path.with_name(path.name[:-3]).exists():
+    elif is_packed(path) != (name := path.name.lower()).endswith(".gz"):
+        with TemporaryDirectory() as folder:
+            yield _unpacked_copy(path, Path(folder, "voxels.nii"), promise)
+    elif name.endswith(".gz") and path.with_name(path.name[:-3]).exists():
         with TemporaryDirectory() as folder:
             yield Path(copyfile(path, Path(folder, path.name)))
     else:
         yield path
+
+
+def _unpacked_copy(path: Path, copy: Path, promise: Promise) -> Path:
+    """The copy: as many bytes as promised, whatever else may be inflated."""
+    left = promise.offset + promise.decoded_bytes
+    with unpacked(path) as file, copy.open("wb") as out:
+        while left > 0 and (piece := file.read(min(left, _CHUNK))):
+            out.write(piece)
+            left -= len(piece)
+    return copy
 
 
 def _rewrite(

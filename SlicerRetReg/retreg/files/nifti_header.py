@@ -93,7 +93,9 @@ class NiftiHeader:
         if self._values("codes")[0] <= 0:
             return None
         b, c, d, *offset = self._values("quaternion")
-        a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+        if (square := b * b + c * c + d * d) > 1:  # a half turn, to be normalised
+            b, c, d = (x / np.sqrt(square) for x in (b, c, d))
+        a = np.sqrt(max(0.0, 1 - square))
         turn = np.array([
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
             [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],

@@ -17,9 +17,12 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def over_black(pixels: np.ndarray, opaque: int) -> np.ndarray:
-    """Colour times opacity, rounded; the last channel is the opacity and is dropped."""
+    """Colour times opacity, rounded; the last channel is the opacity and is dropped.
+
+    Opacity that is 0 everywhere was never set, as in many bitmaps of 32 bits, and hides nothing.
+    """
     colour, alpha = pixels[..., :-1], pixels[..., -1:]
-    if (alpha == opaque).all():
+    if (alpha == opaque).all() or not alpha.any():
         return colour
     if pixels.dtype.kind == "f":
         return colour * alpha

@@ -11,7 +11,7 @@ from retreg.errors import FileError
 from retreg.files.doors import replacing
 from retreg.files.limits import MAX_PICTURE_PIXELS, refuse_large_picture
 from retreg.files.picture_pixels import over_black, upright
-from retreg.files.tiff import is_deep_tiff, read_deep_tiff
+from retreg.files.tiff import MOST_PREVIEWS, is_deep_tiff, read_deep_tiff
 from retreg.geometry import Grid
 from retreg.image import Image
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _ORIENTATION = 274  # the EXIF and TIFF tag
+_GREY_WITH_ALPHA = 4  # the colour type of PNG
 
 
 def read_picture(path: Path) -> Image:
@@ -60,10 +61,16 @@ def _pixels(path: Path, picture: Picture) -> np.ndarray:
     return _deep_colour(path, picture) if _is_deep_png(path, picture) else _decoded(picture)
 
 
+def fits_png(image: Image) -> bool:
+    """Whether it is one slice of 8- or 16-bit integers with 1, 3 or 4 channels."""
+    array = image.array
+    return image.is_picture and array.shape[0] != 2 and array.dtype in (np.uint8, np.uint16)
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write a picture of 8- or 16-bit integers with 1, 3 or 4 channels. Raises FileError."""
     array = image.array
-    if not image.is_picture or array.shape[0] == 2 or array.dtype not in (np.uint8, np.uint16):
+    if not fits_png(image):
         raise FileError(
             f"{path.name} cannot hold {array.dtype} voxels of the shape {array.shape}; PNG takes "
             "one slice of 8- or 16-bit integers, so write .nrrd instead."
@@ -82,16 +89,20 @@ def write_png(path: Path, image: Image) -> None:
 
 
 def _refuse_stack(name: str, picture: Picture) -> None:
-    """Several pages of one size are a volume or a film; smaller ones are previews."""
-    if picture.format != "TIFF" or getattr(picture, "n_frames", 1) == 1:
+    """Several pages of one size are a volume or a film; smaller ones are previews.
+
+    A preview may come first, and then the picture is on another page.
+    """
+    count = getattr(picture, "n_frames", 1)
+    if picture.format not in ("TIFF", "PNG") or count == 1:
         return
-    size = picture.size
-    picture.seek(1)
-    if picture.size == size:
-        raise FileError(
-            f"{name} holds {getattr(picture, 'n_frames', 2)} pages; save the page to be "
-            "registered as a file of its own."
-        )
+    least = picture.size[0] * picture.size[1]
+    for page in range(1, min(count, MOST_PREVIEWS + 1)):
+        picture.seek(page)
+        if picture.size[0] * picture.size[1] >= least or page == MOST_PREVIEWS:
+            raise FileError(
+                f"{name} holds {count} pages; save the page to be registered as a file of its own."
+            )
     picture.seek(0)
 
 
@@ -101,6 +112,11 @@ def _is_deep_png(path: Path, picture: Picture) -> bool:
         return False
     with path.open("rb") as file:
         depth, colour = file.read(26)[24:]
+    if depth == 16 and colour == _GREY_WITH_ALPHA:
+        raise FileError(
+            f"{path.name} has grey values of 16 bits with a transparency, which cannot be read; "
+            "save it without the transparency."
+        )
     return depth == 16 and colour != 0
 
 
@@ -111,6 +127,8 @@ def _decoded(picture: Picture) -> np.ndarray:
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "1":
         picture = picture.convert("L")
+    elif picture.mode.startswith("I") and "transparency" in picture.info:
+        return _without_transparent(np.asarray(picture), picture.info["transparency"])
     elif picture.mode == "P" or "transparency" in picture.info:
         picture = picture.convert("RGBA")
     elif picture.mode not in ("L", "LA", "RGB", "RGBA", "I", "F") and ";" not in picture.mode:
@@ -118,6 +136,11 @@ def _decoded(picture: Picture) -> np.ndarray:
     pixels = np.asarray(picture)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     return over_black(pixels, 255) if picture.mode in ("LA", "RGBA") else pixels
+
+
+def _without_transparent(pixels: np.ndarray, value: int) -> np.ndarray:
+    """16-bit grey of which one value is transparent, over black."""
+    return np.where(pixels == value, 0, pixels).astype(np.uint16)
 
 
 def _deep_colour(path: Path, picture: Picture) -> np.ndarray:
@@ -129,6 +152,6 @@ def _deep_colour(path: Path, picture: Picture) -> np.ndarray:
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="PNGImageIO"))
     if pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise FileError(f"{path.name} has an unusual layout of colours; save it as 16-bit PNG.")
-    if pixels.shape[2] in (2, 4):
+    if pixels.shape[2] == 4:
         pixels = over_black(pixels, 65535)
     return upright(pixels, orientation)

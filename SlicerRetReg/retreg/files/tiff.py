@@ -25,6 +25,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 33
 _UNSIGNED, _SIGNED = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNASSOCIATED_ALPHA = 2
+MOST_PREVIEWS = 20  # smaller pages beside the picture of a file
 
 
 def is_deep_tiff(picture: Picture) -> bool:
@@ -78,7 +79,7 @@ def _refuse_unusable(path: Path, file: Any, page: Any) -> None:
     """Raise FileError for what is too large, cut off, or not one picture of grey or colour."""
     refuse_large_picture(path.name, page.imagewidth, page.imagelength)
     refuse_large_volume(path.name, page.nbytes)
-    if page.imagedepth > 1 or (len(file.pages) > 1 and file.pages[1].shape == page.shape):
+    if page.imagedepth > 1 or _is_one_of_several(file.pages, page):
         raise FileError(
             f"{path.name} holds several pages; save the page to be registered as a file of its own."
         )
@@ -92,6 +93,14 @@ def _refuse_unusable(path: Path, file: Any, page: Any) -> None:
     ends = [at + n for at, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if not ends or min(page.databytecounts) <= 0 or max(ends) > path.stat().st_size:
         raise FileError(f"{path.name} is cut off; copy or export it again.")
+
+
+def _is_one_of_several(pages: Any, first: Any) -> bool:
+    """Whether there are more pages than previews, which are smaller and come later."""
+    if len(pages) > MOST_PREVIEWS:
+        return True
+    least = first.imagewidth * first.imagelength
+    return any(page.imagewidth * page.imagelength >= least for page in pages[1:])
 
 
 def _inverted(pixels: np.ndarray) -> np.ndarray:

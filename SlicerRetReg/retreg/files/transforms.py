@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from retreg.errors import FileError
@@ -59,6 +60,18 @@ def read_transform(
         return _read_field(path, fixed, moving)
 
 
+def _recognised_field(path: Path) -> Format:
+    """The format of a field, or of a DICOM registration. Raises FileError for all other files."""
+    with suppress(FileError):
+        if (found := recognised(path)) not in (Format.PICTURE, Format.MGH):
+            return found
+    raise FileError(
+        f"{path.name} holds no transform; one of ITK or ANTs (.h5, .tfm, .txt, .mat), of elastix, "
+        "FreeSurfer or FSL, a displacement field (.nii.gz, .nrrd, .mha) or a DICOM registration "
+        "was expected."
+    )
+
+
 def _in_results(folder: Path) -> Path:
     if not (folder / RESULT_TRANSFORM).is_file():
         raise FileError(
@@ -69,7 +82,7 @@ def _in_results(folder: Path) -> Path:
 
 
 def _read_field(path: Path, fixed: Grid | None, moving: Grid | None) -> Transform:
-    found = recognised(path)
+    found = _recognised_field(path)
     if found is Format.DICOM:
         return read_registration(path).transform
     if found is not Format.NIFTI:

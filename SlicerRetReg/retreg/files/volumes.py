@@ -149,14 +149,24 @@ def grid_of(image: Any) -> Grid:
 
 
 def channels_first(image: Any) -> np.ndarray:
-    """The voxels of a SimpleITK image as (channels, k, j, i)."""
+    """The voxels of a SimpleITK image as (channels, k, j, i), copied only if they lie otherwise."""
     import SimpleITK as sitk
 
-    view = sitk.GetArrayViewFromImage(image)  # valid only as long as image lives: copied below
+    view = sitk.GetArrayViewFromImage(image)  # valid only as long as image lives
     if image.GetNumberOfComponentsPerPixel() == 1:
-        view = view[..., None]
+        kept = np.asarray(_Kept(image, view))
+        return kept.reshape(1, *(1,) * (3 - kept.ndim), *kept.shape)
     view = view.reshape(-1, *view.shape[-3:]) if view.ndim == 3 else view
     return np.array(np.moveaxis(view, -1, 0), order="C")
+
+
+class _Kept:
+    """Memory of an image that is freed with the array made of it, and may be written to."""
+
+    def __init__(self, image: Any, view: np.ndarray) -> None:
+        self._image = image
+        interface = view.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
 
 
 def to_itk(array: np.ndarray, grid: Grid) -> Any:

@@ -20,6 +20,7 @@ from retreg.wire.images import (
     encode_image,
     image_address,
     image_header,
+    mask_bits,
 )
 from retreg.wire.json_text import dumps, loads
 from retreg.wire.models import decode_models, encode_models
@@ -60,5 +61,6 @@ __all__ = [
     "image_address",
     "image_header",
     "loads",
+    "mask_bits",
     "raised_error",
 ]

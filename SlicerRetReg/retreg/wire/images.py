@@ -6,7 +6,9 @@ means that the first bytes of all voxels come first, then all second bytes and s
 compresses better. zstd needs the package zstandard on both sides. The address of an image is the
 SHA-256 of the header's text, a line feed, and the body, all as sent: any client can compute it, a
 server can check it before it inflates anything, and equal voxels with another geometry have
-another address. What the image's file says of it may follow as the field about.
+another address. What the image's file says of it may follow as the field about. Where the field
+counted is true, the voxels are followed by a bit for each (k, j, i), the first the highest of its
+byte, that says whether it counts, and by zeros up to a multiple of the size of a value.
 """
 
 from __future__ import annotations
@@ -48,9 +50,15 @@ class ImageHeader:
     dtype: np.dtype[Any]
     encoding: Encoding
     about: About = SAYS_NOTHING
+    has_mask: bool = False
 
     @property
     def nbytes(self) -> int:
+        """Size of the decoded voxels, and of what says which of them count."""
+        return self.voxel_bytes + self.has_mask * _mask_bytes(self.grid, self.dtype.itemsize)
+
+    @property
+    def voxel_bytes(self) -> int:
         """Size of the decoded voxels."""
         i, j, k = self.grid.size
         return self.channels * i * j * k * self.dtype.itemsize
@@ -62,7 +70,7 @@ def encode_image(image: Image, encoding: Encoding = "identity") -> tuple[str, by
     Raises InputError for voxels of a type outside DTYPES.
     """
     header = image_header(image, encoding)
-    body = _little_endian(image).tobytes()
+    body = _little_endian(image).tobytes() + mask_bits(image)
     if encoding.endswith("+shuffle"):
         body = _transposed(body, rows=-1, columns=image.array.itemsize)
     if encoding.startswith("zlib"):
@@ -85,7 +93,22 @@ def image_header(image: Image, encoding: Encoding = "identity") -> str:
     }
     if about := encode_about(image.about):
         header["about"] = about
+    if image.counted is not None:
+        header["counted"] = True
     return dumps(header).decode("ascii")
+
+
+def mask_bits(image: Image) -> bytes:
+    """What follows the voxels: which of them count; nothing for an image without a mask."""
+    if image.counted is None:
+        return b""
+    bits = np.packbits(image.counted).tobytes()
+    return bits.ljust(_mask_bytes(image.grid, image.array.itemsize), b"\0")
+
+
+def _mask_bytes(grid: Grid, itemsize: int) -> int:
+    i, j, k = grid.size
+    return -(-i * j * k // (8 * itemsize)) * itemsize
 
 
 def decode_header(text: str, max_bytes: int) -> ImageHeader:
@@ -103,7 +126,8 @@ def decode_header(text: str, max_bytes: int) -> ImageHeader:
         raise InputError(f"The encoding {encoding!r} is not known; use {', '.join(ENCODINGS)}.")
     about = decode_about(fields.mapping(message, "about")) if "about" in message else SAYS_NOTHING
     voxel = np.dtype(dtype).newbyteorder("<")
-    header = ImageHeader(grid, channels, voxel, encodings[encoding], about)
+    has_mask = message.get("counted") is True
+    header = ImageHeader(grid, channels, voxel, encodings[encoding], about, has_mask)
     if header.nbytes > max_bytes:
         raise InputError(
             f"An image of {header.nbytes / 2**20:.0f} MiB was declared; at most "
@@ -119,11 +143,16 @@ def decode_image(header: ImageHeader, body: Buffer) -> Image:
         raise InputError(
             f"The image body holds {len(voxels)} bytes; its header declares {header.nbytes}."
         )
-    flat = np.frombuffer(voxels, header.dtype)
+    flat = np.frombuffer(voxels, header.dtype, header.voxel_bytes // header.dtype.itemsize)
+    counted: np.ndarray | None = None
+    if header.has_mask:
+        bits = np.frombuffer(voxels, np.uint8, offset=header.voxel_bytes)
+        counted = np.unpackbits(bits, count=flat.size // header.channels).astype(bool)
+        counted = counted.reshape(header.grid.shape)
     array = flat.reshape(header.channels, *header.grid.shape)
     array = array.astype(header.dtype.newbyteorder("="), copy=False)
     array.flags.writeable = False
-    return Image(array, header.grid, header.about)
+    return Image(array, header.grid, header.about, counted)
 
 
 def image_address(header_text: str, body: Buffer) -> str:

@@ -1,1 +1,1 @@
-"""Many pairs in one run: which they are, the work on them, the table and the page of results."""
+"""Many pairs, or a series, in one run: the work on them, the table and the pages of results."""

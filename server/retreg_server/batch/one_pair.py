@@ -13,15 +13,17 @@ from PIL import Image as Picture
 
 from retreg.errors import FileError, RetRegError
 from retreg.files import read_image
+from retreg.files.names import usable_name
 from retreg.messages import RegistrationRequest, Scalar
 from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
 from retreg_server.registration.registry import default_model, get_model
+from retreg_server.reporting.overlays import thumbnail
 from retreg_server.reporting.result_folder import check_writable, write_outputs
 from retreg_server.reporting.sources import source_of
 
 RESULT, FAILURE, THUMBNAIL = "result.json", "error.json", "thumbnail.jpg"
-_THUMBNAIL_PIXELS = 560
+_THUMBNAIL_PIXELS = 400
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,8 @@ def register_pair(pair: Pair, order: Order, folder: Path) -> None:
     result = replace(result, provenance={**result.provenance, "order": order.stamp})
     (folder / FAILURE).unlink(missing_ok=True)
     write_outputs(folder, fixed, moving, result, order.maps, sources=sources)
-    with Picture.open(folder / "overlay.png") as picture:
-        picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
-        picture.save(folder / THUMBNAIL, quality=80)
+    small = thumbnail(fixed, moving, result.transform, _THUMBNAIL_PIXELS)
+    Picture.fromarray(small).save(folder / THUMBNAIL, quality=80)
 
 
 def write_failure(pair: Pair, order: Order, folder: Path, reason: str) -> None:
@@ -109,5 +110,5 @@ def _sources(pair: Pair) -> list[Any]:
     try:
         return [source_of(path) for path in (pair.fixed, pair.moving)]
     except OSError:
-        missing = next(p for p in (pair.fixed, pair.moving) if not p.exists())
+        missing = next(p for p in (pair.fixed, pair.moving) if not usable_name(p).exists())
         raise FileError(f"There is no file {missing.name!r}; check its name and folder.") from None

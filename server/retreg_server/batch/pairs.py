@@ -51,7 +51,7 @@ def pairs_in_table(table: Path) -> list[Pair]:
             raise FileError(f"Line {number} of {table.name} does not name two images.")
         name = str(row[heads["name"]] or "").strip() if "name" in heads else ""
         found.append((name or f"{_stem(fixed)}-{_stem(moving)}", fixed, moving))
-    return _named([(name, table.parent / f, table.parent / m) for name, f, m in found])
+    return named_pairs([(name, table.parent / f, table.parent / m) for name, f, m in found])
 
 
 def pairs_in_folder(
@@ -72,7 +72,7 @@ def pairs_in_folder(
         fixed, moving = (_by_star(folder, p) for p in (fixed_pattern, moving_pattern))
         both = [key for key in sorted(fixed) if key in moving]
         if both:
-            pairs = _named([("-".join(_words(key)), fixed[key], moving[key]) for key in both])
+            pairs = named_pairs([("-".join(_words(key)), fixed[key], moving[key]) for key in both])
             return pairs, [fixed[key] for key in sorted(set(fixed) - set(moving))]
     shown = " and ".join(rule) if rule else ", ".join(" and ".join(each) for each in DEFAULT_RULES)
     raise OptionError(
@@ -103,7 +103,7 @@ def _stem(path: str) -> str:
     return Path(path).name.partition(".")[0]
 
 
-def _named(found: list[tuple[str, Path, Path]]) -> list[Pair]:
+def named_pairs(found: list[tuple[str, Path, Path]]) -> list[Pair]:
     """Pairs with names that can be folders; those that occur twice get a number."""
     names = [_UNSAFE.sub("_", name).strip("._")[:_LONGEST_NAME] or "pair" for name, _, _ in found]
     often = Counter(name.lower() for name in names)

@@ -49,23 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register what is not done yet; 0 when all is accepted or to be checked, else 3."""
+    from retreg.files.names import usable_name
     from retreg_server.batch.one_pair import Order, is_done
     from retreg_server.batch.pairs import pairs_in_folder, pairs_in_table
     from retreg_server.batch.workers import run_pairs
     from retreg_server.reporting.result_folder import check_writable
 
-    if args.pairs.is_dir():
+    if usable_name(args.pairs).is_dir():
         pairs, alone = pairs_in_folder(args.pairs, args.pair)
     elif args.pair:
         raise OptionError("--pair belongs to a folder and does nothing with a table; leave it.")
     else:
         pairs, alone = pairs_in_table(args.pairs), []
     check_writable(args.out)
-    order = Order(args.model, _options(args), args.maps)
+    order = Order(args.model, model_options(args), args.maps)
     todo = [p for p in pairs if args.again or not is_done(p, order, args.out / p.name)]
     report = _Report(args.out, pairs, len(pairs) - len(todo), args.quiet)
     with report.bar:
-        run_pairs(todo, order, args.out, _workers(args, todo), report)
+        run_pairs(todo, order, args.out, workers_for(args, todo), report)
     counts = report.finish()
     if not args.quiet:
         if len(todo) < len(pairs):
@@ -104,7 +105,7 @@ class _Report:
         return Counter(row["verdict"] for row in rows)
 
 
-def _options(args: argparse.Namespace) -> dict[str, Scalar]:
+def model_options(args: argparse.Namespace) -> dict[str, Scalar]:
     """The options that were given; those of a model can only be known where it is named."""
     from retreg_server.registration.registry import get_model
 
@@ -118,7 +119,7 @@ def _options(args: argparse.Namespace) -> dict[str, Scalar]:
     return options
 
 
-def _workers(args: argparse.Namespace, todo: Sequence[Pair]) -> int:
+def workers_for(args: argparse.Namespace, todo: Sequence[Pair]) -> int:
     """How many pairs at a time: volumes need gigabytes each, and use all cores one by one."""
     from retreg.files.formats import Format, recognised
 

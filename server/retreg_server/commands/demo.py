@@ -1,4 +1,4 @@
-"""`retreg demo`: two made-up pairs, registered by a real server, with a page to look at."""
+"""`retreg demo`: two simulated pairs, registered by a real server, with a page to look at."""
 
 from __future__ import annotations
 

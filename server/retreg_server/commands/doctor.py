@@ -34,12 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("--server", metavar="URL", help="also check the way to this server")
     parser.add_argument("--token-file", type=Path, help="file with the token of the server")
+    parser.add_argument("--ca-file", type=Path, help="PEM file with the authority of its TLS")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; 0 when all is well, 1 otherwise."""
     well = True
-    for finding in findings(args.server, args.token_file):
+    for finding in findings(args.server, args.token_file, args.ca_file):
         mark = "ok  " if finding.ok else "FAIL"
         sys.stdout.write(f"{mark}  {finding.subject:<24}{finding.text}\n")
         sys.stdout.flush()
@@ -47,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
-def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
+def findings(
+    server: str | None, token_file: Path | None, ca_file: Path | None = None
+) -> Iterator[Finding]:
     """Everything that is checked, one after the other."""
     yield Finding(True, "Python", f"{platform.python_version()} on {platform.platform()}")
     for package in packages():
@@ -57,7 +60,7 @@ def findings(server: str | None, token_file: Path | None) -> Iterator[Finding]:
     yield Finding(True, "free memory", _free_memory())
     yield from _models()
     if server:
-        yield from server_findings(server, token_file)
+        yield from server_findings(server, token_file, ca_file)
 
 
 def packages() -> Iterator[str]:
@@ -69,9 +72,11 @@ def packages() -> Iterator[str]:
                 yield re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
 
 
-def server_findings(url: str, token_file: Path | None) -> Iterator[Finding]:
+def server_findings(
+    url: str, token_file: Path | None, ca_file: Path | None = None
+) -> Iterator[Finding]:
     """The steps to a server, up to and including the first that fails."""
-    for step in steps(url, token(token_file)):
+    for step in steps(url, token(token_file), ca_file):
         yield Finding(step.ok, f"server: {step.name}", step.sentence)
 
 

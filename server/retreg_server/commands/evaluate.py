@@ -21,6 +21,7 @@ DEFAULT_MODELS = {
         "ants-syn", "elastix-bspline", "auto-brain:affine", "auto-brain:deformable"
     ),
 }
+MATCHERS = ("nearest", "sinkhorn", "attention")  # of fundus/point_matching.py
 EXIT_INTERRUPTED = 130
 
 
@@ -51,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pairs", type=_positive, metavar="N", help="at most N pairs of each set (default: all)"
+    )
+    parser.add_argument(
+        "--matcher",
+        nargs="+",
+        choices=MATCHERS,
+        default=MATCHERS[:1],
+        help="for matching: how learned points are matched; default: nearest",
     )
     parser.add_argument("--set", nargs="+", metavar="SET", help="only these sets of pairs")
     parser.add_argument(
@@ -151,7 +159,7 @@ def _run_matching(args: argparse.Namespace) -> int:
     pairs = difficulties(args.data, args.pairs or 6)
     folder = args.out or Path("evaluate-matching")
     with tqdm(total=len(pairs), unit="pair") as bar:
-        numbers = list(matching_numbers(pairs, matching_methods(), bar.update))
+        numbers = list(matching_numbers(pairs, matching_methods(args.matcher), bar.update))
     write_matching_report(folder, numbers)
     print(f"{len(numbers)} numbers are in {folder / 'index.html'}")
     return 0

@@ -46,15 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register the group; 0 when all are accepted or to be checked, 3 when one fails or is left
     out of the mean."""
-    from retreg.files import read_image
     from retreg_server.commands.register import ProgressBar
-    from retreg_server.registration.groupwise.group import register_group
     from retreg_server.reporting.result_folder import check_writable, write_outputs
 
     check_writable(args.out)
-    images = [read_image(path, args.frame) for path in args.images]
-    if args.model is None:
-        refuse_scans_as_photographs(dict(zip(folder_names(args.images), images, strict=True)))
+    images = _read(args)
+    from retreg_server.registration.groupwise.group import register_group  # loads torch
+
     model = _model(args.model, images[0])
     options: dict[str, Scalar] = {"device": args.device}
     if args.smoothing is not None:
@@ -80,6 +78,19 @@ def run(args: argparse.Namespace) -> int:
     _tell(args, names, group)
     failed = any(result.quality.verdict == "fail" for result in group.results)
     return EXIT_FAILED if failed or group.left_out else 0
+
+
+def _read(args: argparse.Namespace) -> list[Image]:
+    """The images, which may be one group. Raises InputError before a model is loaded."""
+    from retreg.files import read_image
+    from retreg_server.registration.subject import refuse_other_kinds
+
+    images = [read_image(path, args.frame) for path in args.images]
+    by_name = dict(zip(folder_names(args.images), images, strict=True))
+    refuse_other_kinds(by_name)
+    if args.model is None:
+        refuse_scans_as_photographs(by_name)
+    return images
 
 
 def _tell(args: argparse.Namespace, names: list[str], group: Group) -> None:

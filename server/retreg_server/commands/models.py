@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("--server", metavar="URL", help="ask a server (default: this installation)")
     parser.add_argument("--token-file", type=Path, help="file with the token of the server")
+    parser.add_argument("--ca-file", type=Path, help="PEM file with the authority of its TLS")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.server:
         from retreg.client import Client
 
-        with Client(args.server, token(args.token_file)) as client:
+        with Client(args.server, token(args.token_file), ca_file=args.ca_file) as client:
             models = client.models()
     else:
         from retreg_server.registration.registry import usable_models

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
+from retreg.transforms import Affine
 from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.option_arguments import add_option_argument, options_given
 
@@ -40,10 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --transform tps; 0 interpolates, inf is affine. Several values, as in 0,0.1,1, "
         "give one folder each",
     )
+    parser.add_argument(
+        "--initial", metavar="FILE|identity|centres|geometry",
+        help="look near this map only: a transform of any program, as the images lie in the world, "
+        "or the centre of what they show (of their grids) on each other; the verdict judges all "
+        "the same",
+    )  # fmt: skip
     add_option_argument(parser)
     _add_output_arguments(parser)
     parser.add_argument("--server", metavar="URL", help="run on a server, not in this process")
     parser.add_argument("--token-file", type=Path, metavar="F", help="holds the server's token")
+    parser.add_argument("--ca-file", type=Path, metavar="F", help="holds its authority, for TLS")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     telling = parser.add_mutually_exclusive_group()
     telling.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -78,6 +86,12 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How files are read that may be understood in several ways."""
+    for role in ("fixed", "moving"):
+        parser.add_argument(
+            f"--{role}-mask", type=Path, metavar="FILE",
+            help=f"an image, drawn on {role.upper()} or resampled to it; what is 0 there counts "
+            "neither in the registration nor in the verdict",
+        )  # fmt: skip
     frames = {"--frame": "both files", "--fixed-frame": "FIXED", "--moving-frame": "MOVING"}
     for name, which in frames.items():
         text = f"take picture N of {which} where one DICOM file holds several; the first is 1"
@@ -96,10 +110,11 @@ def run(args: argparse.Namespace) -> int:
     from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
-    refuse_inputs_within(args.out, (args.fixed, args.moving))
+    refuse_inputs_within(args.out, [args.fixed, args.moving, *_masks(args).values()])
     fixed, moving = (
         read_image(path, frame, args.nifti_geometry) for path, frame in _inputs(args)
     )
+    fixed, moving = _counting(args, fixed, "fixed"), _counting(args, moving, "moving")
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
     vessels = _vessels(fixed) if args.maps == "vessels" else None
@@ -150,6 +165,21 @@ def _tell(args: argparse.Namespace, folder: Path, result: RegistrationResult) ->
             print("There are no DICOM objects: an archive should keep only what may be right.")
         if args.maps and result.backward is None:
             print("There is no map of the error: the server sent no transform back.")
+
+
+def _masks(args: argparse.Namespace) -> dict[str, Path]:
+    """The masks that were given, by the role of their image."""
+    given = {"fixed": args.fixed_mask, "moving": args.moving_mask}
+    return {role: path for role, path in given.items() if path}
+
+
+def _counting(args: argparse.Namespace, image: Image, role: str) -> Image:
+    """The image with its mask, if there is one."""
+    from retreg.files import read_image
+    from retreg.masks import counting
+
+    mask = _masks(args).get(role)
+    return counting(image, read_image(mask, None, args.nifti_geometry), role) if mask else image
 
 
 def _vessels(fixed: Image) -> Image:
@@ -223,11 +253,20 @@ def _register(
         info.refuse_idle({**options, "smoothing": smoothing})
     info.refuse_idle(options)
     if len(args.smoothing) > 1:
+        if args.initial:
+            raise OptionError("Several smoothings come of a search; leave --initial or give one.")
         request = RegistrationRequest(fixed, moving, model, options)
         return engine.register_sweep(request, args.smoothing, report)
     if args.smoothing:
         options["smoothing"] = args.smoothing[0]
-    return (engine.register(RegistrationRequest(fixed, moving, model, options), report),)
+    request = RegistrationRequest(fixed, moving, model, options, _initial(args, fixed, moving))
+    return (engine.register(request, report),)
+
+
+def _initial(args: argparse.Namespace, fixed: Image, moving: Image) -> Affine | None:
+    from retreg.initial import initial_map
+
+    return initial_map(args.initial, fixed, moving) if args.initial else None
 
 
 def _smoothings(text: str) -> tuple[float, ...]:
@@ -252,12 +291,13 @@ def _register_on_server(
 
     if args.device != "auto":
         raise OptionError("A server chooses its own device; use --device without --server only.")
-    with Client(args.server, token=token(args.token_file)) as client:
+    with Client(args.server, token(args.token_file), ca_file=args.ca_file) as client:
         for info in client.models() if args.option or args.smoothing else ():
             if info.name == model:
                 options |= options_given(info, args.option)
                 info.refuse_idle(options)
-        return client.register(fixed, moving, model=model, progress=report, **options)
+        wanted: dict[str, Any] = {**options, "initial": _initial(args, fixed, moving)}
+        return client.register(fixed, moving, model=model, progress=report, **wanted)
 
 
 def _device_option(device: str, model: str) -> dict[str, Scalar]:

@@ -10,12 +10,14 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retreg.errors import InputError
+from retreg_server.commands.alive import ADDRESS_FILE
 from retreg_server.serving import setting_sources
 from retreg_server.serving.settings import Settings
 
@@ -40,34 +42,56 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InputError when a setting cannot be used, or the address needs a token.
     """
-    import uvicorn
-
     from retreg_server.serving.app import create_app
-    from retreg_server.serving.http.server import config_of
+    from retreg_server.serving.http.server import HttpServer
 
     settings = setting_sources.settings_from(args, os.environ)
     if settings.state_dir is None and settings.port:
         settings = replace(settings, state_dir=state_folder(settings.port))
     log_to_standard_error(settings.log_format)
     raise_limit_of_open_files()
-    listener = listening_socket(settings.host, settings.port)
-    address = _address(settings, listener.getsockname()[1])
-
-    def announce() -> None:
-        sys.stdout.write(f"RetReg server ready at {address}\n")
-        sys.stdout.flush()
-
-    config = config_of(create_app(settings, on_ready=announce), settings)
-    _check_certificate(config)
-    # uvicorn stops in order on both signals, and then raises them once more.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    server = uvicorn.Server(config)
-    if args.stop_with_parent:
-        threading.Thread(target=_stop_with_input, args=(server,), daemon=True).start()
-    gc.freeze()  # what is there now stays; the collector need not look at it again and again
-    with suppress(KeyboardInterrupt):  # the way to stop a server that was started by hand
-        server.run(sockets=[listener])
+    with (
+        listening_socket(settings.host, settings.port) as listener,
+        _stopping_in_order() as asked_to_stop,
+    ):
+        address = _address(settings, listener.getsockname()[1])
+        app = create_app(settings, on_ready=lambda: _announce(address))
+        note = app.state.service.store.folder / ADDRESS_FILE
+        try:
+            with suppress(OSError):  # a full disk is told elsewhere
+                note.write_text(address, "ascii")
+            server = HttpServer(app, settings, asked_to_stop)
+            _check_certificate(server.config)
+            if args.stop_with_parent:
+                threading.Thread(target=_stop_with_input, args=(server,), daemon=True).start()
+            gc.freeze()  # what is loaded now lives as long as the server
+            server.run(sockets=[listener])
+        finally:
+            with suppress(OSError):
+                note.unlink()
+            app.state.service.store.close()  # where the server was stopped before it had begun
     return 0
+
+
+@contextmanager
+def _stopping_in_order() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, at whatever moment they come; uvicorn raises them too
+    once more when it has stopped."""
+    asked = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _announce(address: str) -> None:
+    sys.stdout.write(f"RetReg server ready at {address}\n")
+    sys.stdout.flush()
 
 
 def state_folder(port: int) -> Path:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from retreg_server.training.recipe import TrainingOrder
 
-HELP = "train the network of a model on made-up images; continues where it stopped"
+HELP = "train the network of a model on simulated images; continues where it stopped"
 RECIPES = tuple(name for name, entry in MODELS.items() if entry.recipe)
 
 

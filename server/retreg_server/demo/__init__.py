@@ -1,3 +1,3 @@
-"""The demonstration: made-up pairs, registered through a real server, shown on a page."""
+"""The demonstration: simulated pairs, registered through a real server, shown on a page."""
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def write_page(folder: Path, outcomes: Sequence[Outcome]) -> Path:
 <title>RetReg demonstration</title>
 <style>{STYLE}</style>
 <h1>RetReg demonstration</h1>
-<p>Both pairs are made up by the project's own generators, so the true transform is known. They
-were registered by a RetReg server on this machine. Errors are mean distances to the truth.</p>
+<p>Both pairs are simulated by the project's own generators, so the true transform is known. They
+were registered by a RetReg server on this machine. Errors are mean distances to the truth. To fade
+between the images and to drag keypoints: <code>retreg look {escape(folder.name)}</code></p>
 <table>
 <tr>{head}</tr>
 {rows}</table>

@@ -19,7 +19,8 @@ from retreg_server.registration.fundus.features import (
     Matches,
     ransac_affine,
 )
-from retreg_server.registration.fundus.learned_features import TOLERANCE, learned_method
+from retreg_server.registration.fundus.learned_features import learned_method
+from retreg_server.registration.fundus.point_matching import TOLERANCE
 from retreg_server.registration.fundus.sift import SIFT_ON_GREY
 from retreg_server.registration.fundus.superpoint import DIAMETER, on_vessels
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
@@ -34,11 +35,14 @@ MEASURES = {
 MILLISECONDS = "milliseconds"
 
 
-def matching_methods() -> dict[str, PictureMethod]:
-    """What is compared, by name."""
+def matching_methods(matchers: Sequence[str] = ("nearest",)) -> dict[str, PictureMethod]:
+    """What is compared, by name: learned points with each of the matchers, and SIFT."""
     return {
-        "superpoint-fundus": on_vessels(learned_method("nearest", 4)),
-        "superpoint-fundus, 1 look": on_vessels(learned_method("nearest", 1)),
+        **{
+            f"superpoint-fundus, {matcher}{name}": on_vessels(learned_method(matcher, looks))
+            for matcher in matchers
+            for name, looks in (("", 4), (", 1 look", 1))
+        },
         "SIFT on vessels": on_vessels(SIFT_ON_VESSELS),
         "SIFT on grey": SIFT_ON_GREY,
     }

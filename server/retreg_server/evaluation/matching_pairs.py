@@ -1,5 +1,6 @@
 """Pairs of pictures of one eye whose true correspondences are known, by kind of difficulty.
 
+Made-up eyes are photographed in colour and as angiograms; no network was trained on them.
 Photographs are warped in known ways and shown under another lamp; pairs of two cameras have
 landmarks set by hand, the affine of which is their truth.
 """
@@ -30,13 +31,16 @@ from retreg_server.evaluation.known_truth import (
     turned_picture,
 )
 from retreg_server.evaluation.retina import multimodal_cases
+from retreg_server.phantoms.fundus import make_fundus_pair
 
 ANGLES = (0, 30, 60, 90, 135, 180)
 SCALES = (0.4, 0.6, 0.8, 1.25, 1.7, 2.5)
 OVERLAPS = (0.2, 0.3, 0.5, 0.7)
 WARP_PIXELS = 6.0
 WORKING_PIXELS = 800  # longer side at which photographs are warped
-KINDS = ("rotation", "scale", "overlap", "degradation", "cameras")
+KINDS = ("rotation", "scale", "overlap", "degradation", "cameras", "made-up")
+MADE_UP = {"as it is": (0.0, 0.05), "other size": (0.45, 0.05), "aside": (0.1, 0.35)}
+FIRST_EYE, MADE_UP_PIXELS = 900_000, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +96,29 @@ def difficulties(data: Path, limit: int) -> list[Difficulty]:
     for case in subset(multimodal_cases(data), limit):
         found.append(Difficulty("cameras", "as it is", case.name, partial(_real, case, 0)))
         angle = random_for(f"matching {case.name}").uniform(30, 330)
-        load = partial(_real, case, angle)
-        found.append(Difficulty("cameras", "turned", case.name, load))
-    return found
+        found.append(Difficulty("cameras", "turned", case.name, partial(_real, case, angle)))
+    return found + [
+        Difficulty("made-up", x, f"{seed}", partial(_made_up, seed, x))
+        for x in MADE_UP
+        for seed in range(FIRST_EYE, FIRST_EYE + limit)
+    ]
+
+
+def _made_up(seed: int, x: str) -> KnownPair:
+    """A made-up eye in colour and as an angiogram, turned by any angle; x: of MADE_UP, the largest
+    logarithm of the scale, and how far it lies aside in sizes of the picture."""
+    random = random_for(f"matching made-up {seed} {x}")
+    log_scale, far = MADE_UP[x]
+    angle, aside = random.uniform(-180, 180), random.uniform(0, 2 * np.pi)
+    pair = make_fundus_pair(
+        seed,
+        MADE_UP_PIXELS,
+        rotation_deg=angle,
+        scale=float(np.exp(random.choice([-1, 1]) * log_scale)),
+        shift=(far * np.cos(aside), far * np.sin(aside)),
+        elastic_px=WARP_PIXELS,
+    )
+    return KnownPair(pair.fixed, pair.moving, pair.truth, pair.landmarks)
 
 
 def _photo(path: Path) -> Image:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 
 from retreg.about import notes_on, notes_on_sameness
 from retreg.errors import OptionError
 from retreg.image import Image
+from retreg.masks import share_counted
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress, no_progress
 from retreg_server.registration.model import (
     Estimate,
+    GuidedModel,
     Model,
     SegmentationModel,
     Stages,
@@ -83,13 +86,18 @@ def judged(
     with stages.stage("quality", QUALITY_SHARE):
         measure = SUBJECTS[info.subject].measured(fixed, moving)
         quality = assess(measure, fixed.grid, moving.grid, estimate)
-    provenance = {
+    provenance: dict[str, Any] = {
         "model": request.model,
         "options": options,
         "version": version("retreg"),
         "weights_sha256": info.weights_sha256,
         "seconds": dict(stages.seconds),
     }
+    if fixed.counted is not None or moving.counted is not None:
+        counted = {"fixed": share_counted(fixed), "moving": share_counted(moving)}
+        provenance["counted"] = counted
+    if request.initial is not None:
+        provenance["initial"] = request.initial.moving_from_fixed.tolist()
     return RegistrationResult(
         estimate.transform,
         estimate.fixed_keypoints,
@@ -105,11 +113,25 @@ def _both_ways(
     model: Model, request: RegistrationRequest, options: Mapping[str, Scalar], stages: Stages
 ) -> Estimate:
     with stages.part(1 - QUALITY_SHARE):
-        estimate = model.estimate(request.fixed, request.moving, options, stages)
+        estimate = _estimated(model, request, options, stages)
     if estimate.backward is not None:
         return estimate
     swapped = model.estimate(request.moving, request.fixed, options, Stages())
     return replace(estimate, backward=swapped.transform)
+
+
+def _estimated(
+    model: Model, request: RegistrationRequest, options: Mapping[str, Scalar], stages: Stages
+) -> Estimate:
+    images = request.fixed, request.moving
+    if request.initial is None:
+        return model.estimate(*images, options, stages)
+    if not isinstance(model, GuidedModel):
+        raise OptionError(
+            f"{request.model} takes no initial transform; leave it, or use auto-fundus, auto-brain "
+            "or auto-volume."
+        )
+    return model.estimate_near(request.initial, *images, options, stages)
 
 
 def vessel_labels(image: Image) -> Image:

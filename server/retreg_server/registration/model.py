@@ -101,6 +101,26 @@ class SegmentationModel(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class GuidedModel(Model, Protocol):
+    """A model that can look near a given map only."""
+
+    def estimate_near(
+        self,
+        initial: Affine,
+        fixed: Image,
+        moving: Image,
+        options: Mapping[str, Scalar],
+        stages: Stages,
+    ) -> Estimate:
+        """As estimate, from starts near initial (fixed to moving, LPS mm) and no others.
+
+        Nothing is believed because it was given. Raises RegistrationError as well for a map that
+        no two images of the subject can have between them.
+        """
+        ...
+
+
 class Stages:
     """The stages of a piece of work: each is announced, timed, and a share of the work.
 

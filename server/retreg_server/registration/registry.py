@@ -14,7 +14,7 @@ from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo
 from retreg_server.registration.model import Model
-from retreg_server.registration.subject import subject_of
+from retreg_server.registration.subject import refuse_other_kinds, subject_of
 
 logger = logging.getLogger(__name__)
 WEIGHTS = Path(__file__).with_name("weights")
@@ -41,6 +41,7 @@ MODELS: dict[str, Entry] = {
     "superpoint-fundus": Entry(
         "fundus.superpoint:SuperPointFundus", "superpoint_fundus:RECIPE"
     ),
+    "superglue-fundus": Entry("fundus.superpoint:superglue_fundus", "superglue_fundus:RECIPE"),
     "smoothproper-fundus": Entry(
         "fundus.smoothproper:smoothproper_fundus", "field_recipes:SMOOTHPROPER_FUNDUS"
     ),
@@ -77,8 +78,10 @@ def get_model(name: str) -> Model:
 def default_model(fixed: Image, moving: Image) -> str:
     """The name of the model that fits what the images show.
 
-    Raises InputError for single pictures that say that they are no photographs.
+    Raises InputError for a picture with a volume, before any model is loaded, and for single
+    pictures that say that they are no photographs.
     """
+    refuse_other_kinds({"fixed": fixed, "moving": moving})
     refuse_scans_as_photographs({"fixed": fixed, "moving": moving})
     return subject_of(fixed, moving).default_model
 

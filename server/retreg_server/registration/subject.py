@@ -57,7 +57,8 @@ class Subject:
             check_kind(info, image, f"The {role} image")
         scale = self.common_scale(images)
         fixed, moving = (scale.enlarged(image) for image in images.values())
-        return scale, replace(request, fixed=fixed, moving=moving)
+        initial = None if request.initial is None else scale.common_map(request.initial)
+        return scale, replace(request, fixed=fixed, moving=moving, initial=initial)
 
     def common_scale(self, images: Mapping[str, Image]) -> CommonScale:
         """The scale at which images, by their roles such as "fixed", suit the models.
@@ -137,6 +138,18 @@ def subject_of(*images: Image) -> Subject:
 def image_kind(image: Image) -> ImageKind:
     """A picture, or a volume."""
     return "picture" if image.is_picture else "volume"
+
+
+def refuse_other_kinds(images: Mapping[str, Image]) -> None:
+    """Raise InputError when some images, by their roles such as "fixed", are pictures, some not."""
+    kinds = {role: image_kind(image) for role, image in images.items()}
+    (first, expected), *_ = kinds.items()
+    for role, kind in kinds.items():
+        if kind != expected:
+            raise InputError(
+                f"The {first} image is a {expected} and the {role} image is a {kind}; all pictures "
+                "or all volumes were expected, and a volume must come whole."
+            )
 
 
 def check_kind(info: ModelInfo, image: Image, name: str) -> None:

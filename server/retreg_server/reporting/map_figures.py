@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from PIL import Image as Picture
@@ -12,12 +14,13 @@ from retreg.image import Image
 from retreg.maps import KINDS
 from retreg.resample import resample
 from retreg.transforms import Affine
-from retreg_server.reporting.overlays import views
+from retreg_server.reporting.views import object_in, shown, views
 
 GAP, BAR, LABELS, TITLE = 12, 18, 86, 30  # pixels
 TOP_PERCENTILE = 99.5  # what is larger has the colour of the end of the bar
 LARGEST = np.float32(1e6)
 NEUTRAL = {"jacobian": 1.0}  # shown white in a diverging bar
+DARKEST = 0.45  # of a colour, where the image below it is black
 FOLD = np.array((255, 0, 255), np.uint8)
 
 
@@ -26,28 +29,52 @@ def world_unit(grid: Grid) -> str:
     return "px" if grid.is_unscaled_picture else "mm"
 
 
-def map_picture(name: str, values: Image, unit: str) -> np.ndarray:
+def map_picture(name: str, values: Image, unit: str, fixed: Image | None = None) -> np.ndarray:
     """The map of that name as (rows, columns, 3) uint8; a volume is cut through its middle.
 
-    unit: of the numbers, empty for ratios. Places that fold, with a determinant at or below 0 or a
-    Beltrami coefficient from 1 upwards, are magenta.
+    unit: of the numbers, empty for ratios. fixed: the image on which the map lies; the map is drawn
+    over it, and only where it shows its object. Places that fold, with a determinant at or below 0
+    or a Beltrami coefficient from 1 upwards, are magenta.
     """
     values = Image(np.minimum(values.array, LARGEST), values.grid)  # infinity cannot be resampled
-    low, high = _range(name, values.array)
-    panels = []
-    for view in views(values.grid):
-        cut = resample(values, Affine.identity(), view, fill=0).array[0, 0]
-        panels.append(_coloured(name, cut, low, high))
+    planes = views(values.grid)
+    cuts = [resample(values, Affine.identity(), plane, fill=0).array[0, 0] for plane in planes]
+    if fixed is None:
+        masks = [np.ones(cut.shape, bool) for cut in cuts]
+    else:
+        masks = [object_in(fixed, plane) for plane in planes]
+    inside = [cut[mask] for cut, mask in zip(cuts, masks, strict=True)]
+    low, high = _range(name, np.concatenate(inside) if any(map(len, inside)) else values.array)
+    panels = [_coloured(name, cut, low, high) for cut in cuts]
+    if fixed is not None:
+        around = [shown(fixed, Affine.identity(), plane) for plane in planes]
+        panels = [_over(*each) for each in zip(panels, around, masks, strict=True)]
+    return _beside_bar(name, panels, unit, (low, high))
+
+
+def _over(coloured: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The colours, with the brightness of the image, where the mask is; the image elsewhere."""
+    grey = image.mean(axis=2, keepdims=True)
+    drawn = np.where(mask[..., None], coloured * (DARKEST + (1 - DARKEST) * grey / 255), grey)
+    folds = mask & (coloured == FOLD).all(axis=2)
+    drawn[folds] = FOLD
+    return drawn.astype(np.uint8)
+
+
+def _beside_bar(
+    name: str, panels: Sequence[np.ndarray], unit: str, ends: tuple[float, float]
+) -> np.ndarray:
+    """The panels in a row with the colour bar, under a title."""
     height, width = max(p.shape[0] for p in panels), sum(p.shape[1] + GAP for p in panels)
     canvas = np.full((height + TITLE + GAP, max(width + GAP + BAR + LABELS, 480), 3), 255, np.uint8)
     left = GAP
     for panel in panels:
         canvas[TITLE : TITLE + panel.shape[0], left : left + panel.shape[1]] = panel
         left += panel.shape[1] + GAP
-    ramp = np.linspace(high, low, height)[:, None].repeat(BAR, axis=1)
-    canvas[TITLE : TITLE + height, left : left + BAR] = _coloured(name, ramp, low, high)
+    ramp = np.linspace(ends[1], ends[0], height)[:, None].repeat(BAR, axis=1)
+    canvas[TITLE : TITLE + height, left : left + BAR] = _coloured(name, ramp, *ends)
     title = f"{KINDS[name].title}, {unit}" if unit else KINDS[name].title
-    return _labelled(canvas, title, (low, high), (left + BAR + 6, TITLE, height))
+    return _labelled(canvas, title, ends, (left + BAR + 6, TITLE, height))
 
 
 def _range(name: str, values: np.ndarray) -> tuple[float, float]:

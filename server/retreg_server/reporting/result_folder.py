@@ -17,6 +17,7 @@ import numpy as np
 from retreg.errors import FileError, InputError, RegistrationError
 from retreg.files import write_image, write_markups, write_transform
 from retreg.files.names import usable_name
+from retreg.files.pictures import fits_png
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.maps import KINDS, map_names, registration_map
@@ -66,7 +67,7 @@ def check_writable(folder: Path) -> None:
 def refuse_inputs_within(folder: Path, inputs: Iterable[Path]) -> None:
     """Raise FileError when an image lies in folder under a name that a result takes."""
     taken = {(folder / name).resolve() for name in (*RESULT_FILES, *MAP_FILES)}
-    for path in inputs:
+    for path in map(usable_name, inputs):
         if path.resolve() in taken:
             raise FileError(
                 f"{path.name} in the output folder {folder.name} is one of the images and would be "
@@ -110,10 +111,10 @@ def write_outputs(
 ) -> None:
     """Write every result file; they appear in folder together or not at all.
 
-    RESULT_FILES, and warped.png for pictures; with maps also map_NAME.nrrd and map_NAME.png for
-    each map of retreg.maps. fill: the value beyond the moving image, its background for None.
-    sources: of the fixed and the moving image. vessels: a label map, for map_vessels.nrrd and .png.
-    Raises FileError when the disk does not take them.
+    RESULT_FILES, with warped.png for pictures that PNG can hold; with maps also map_NAME.nrrd and
+    .png for each map of retreg.maps. fill: the value beyond the moving image, its background for
+    None. sources: of both images. vessels: a label map, for map_vessels.nrrd and .png. Raises
+    FileError when the disk does not take them.
     """
     try:
         staging = Path(tempfile.mkdtemp(prefix=".retreg-", dir=folder))
@@ -123,7 +124,7 @@ def write_outputs(
             message["backward"] = _write_transforms(staging, result, fixed.grid, moving.grid)
             _write_keypoints(staging, result)
             if maps:
-                message["maps"] = _write_maps(staging, fixed.grid, result)
+                message["maps"] = _write_maps(staging, fixed, result)
             strict = json.loads(dumps(message))  # infinite numbers are spelled out
             text = json.dumps(strict, indent=2, allow_nan=False)
             (staging / "result.json").write_text(text + "\n", encoding="utf-8")
@@ -154,7 +155,7 @@ def _write_images(
     warped = resample(moving, result.transform, fixed.grid, fill=fill)
     write_image(folder / "fixed.nrrd", fixed)
     write_image(folder / "warped.nrrd", warped)
-    if fixed.is_picture:
+    if fits_png(warped):
         write_image(folder / "warped.png", warped)
     write_png(folder / "overlay.png", overlay(fixed, moving, result))
 
@@ -204,14 +205,14 @@ def _placed(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _write_maps(folder: Path, grid: Grid, result: RegistrationResult) -> dict[str, Any]:
+def _write_maps(folder: Path, fixed: Image, result: RegistrationResult) -> dict[str, Any]:
     """Write the maps; what result.json says of each of them."""
-    lines = {}
+    grid, lines = fixed.grid, {}
     for name in map_names(grid, result.backward):
         values = registration_map(name, result.transform, result.backward, grid)
         unit = world_unit(grid) if KINDS[name].unit else ""
         write_image(folder / f"map_{name}.nrrd", values)
-        write_png(folder / f"map_{name}.png", map_picture(name, values, unit))
+        write_png(folder / f"map_{name}.png", map_picture(name, values, unit, fixed))
         numbers = values.array.astype(np.float64)
         lines[name] = {
             "unit": unit,

@@ -16,11 +16,12 @@ from retreg_server.serving.http.event_loop import MonitoredLoop
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
-from retreg_server.serving.middleware.clients import Clients
 from retreg_server.serving.middleware.request_log import HEADER, Tracing
 from retreg_server.serving.routes import (
     dicomweb,
     images,
+    look,
+    look_page,
     monailabel,
     register_files,
     registrations,
@@ -67,7 +68,7 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service, app.state.archive_orders = service, archive_orders
-    for part in (server_info, images, registrations, register_files, monailabel):
+    for part in (server_info, images, registrations, register_files, monailabel, look, look_page):
         app.include_router(part.router)
     for prefix in dicomweb.PREFIXES:
         app.include_router(dicomweb.router, prefix=prefix)
@@ -79,8 +80,9 @@ def create_app(
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """What every request passes; the one added last is the outermost."""
     settings = service.settings
-    app.add_middleware(Clients)
-    app.add_middleware(AccessControl, settings=settings)
+    app.add_middleware(
+        AccessControl, settings=settings, tokens=service.tokens, failures=service.failures
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

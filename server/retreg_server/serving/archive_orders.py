@@ -17,6 +17,7 @@ from retreg import wire
 from retreg.errors import Cancelled, RetRegError, ServerError
 from retreg.messages import Scalar
 from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.counted_pool import CountedPool, Room
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
 from retreg_server.serving.fair_line import FairLine
@@ -59,6 +60,7 @@ class ArchiveJob:
     status: Status
     registration: str | None = None
     stored: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    owner: str = ""
     note: str = ""
     ended_at: float | None = None
     work: asyncio.Task[None] | None = None
@@ -88,6 +90,7 @@ class ArchiveOrders:
 
     def begin(self, order: Order) -> ArchiveJob:
         """Start the work. Raises InputError for an unknown archive, ApiError 429 when full."""
+        caller().require("register")
         archive_named(self._service.settings.archives, order.archive)
         self._expire()
         waiting = sum(not job.status.has_ended for job in self._jobs.values())
@@ -99,6 +102,7 @@ class ArchiveOrders:
                 {"Retry-After": str(self._line.retry_after_s())},
             )
         job = ArchiveJob(secrets.token_hex(16), Status("queued", "waiting for the archive", 0.0))
+        job.owner = caller().owner
         self._jobs[job.id] = job
         job.work = asyncio.create_task(self._live(job, order))
         return job
@@ -106,7 +110,7 @@ class ArchiveOrders:
     def get(self, job_id: str) -> ArchiveJob:
         """The order of that id. Raises ApiError 404."""
         job = self._jobs.get(job_id)
-        if job is None:
+        if job is None or not caller().may_see(job.owner):
             raise ApiError(
                 404, "unknown-registration", "There is no such registration; it may have expired."
             )

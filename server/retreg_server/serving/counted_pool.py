@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 from retreg.errors import TooLargeError
 from retreg.progress import Progress, no_progress
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.fair_line import FairLine
 from retreg_server.serving.memory_account import Account
-from retreg_server.serving.middleware.clients import client_name
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer
 from retreg_server.serving.workers.process_pool import ProcessPool
 
 SIZE_UNIT_BYTES = 4 << 20  # of what is sent: as much again takes about as long as to begin
-
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class CountedPool:
         What belongs together is asked in one turn: so nobody holds an image while waiting for
         room for the other. Raises ApiError 503 when too many wait, or the turn does not come.
         """
-        turn = self.line.enter(client_name(), 503, 1.0 + nbytes / SIZE_UNIT_BYTES)
+        turn = self.line.enter(caller().line, 503, 1.0 + nbytes / SIZE_UNIT_BYTES)
         try:
             try:
                 async with asyncio.timeout(patience_s):

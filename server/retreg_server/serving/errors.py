@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from retreg.errors import Cancelled, InputError, RegistrationError, RetRegError
 
 logger = logging.getLogger(__name__)
 
+STOPPED = "The server was stopped before it had answered; order it again."
 INTERNAL = (
     "The server failed unexpectedly; try again, and tell its administrator the time if it "
     "happens again."
@@ -131,9 +133,15 @@ class LastResort:
             await self._app(scope, receive, noting_send)
         except ClientDisconnect:
             return  # nobody is left who could be answered
-        except Exception as error:
+        except asyncio.CancelledError:  # the server stops, and this took longer than its grace
             if scope["type"] != "http":
                 raise
-            logger.error("A request failed with %s.", describe(error))
             if not started:
-                await _as_api_error(error).response()(scope, receive, send)
+                error = ApiError(503, "interrupted", STOPPED, {"Retry-After": "2"})
+                await error.response()(scope, receive, send)
+        except Exception as failure:
+            if scope["type"] != "http":
+                raise
+            logger.error("A request failed with %s.", describe(failure))
+            if not started:
+                await _as_api_error(failure).response()(scope, receive, send)

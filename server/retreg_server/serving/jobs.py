@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import secrets
-import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
@@ -15,14 +14,15 @@ from typing import Literal
 
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError
+from retreg_server.serving.access.caller import Caller, audit, caller
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
 from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.metrics import Metrics
-from retreg_server.serving.middleware.clients import client_name
 from retreg_server.serving.middleware.request_log import request_id
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage import job_store as records
-from retreg_server.serving.storage.job_store import Record, Store
+from retreg_server.serving.storage.database import Record
+from retreg_server.serving.storage.job_store import Store
 from retreg_server.serving.workers.executor import Executor, Task
 from retreg_server.serving.workers.messages import SharedImage
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
+BUSY_RETRY_S = 2
 PRIORITY_SHARE = 4.0  # of the clients that the settings name, against 1 of the others
 CRASHED = (
     "The process that worked on the registration ended unexpectedly, perhaps for lack of memory; "
@@ -74,6 +75,10 @@ class Job:
         """32 hexadecimal digits."""
         return self.record.id
 
+    def file_name(self, what: str, ending: str) -> str:
+        """Such as transform-ID.h5: of no other job, so that no client can mix two patients."""
+        return f"{what}-{self.id}.{ending}"
+
     def post(self, status: Status) -> None:
         """Enter a new status and wake whoever waits for one."""
         self.status = status
@@ -105,33 +110,45 @@ class Jobs:
             settings.queue_guests,
             lambda client: PRIORITY_SHARE if client in settings.priority_clients else 1.0,
         )
+        self._is_stopping = False
         metrics.follow_queue(lambda: self._count("queued"), lambda: self._count("running"))
 
     async def submit(self, task: Task, version: str, turn: Turn | None = None) -> Job:
-        """Queue a task, or answer it from what is kept. Raises ApiError 429 when the queue is full.
+        """Queue a task, or answer it from what is kept.
 
         version: of what will answer; results of other versions are not reused. turn: the place in
-        the line, where one was taken before; whoever took it lets it go if this raises.
+        the line, where one was taken before; whoever took it lets it go if this raises. Raises
+        ApiError 429 when the queue is full, 503 when the server stops.
         """
-        key = _key(task, version)
+        client = caller()
+        client.require("register")
+        if self._is_stopping:
+            retry = {"Retry-After": str(BUSY_RETRY_S)}
+            raise ApiError(503, records.INTERRUPTED, records.INTERRUPTION, retry)
+        key = _key(task, f"{version} {client.owner}")
         grid = wire.dumps(wire.encode_grid(task.fixed.image.grid)).decode("ascii")
-        record = Record(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued")
+        record = Record(
+            *(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued"),
+            owner=client.owner,
+        )
+        audit("ran", job=record.id, fixed=task.fixed.address, moving=task.moving.address)
         answered = await self._store.answered(key) if self._settings.reuse_results else None
         if answered is not None:
             self._metrics.reused.inc()
-            record = replace(answered, id=record.id, ended=time.time())
+            record = replace(answered, id=record.id)
             await self._store.add(record)
             if turn is not None:
                 turn.leave()
             return Job(record, _status(record))
-        turn = turn or self.line.enter(client_name())
+        self._refuse_too_many(client)
+        turn = turn or self.line.enter(client.line)
         turn.prepare()
         job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
         try:
             await self._store.add(record)
-        except sqlite3.Error:
+        except BaseException:  # whoever asked has gone
             del self._active[job.id]
             turn.leave()
             raise
@@ -139,13 +156,18 @@ class Jobs:
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
 
+    def check(self) -> None:
+        """Raise ApiError 429 when there is no place for another one of the caller."""
+        self._refuse_too_many(caller())
+        self.line.check(caller().line)
+
     @contextmanager
     def place(self) -> Iterator[Turn]:
         """A place in the line for a job whose images are made within this block.
 
         It is given up when the block fails. Raises ApiError 429 when the queue is full.
         """
-        turn = self.line.enter(client_name(), is_ready=False)
+        turn = self.line.enter(caller().line, is_ready=False)
         try:
             yield turn
         except BaseException:
@@ -153,20 +175,28 @@ class Jobs:
             raise
 
     async def get(self, job_id: str) -> Job:
-        """The job of that id. Raises ApiError 404."""
+        """The job of that id, if the caller may see it. Raises ApiError 404."""
         job = self._active.get(job_id)
-        if job is not None:
+        if job is not None and caller().may_see(job.record.owner):
             job.asked_at = time.monotonic()
             return job
         record = await self._store.get(job_id)
-        if record is None:
+        if record is None or not caller().may_see(record.owner):
             raise ApiError(
                 404, "unknown-registration", "There is no such registration; it may have expired."
             )
         return Job(record, _status(record))
 
+    async def keep_edited(self, job: Job, result: bytes) -> Job:
+        """Keep what people made of a job that is done, under an id of its own."""
+        fresh = replace(job.record, id=secrets.token_hex(16), key=secrets.token_hex(32))
+        record = _recorded(fresh, Status("done", "done", 1.0, result))
+        await self._store.add(record)
+        return Job(record, _status(record))
+
     async def cancel(self, job: Job) -> None:
         """Stop a job at its next report, or forget it when it has ended."""
+        audit("deleted", job=job.id)
         if job.work is None or job.status.has_ended:
             await self._store.remove(job.id)
         else:
@@ -183,28 +213,51 @@ class Jobs:
             yield status
             while not status.has_ended:
                 status = await job.next_status(status, interval_s)
+                if self._is_stopping and not status.has_ended:
+                    status = _status(records.interrupted(job.record))
                 yield status
         finally:
             job.watchers -= 1
             job.asked_at = time.monotonic()
             self._abandon(job)
 
-    async def close(self) -> None:
-        """Give running jobs the time to finish; those that wait are handed back as interrupted."""
+    def begin_stop(self) -> None:
+        """Hand back what waits as interrupted, and tell so to all who watch: order it again.
+
+        What runs may finish, but nobody could fetch it here: the next server will have the result.
+        """
+        self._is_stopping = True
         for job in self._active.values():
             if job.status.state == "queued":
                 _interrupt(job)
+            job.post(job.status)
+
+    async def close(self) -> None:
+        """Give running jobs the time to finish; those that take it all are interrupted."""
+        self.begin_stop()
         lives = [job.life for job in self._active.values() if job.life is not None]
         if lives:
             await asyncio.wait(lives, timeout=self._settings.stop_grace_s)
         for job in self._active.values():
             _interrupt(job)
+        self._executor.close()
         await asyncio.gather(*lives, return_exceptions=True)
 
     @property
     def images(self) -> set[str]:
         """The addresses of all images in the queue, which are kept whatever happens."""
         return {each.address for job in self._active.values() for each in job.images}
+
+    def _refuse_too_many(self, client: Caller) -> None:
+        """Raise ApiError 429 when the caller has as many registrations as its token allows."""
+        own = sum(job.record.owner == client.owner for job in self._active.values())
+        if client.jobs is not None and own >= client.jobs:
+            raise ApiError(
+                429,
+                "busy",
+                f"{own} registrations of yours are under way already; try again later.",
+                {"Retry-After": str(BUSY_RETRY_S)},
+            )
 
     def _abandon(self, job: Job) -> None:
         """Cancel a job that nobody watches and nobody has asked for a while."""
@@ -236,11 +289,8 @@ class Jobs:
         self._metrics.ended(model, status.state, seconds)
         job.record = _recorded(job.record, status)
         job.images = ()
-        try:
-            await self._store.add(job.record)
-            del self._active[job.id]
-        except sqlite3.Error:  # a full disk: the result lives as long as the server
-            logger.error("The end of job %s could not be stored.", job.id, extra=facts)
+        await self._store.add(job.record)
+        del self._active[job.id]
         job.post(status)
 
     async def _outcome(self, job: Job, task: Task, turn: Turn, request: str) -> Status:
@@ -275,7 +325,7 @@ class Jobs:
 def _key(task: Task, version: str) -> str:
     """The same for requests that must have the same answer."""
     images = (task.fixed.address, task.moving.address)
-    asked = [*images, task.model, version, sorted(task.options.items())]
+    asked = [*images, task.head.get("initial"), task.model, version, sorted(task.options.items())]
     return hashlib.sha256(wire.dumps(asked)).hexdigest()
 
 
@@ -305,7 +355,7 @@ def _status(record: Record) -> Status:
 
 def _recorded(record: Record, status: Status) -> Record:
     """The record of a job that has ended."""
-    ended = replace(record, state=status.state, result=status.result, ended=time.time())
+    ended = replace(record, state=status.state, result=status.result)
     error = status.error
     if error is None:
         return ended

@@ -61,6 +61,11 @@ class Metrics:
         self._follow("retreg_image_store_bytes", "Images that are kept in memory.", kept)
         self._follow("retreg_image_bytes_claimed", "All images, whatever their state.", claimed)
 
+    def follow_store(self, unwritten: Callable[[], int]) -> None:
+        """Show how many registrations the disk has not taken."""
+        meaning = "Registrations that are kept in memory because the disk does not take them."
+        self._follow("retreg_results_unwritten", meaning, unwritten)
+
     def follow_workers(self, ready: Callable[[], int]) -> None:
         """Show how many workers are warm."""
         self._follow("retreg_workers_ready", "Worker processes that are warm.", ready)

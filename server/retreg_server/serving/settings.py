@@ -14,6 +14,7 @@ from typing import Annotated
 from retreg.addresses import is_loopback
 from retreg.errors import InputError
 from retreg_server.dicom.archives import Archive
+from retreg_server.serving.access.addresses import networks
 
 MIN_TOKEN_LENGTH = 16
 GIB = 2**30
@@ -32,6 +33,12 @@ class Settings:
     port: Annotated[int, "port to listen on; 0 takes a free one"] = 8600
     archives: Mapping[str, Archive] = field(default_factory=dict)
     token: str | None = field(default=None, repr=False)
+    tokens_file: Annotated[
+        Path | None, "file with a token for each client, their names and rights"
+    ] = None
+    trusted_proxies: Annotated[
+        Names, "addresses of proxies whose X-Forwarded-For is believed"
+    ] = ()
     tls_cert: Annotated[Path | None, "file with the certificate chain, for HTTPS"] = None
     tls_key: Annotated[Path | None, "file with the private key of the certificate"] = None
     cors_origins: Annotated[Names, "origins whose pages may use this server"] = ()
@@ -87,16 +94,25 @@ class Settings:
         return min(self.max_image_bytes, self.image_store_bytes // 2)
 
     def __post_init__(self) -> None:
-        if self.token is None and not is_loopback(self.host):
+        has_tokens = self.token is not None or self.tokens_file is not None
+        if not has_tokens and not is_loopback(self.host):
             raise InputError(
                 f"The address {self.host} can be reached from other machines, so a token is "
-                "needed; give --token-file, set RETREG_TOKEN, or listen on 127.0.0.1."
+                "needed; give --token-file or --tokens-file, set RETREG_TOKEN, or listen on "
+                "127.0.0.1."
             )
         if self.token is not None and not _is_usable(self.token):
             raise InputError(
                 f"The token is not usable; it needs at least {MIN_TOKEN_LENGTH} characters, none "
                 "of which is a blank or outside ASCII."
             )
+        try:
+            networks(self.trusted_proxies)
+        except ValueError:
+            raise InputError(
+                f"The proxies {', '.join(self.trusted_proxies)!r} are not usable; give addresses "
+                "or ranges such as 10.0.0.0/8."
+            ) from None
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both files; give --tls-cert and --tls-key, or neither.")
         if "*" in self.cors_origins:

@@ -22,6 +22,7 @@ from retreg.errors import FileError
 from retreg_server.registration.networks.field_net import FieldArchitecture
 from retreg_server.registration.networks.keypoint_net import Architecture
 from retreg_server.registration.networks.segreg_net import STRIDE, SegRegArchitecture
+from retreg_server.registration.networks.superglue_net import GlueArchitecture
 from retreg_server.registration.networks.superpoint_net import CELL, PointArchitecture
 from retreg_server.registration.networks.weights import METADATA, TENSORS
 from retreg_server.training.checkpoints import save_weights
@@ -37,7 +38,9 @@ class Bundle:
 
     name: str
     title: str
-    architecture: Architecture | FieldArchitecture | PointArchitecture | SegRegArchitecture
+    architecture: (
+        Architecture | FieldArchitecture | PointArchitecture | SegRegArchitecture | GlueArchitecture
+    )
     pixels: int
     spacing_mm: float | None
     input_rule: str
@@ -90,24 +93,13 @@ def hardware(device: str) -> str:
 
 
 def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, Any]:
-    d = bundle.architecture.dimensions
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "num_channels": 1,
-        "spatial_shape": [bundle.pixels] * d,
-        "dtype": "float32",
-        "value_range": [0, 1],
-        "is_patch_data": False,
-        "channel_def": {"0": "image"},
-    }
     return {
         "version": version("retreg"),
         "monai_version": version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "name": bundle.name,
         "task": bundle.title,
-        "network_data_format": {"inputs": {"image": image}, "outputs": _outputs(bundle)},
+        "network_data_format": {"inputs": _inputs(bundle), "outputs": _outputs(bundle)},
         "retreg": {
             "architecture": bundle.architecture.as_dict(),
             "pixels": bundle.pixels,
@@ -125,11 +117,31 @@ def _card(bundle: Bundle, measured: dict[str, float], sha256: str) -> dict[str, 
     }
 
 
+def _inputs(bundle: Bundle) -> dict[str, Any]:
+    """The inputs of the network, as MONAI's bundles describe them."""
+    if isinstance(bundle.architecture, GlueArchitecture):
+        points = {"type": "tuples", "dtype": "float32", "num_channels": bundle.architecture.width}
+        return {name: {**points, "format": "descriptors"} for name in ("first", "second")}
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": 1,
+        "spatial_shape": [bundle.pixels] * bundle.architecture.dimensions,
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {"0": "image"},
+    }
+    return {"image": image}
+
+
 def _outputs(bundle: Bundle) -> dict[str, Any]:
     """The outputs of the network, as MONAI's bundles describe them."""
     d = bundle.architecture.dimensions
     if isinstance(bundle.architecture, SegRegArchitecture):
         return _joint_outputs(bundle.pixels)
+    if isinstance(bundle.architecture, GlueArchitecture):
+        return {"scores": {"type": "tuples", "format": "scores of pairs", "dtype": "float32"}}
     if isinstance(bundle.architecture, Architecture):
         shape, kind = [d], {"type": "tuples", "format": "keypoints", "value_range": [-1, 1]}
         channels, name = bundle.architecture.keypoints, "points"
@@ -158,6 +170,8 @@ def _joint_outputs(pixels: int) -> dict[str, Any]:
 
 
 def _keypoint_rows(bundle: Bundle) -> dict[str, Any]:
+    if isinstance(bundle.architecture, GlueArchitecture):
+        return {"coordinates": "x, y from the middle in halves of the longer side, and strength"}
     if isinstance(bundle.architecture, PointArchitecture):
         return {"coordinates": "a descriptor for each cell of 8 pixels, order y, x"}
     if bundle.template is None:

@@ -10,6 +10,7 @@ from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration.fundus import global_alignment as module
 from retreg_server.registration.fundus.features import Features, Matches, Method
 from retreg_server.registration.fundus.global_alignment import global_alignment
+from retreg_server.registration.keymorph.initial_maps import no_suggestions
 from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
 
@@ -25,6 +26,10 @@ def pictures() -> tuple[Picture, Picture, object]:
 def told(points: np.ndarray) -> Features:
     """Features that know nothing but their place."""
     return Features(points, np.zeros((len(points), 1), np.float32))
+
+
+NOTHING = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+BLIND = Method(lambda *_: told(np.zeros((0, 2))), lambda *_: (NOTHING, NOTHING))
 
 
 def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch):
@@ -43,7 +48,7 @@ def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch)
 
     monkeypatch.setattr(module, "searched", lambda *_: pytest.fail("The search was needed."))
     found = global_alignment(
-        fixed, moving, Stages(), lambda _doubt: ([], []), (Method(detect, match),)
+        fixed, moving, Stages(), no_suggestions, (Method(detect, match),)
     )
     assert len(asked) == 2
     assert found.forward.inliers.sum() > 60
@@ -56,8 +61,30 @@ def test_another_method_is_asked_for_features_and_matches(pictures, monkeypatch)
 
 def test_a_method_that_finds_nothing_leaves_it_to_the_search(pictures):
     fixed, moving, _ = pictures
-    nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-    blind = Method(lambda *_: told(np.zeros((0, 2))), lambda *_: (nothing, nothing))
-    found = global_alignment(fixed, moving, Stages(), lambda _doubt: ([], []), (blind,))
+    found = global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,))
     assert found.searched
     assert found.forward.agreement.correlation > 0.3
+
+
+def test_a_search_that_ends_beyond_any_camera_is_no_error(pictures, monkeypatch):
+    fixed, moving, _ = pictures
+    far = module.Hypothesis(np.diag([9.0, 9.0, 1.0]), 1.0)
+    monkeypatch.setattr(module, "searched", lambda *_: [far, far])
+    found = global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,))
+    np.testing.assert_array_equal(found.forward.moving_from_fixed, far.moving_from_fixed)
+
+
+@pytest.mark.parametrize(("are_marked", "searches"), [(False, 4), (True, 2)])
+def test_what_is_left_of_annotations_is_not_searched_for(
+    are_marked, searches, pictures, monkeypatch
+):
+    fixed, moving, _ = pictures
+    asked = []
+
+    def unclear(*maps):
+        asked.append(maps)
+        return [module.Hypothesis(np.eye(3), 1.0)] * 2
+
+    monkeypatch.setattr(module, "searched", unclear)
+    global_alignment(fixed, moving, Stages(), no_suggestions, (BLIND,), are_marked)
+    assert len(asked) == searches

@@ -14,7 +14,11 @@ from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
 from retreg_server.registration.fundus.deformation import dense_displacement
 from retreg_server.registration.fundus.features import Matches, ransac_affine
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.rotation_scale_search import searched, small_map
+from retreg_server.registration.fundus.rotation_scale_search import (
+    SearchedMap,
+    scales_near,
+    searched,
+)
 from retreg_server.registration.fundus.vessel_pyramid import pyramid
 from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
@@ -102,10 +106,12 @@ def test_matches_without_a_common_affine_support_none():
     assert found is None or found.count < 14
 
 
-def test_the_search_finds_rotation_scale_and_shift(vessels):
+@pytest.mark.parametrize(("angle", "zoom"), [(107, 0.83), (-20, 0.42), (200, 2.4), (60, 1.0)])
+def test_the_search_finds_rotation_scale_and_shift(vessels, angle, zoom):
     values, valid = vessels
     middle = (SIZE - 1) / 2
-    moving_from_fixed = np.vstack([cv2.getRotationMatrix2D((middle, middle), 107, 0.83), [0, 0, 1]])
+    turned = cv2.getRotationMatrix2D((middle, middle), angle, zoom)
+    moving_from_fixed = np.vstack([turned, [0, 0, 1]])
     moving_from_fixed[:2, 2] += 17, -11
     moved, shown = (
         cv2.warpAffine(x, moving_from_fixed[:2], values.shape[::-1])
@@ -113,13 +119,26 @@ def test_the_search_finds_rotation_scale_and_shift(vessels):
     )
     fractions: list[float] = []
     stages = Stages(lambda _stage, fraction: fractions.append(fraction))
-    found = searched(small_map(values, valid), small_map(moved, shown > 0), stages, at_most=2)
-    points = np.argwhere(valid)[::500, ::-1].astype(float)
-    points = np.column_stack([points, np.ones(len(points))]).T
-    error = ((found[0].moving_from_fixed - moving_from_fixed) @ points)[:2]
-    assert np.hypot(*error).max() < 0.025 * SIZE
+    maps = SearchedMap(values, valid), SearchedMap(moved, shown > 0)
+    found = searched(*maps, stages, at_most=2)
+    assert missed(found[0].moving_from_fixed, moving_from_fixed, valid) < 0.025 * SIZE
     assert found[0].score > 1.5 * found[1].score
     assert fractions == sorted(fractions)
+    near = scales_near(found[0], *maps)
+    assert 3 < len(near) < 8
+    back = searched(*maps[::-1], Stages(), 1, near)[0].moving_from_fixed
+    assert missed(np.linalg.inv(back), moving_from_fixed, valid) < 0.025 * SIZE
+
+
+def missed(found: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> float:
+    """The largest distance in pixels of the fixed picture between where two (3, 3) maps lead,
+    where the moving picture shows it."""
+    points = np.argwhere(valid)[::500, ::-1].astype(float)
+    points = np.column_stack([points, np.ones(len(points))]).T
+    there = (truth @ points)[:2]
+    seen = ((there > 0) & (there < SIZE)).all(axis=0)
+    error = ((found - truth) @ points)[:2, seen] / np.sqrt(np.linalg.det(truth[:2, :2]))
+    return float(np.hypot(*error).max())
 
 
 def test_refinement_recovers_a_known_bend(vessels):

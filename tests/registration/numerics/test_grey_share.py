@@ -11,6 +11,7 @@ from retreg_server.registration.numerics.volume_features import (
     GREY_SHARE,
     described,
     grey_share,
+    local_mean,
     locally_normalised,
 )
 
@@ -50,3 +51,11 @@ def test_local_normalisation_gives_mean_0_and_deviation_1():
     assert float(inner.mean()) == pytest.approx(0, abs=0.05)
     assert float(inner.std()) == pytest.approx(1, abs=0.05)
     assert not locally_normalised(torch.full((1, 1, 9, 9, 9), 7.0)).any()
+
+
+@pytest.mark.parametrize(("voxels", "reach"), [(1, 0), (2, 0), (3, 1), (6, 2), (7, 3), (9, 3)])
+def test_the_local_mean_is_taken_in_volumes_of_any_thickness(voxels: int, reach: int) -> None:
+    values = torch.rand((1, 1, voxels, 10, 10), generator=torch.Generator().manual_seed(0))
+    middle = voxels // 2
+    expected = values[0, 0, middle - reach : middle + reach + 1, 1:8, 1:8].mean()
+    torch.testing.assert_close(local_mean(values, 7)[0, 0, middle, 4, 4], expected)

@@ -12,7 +12,7 @@ from retreg_server.phantoms.head import make_head_pair
 from retreg_server.registration.numerics.padding import without_padding
 from retreg_server.registration.numerics.spaces import canonical
 from retreg_server.registration.preprocessing.foreground import find_foreground
-from retreg_server.reporting.overlays import shown, views
+from retreg_server.reporting.views import shown, views
 
 VALUES = [-32768.0, -2000.0, -1e6, 32767.0, 65535.0, 4095.0, np.nan, np.inf, -np.inf, 3e38, -3e38]
 

@@ -124,6 +124,17 @@ def test_a_picture_of_the_other_polarity_agrees_as_well():
     assert numbers["agreement"] > 0.7
 
 
+@pytest.mark.parametrize("zoom", [0.45, 2.2])
+def test_the_overlap_is_that_of_the_picture_that_shows_less(zoom):
+    pair = make_fundus_pair(8, size=400, scale=zoom, shift=(0.0, 0.0), elastic_px=0)
+    numbers = PictureQuality(pair.fixed, pair.moving).measure(pair.truth)
+    assert numbers["overlap"] > 0.9
+    away = np.eye(4)
+    away[0, 3] = 200 * max(zoom, 1)  # half of the field of the moving picture
+    away = Affine(away @ pair.truth.moving_from_fixed)
+    assert 0.2 < PictureQuality(pair.fixed, pair.moving).measure(away)["overlap"] < 0.8
+
+
 def test_the_world_of_a_volume_may_be_anywhere():
     pair = make_head_pair(7, spacing_mm=3.0, rotation_deg=20)
     world = np.eye(4)

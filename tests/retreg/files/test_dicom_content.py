@@ -44,6 +44,11 @@ PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
         ({"SOPClassUID": STORAGE + "77.1.5.7", "Modality": "OPTENF"}, "photograph"),
         ({"SOPClassUID": STORAGE + "7", "Modality": "OP"}, "photograph"),
         ({"SOPClassUID": STORAGE + "77.1.4", "Modality": "XC"}, "photograph"),
+        ({"SOPClassUID": STORAGE + "7", "Modality": "OT", "BodyPartExamined": "BRAIN"}, "other"),
+        ({"SOPClassUID": STORAGE + "7", "Modality": "", "BodyPartExamined": "CSPINE"}, "other"),
+        ({"SOPClassUID": STORAGE + "7", "Modality": "OT", "BodyPartExamined": "EYE"}, ""),
+        ({"SOPClassUID": STORAGE + "7", "Modality": "OT", "BodyPartExamined": "RETINA"}, ""),
+        ({"SOPClassUID": STORAGE + "77.1.5.1", "BodyPartExamined": "NECK"}, "photograph"),
         ({"SOPClassUID": STORAGE + "7", "Modality": "OT"}, ""),
         ({"SOPClassUID": STORAGE + "7", "Modality": ""}, ""),
     ],
@@ -127,7 +132,7 @@ def test_a_frame_is_for_dicom_files_only(tmp_path, a_series):
     path = tmp_path / "a.png"
     write_image(path, Image(PIXELS[None, None], Grid.of_picture(8, 6)))
     assert read_image(path, frame=1).is_picture
-    with pytest.raises(FileError, match="--fixed-frame or --moving-frame"):
+    with pytest.raises(FileError, match="leave the frame out"):
         read_image(path, frame=2)
     folder, _ = a_series()
     with pytest.raises(FileError, match="series of 6 files, not frames"):

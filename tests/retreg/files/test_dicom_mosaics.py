@@ -160,3 +160,26 @@ def test_a_folder_of_mosaics_is_told_to_be_several_volumes(tmp_path, write_dicom
         a_mosaic(tmp_path / f"{n}", write_dicom, np.eye(3), np.zeros((9, 4, 6), np.uint16), 3)
     with pytest.raises(FileError, match="Each of the 3 files"):
         read_image(tmp_path)
+
+
+@pytest.mark.parametrize(("creator", "kind", "value"), [
+    ("GEMS_ACQU_01", "DS", "12.5"), ("TOSHIBA", "LO", "AXIAL"), ("Philips", "US", 9),
+])  # fmt: skip
+def test_the_private_element_of_another_maker_makes_no_mosaic(
+    tmp_path, write_dicom, creator, kind, value
+):
+    path = write_dicom(tmp_path / "a.dcm", np.arange(24, dtype=np.uint16).reshape(4, 6))
+    data = pydicom.dcmread(path)
+    data.private_block(0x0019, creator, create=True).add_new(0x0A, kind, value)
+    data.save_as(path)
+    assert read_image(path).array.shape == (1, 1, 4, 6)
+
+
+def test_several_mosaics_in_one_file_are_refused_with_the_remedy(tmp_path, write_dicom):
+    path = write_dicom(
+        tmp_path / "a.dcm", np.zeros((3, 12, 18), np.uint16), ImageType=["ORIGINAL", "MOSAIC"],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[0, 0, 0],
+        PixelSpacing=[3, 2], SliceThickness=4,
+    )  # fmt: skip
+    with pytest.raises(FileError, match=r"holds 3 mosaics.*dcm2niix"):
+        read_image(path)

@@ -216,3 +216,28 @@ def test_the_ratio_of_the_sides_of_a_pixel_counts_without_a_spacing(
 ):
     path = write_dicom(tmp_path / "a.dcm", RAMP, **given)
     np.testing.assert_allclose(read_image(path).grid.spacing, spacing)
+
+
+@pytest.mark.parametrize(("kind", "padding", "limit"), [
+    (np.uint16, 63536, None), (np.uint16, 65535, None), (np.uint16, 60000, 65000),
+    (np.int16, -32768, None), (np.int16, 30000, None),
+])  # fmt: skip
+def test_padding_beyond_the_stored_bits_becomes_the_background(
+    tmp_path, write_dicom, kind, padding, limit
+):
+    values = np.arange(48, dtype=kind).reshape(6, 8) * 40 + 7
+    padded = values.copy()
+    padded[:2] = padding
+    padded[0, :3] = padding if limit is None else limit
+    declared = {"PixelPaddingValue": padding}
+    if limit is not None:
+        declared["PixelPaddingRangeLimit"] = limit
+    path = write_dicom(tmp_path / "a.dcm", padded, BitsStored=12, HighBit=11, **declared)
+    values[:2] = values[2, 0]
+    np.testing.assert_array_equal(read_image(path).array[0, 0], values)
+
+
+@pytest.mark.parametrize("slope", [0, ""])
+def test_a_slope_of_zero_means_none(tmp_path, write_dicom, slope):
+    path = write_dicom(tmp_path / "a.dcm", RAMP, RescaleSlope=slope, RescaleIntercept=0)
+    np.testing.assert_array_equal(read_image(path).array[0, 0], RAMP)

@@ -219,3 +219,43 @@ def test_the_frames_of_a_file_count_as_images(a_series, write_dicom, enhanced):
     image = read_image(folder)
     np.testing.assert_array_equal(image.array[0], pixels)
     assert "series 1 with 3 images" in image.about.notes[0]
+
+
+def test_a_series_is_of_one_patient(a_series):
+    folder, _ = a_series(count=8)
+    rewritten(folder, PatientID=lambda n: "first" if n % 2 else "second")
+    with pytest.raises(FileError, match=r"holds 2 DICOM series.*4 images") as refused:
+        read_image(folder)
+    assert "first" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "cosines", [[2, 0, 0, 0, 2, 0], [1, 0, 0, 1, 0, 0], [1, 0, 0, 0, 0, 0], [1, 0, 0, 0.5, 1, 0]]
+)
+def test_directions_that_are_none_are_refused_by_name(a_series, cosines):
+    folder, _ = a_series(ImageOrientationPatient=cosines)
+    with pytest.raises(FileError, match="ImageOrientationPatient does not hold two unit vectors"):
+        read_image(folder)
+
+
+def test_an_orientation_of_zeros_is_none(tmp_path, write_dicom, a_series):
+    zeros = [0, 0, 0, 0, 0, 0]
+    picture = read_image(
+        write_dicom(tmp_path / "a.dcm", np.zeros((4, 5), np.uint8), PixelSpacing=[2, 3],
+                    ImageOrientationPatient=zeros, ImagePositionPatient=zeros[:3])
+    )  # fmt: skip
+    np.testing.assert_array_equal(picture.grid.world_from_index, np.diag([3, 2, 1, 1]))
+    folder, _ = a_series(ImageOrientationPatient=zeros)
+    with pytest.raises(FileError, match="no positions in space"):
+        read_image(folder)
+
+
+def test_a_photograph_with_a_spacing_of_zero_counts_in_pixels(tmp_path, write_dicom):
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 5), np.uint8), PixelSpacing=[0, 0])
+    np.testing.assert_array_equal(read_image(path).grid.world_from_index, np.eye(4))
+
+
+def test_a_slice_with_a_spacing_of_zero_is_refused(a_series):
+    folder, _ = a_series(PixelSpacing=[0, 0])
+    with pytest.raises(FileError, match="PixelSpacing is not positive"):
+        read_image(folder)

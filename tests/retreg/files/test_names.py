@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from retreg.files import (
     write_markups,
     write_transform,
 )
+from retreg.files.doors import existing_file
 from retreg.files.names import usable_name
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints
 from retreg.transforms import Affine
+from retreg_server.cli import main
 
 BAD = [b"auge-\xe4.png", b"\xff\xfe.nii.gz", b"k\xf6pfe/a.nrrd", b"a/\xe9t\xe9/b.tif"]
 
@@ -65,3 +69,47 @@ def test_names_in_any_script_are_written_and_read(tmp_path, name):
     image = Image(np.arange(60, dtype=np.int16).reshape(1, 3, 4, 5), Grid((5, 4, 3), np.eye(4)))
     write_image(tmp_path / name, image)
     np.testing.assert_array_equal(read_image(tmp_path / name).array, image.array)
+
+
+def too_long(folder):
+    return folder / ("x" * 300 + ".nrrd")
+
+
+def a_loop(folder):
+    path = folder / "loop"
+    path.symlink_to(path)
+    return path
+
+
+@pytest.mark.parametrize("named", [too_long, a_loop])
+@pytest.mark.parametrize("door", [read_image, read_transform, read_markups, existing_file])
+def test_a_name_that_the_system_never_opens_is_refused(tmp_path, named, door):
+    path = named(tmp_path)
+    with pytest.raises(FileError, match=r"of a file or folder (is longer|stands for a link)"):
+        door(path)
+
+
+@pytest.mark.parametrize("named", [too_long, a_loop])
+def test_such_a_name_is_bad_input_of_every_command(tmp_path, capsys, named):
+    bad, out = str(named(tmp_path)), str(tmp_path / "out")
+    (tmp_path / "pairs.csv").write_text(f"fixed,moving\n{bad},{bad}\n")
+    for arguments in (
+        ["register", bad, bad, "-o", out],
+        ["apply", bad, bad, "-o", out + ".nrrd"],
+        ["groupwise", bad, bad, bad, "-o", out],
+        ["batch", bad, "-o", out],
+        ["evaluate", "retina", "--data", bad],
+    ):
+        assert main(arguments) == 2, arguments
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch):
+    bytes_out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(bytes_out, encoding="ascii"))
+    monkeypatch.setattr(
+        "retreg_server.commands.models.run", lambda _args: sys.stdout.write("Auge-ä\n") and 0
+    )
+    assert main(["models"]) == 0
+    sys.stdout.flush()
+    assert bytes_out.getvalue() == b"Auge-\\xe4\n"

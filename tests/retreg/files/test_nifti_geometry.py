@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import struct
 
 import nibabel
 import numpy as np
@@ -198,3 +200,38 @@ def test_an_sform_that_is_no_geometry_is_refused(tmp_path, bad):
     path = a_file(tmp_path / "a.nii", bad, None, (1, 0))
     with pytest.raises((FileError, GeometryError), match=r"a\.nii"):
         read_image(path)
+
+
+@pytest.mark.parametrize("quaternion", [(3, 0, 0), (0.8, 0.8, 0), (0.5, -0.9, 0.7)])
+def test_a_quaternion_that_is_too_long_is_a_half_turn_as_for_itk(tmp_path, quaternion):
+    path = a_file(tmp_path / "a.nii", None, turned(30, 2))
+    content = bytearray(path.read_bytes())
+    content[256:268] = struct.pack("<3f", *quaternion)
+    path.write_bytes(content)
+    for geometry in ("itk", "qform"):
+        read = read_image(path, nifti_geometry=geometry)
+        np.testing.assert_allclose(read.grid.world_from_index, itk_matrix(path), atol=1e-4)
+        assert note_of(read) == ""
+
+
+@pytest.mark.parametrize("at", [80, 256])
+def test_a_form_without_numbers_is_told_to_have_none(tmp_path, at):
+    path = a_file(tmp_path / "a.nii", None, turned(30, 2))
+    content = bytearray(path.read_bytes())
+    content[at : at + 4] = struct.pack("<f", np.nan)
+    path.write_bytes(content)
+    assert "the qform holds what are no numbers" in note_of(read_image(path))
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII", "A.NII.GZ"])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_file_is_read_whether_its_name_tells_that_it_is_packed_or_not(
+    tmp_path, name, is_packed, slices
+):
+    voxels = VOXELS[:, :, :slices]
+    path = a_file(tmp_path / "plain.nii", turned(30, 2), None, voxels=voxels)
+    content = path.read_bytes()
+    named = tmp_path / name
+    named.write_bytes(gzip.compress(content + bytes(99)) if is_packed else content)
+    np.testing.assert_array_equal(read_image(named).array[0].T, voxels)

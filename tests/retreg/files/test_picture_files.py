@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import PIL.Image
@@ -239,3 +241,58 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_image(tmp_path / "a.png", a_picture(np.uint8, 1, seed=1))
     assert (tmp_path / "a.png").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def a_bitmap(alpha):
+    """A bitmap of 32 bits with a mask for the opacity (BITMAPV4HEADER)."""
+    colour = np.moveaxis(a_picture(np.uint8, 3).array[:, 0], 0, 2)
+    pixels = np.dstack([colour[..., ::-1], np.full((HEIGHT, WIDTH), alpha, np.uint8)])[::-1]
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHI", 108, WIDTH, HEIGHT, 1, 32, 3) + bytes(20) + masks
+    header += b"BGRs" + bytes(48)
+    start = struct.pack("<IHHI", 14 + 108 + pixels.size, 0, 0, 14 + 108)
+    return b"BM" + start + header + pixels.tobytes()
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bitmap_whose_opacity_was_never_set_keeps_its_colours(tmp_path, alpha):
+    (tmp_path / "a.bmp").write_bytes(a_bitmap(alpha))
+    read = read_image(tmp_path / "a.bmp")
+    np.testing.assert_array_equal(read.array, a_picture(np.uint8, 3).array)
+
+
+def a_png(depth, colour, data, *chunks):
+    """A PNG file with the rows (bytes) of data, written by the standard."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(
+            ">I", zlib.crc32(kind + content)
+        )
+
+    head = struct.pack(">IIBBBBB", 4, len(data), depth, colour, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row for row in data))
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", rows), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_16_bit_grey_with_a_transparent_value_keeps_its_values(tmp_path):
+    values = np.array([[0, 500, 40000, 65535], [7, 500, 9, 300]])
+    rows = [row.astype(">u2").tobytes() for row in values]
+    (tmp_path / "a.png").write_bytes(a_png(16, 0, rows, (b"tRNS", struct.pack(">H", 500))))
+    read = read_image(tmp_path / "a.png").array
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read[0, 0], np.where(values == 500, 0, values))
+
+
+def test_16_bit_grey_with_an_opacity_is_refused_with_the_remedy(tmp_path):
+    rows = [np.array([700, 65535] * 4, ">u2").tobytes()] * 2
+    (tmp_path / "a.png").write_bytes(a_png(16, 4, rows))
+    with pytest.raises(FileError, match="save it without the transparency"):
+        read_image(tmp_path / "a.png")
+
+
+def test_several_pictures_in_one_png_are_refused(tmp_path):
+    page = PIL.Image.fromarray(a_grey_ramp())
+    page.save(tmp_path / "a.png", save_all=True, append_images=[page.rotate(180)])
+    with pytest.raises(FileError, match="2 pages"):
+        read_image(tmp_path / "a.png")

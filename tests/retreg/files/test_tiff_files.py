@@ -158,3 +158,23 @@ def test_without_tifffile_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(FileError, match="16-bit PNG"):
         read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("steps", [(4, 1), (1, 4, 1), (1, 4, 2, 1), (1, *[4] * 25)])
+def test_a_picture_on_another_page_than_the_first_is_refused(tmp_path, steps, dtype, big):
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=big) as file:
+        for step in steps:
+            file.write(colour(dtype)[::step, ::step], photometric="rgb")
+    with pytest.raises(FileError, match="pages; save the page to be registered"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_a_picture_with_several_previews_is_read(tmp_path, dtype, big):
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=big) as file:
+        for step in (1, 2, 4, 8):
+            file.write(colour(dtype)[::step, ::step], photometric="rgb")
+    np.testing.assert_array_equal(read_back(tmp_path / "a.tif"), colour(dtype))

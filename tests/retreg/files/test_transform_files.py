@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -244,3 +246,14 @@ def test_endings_that_cannot_hold_the_transform_are_refused(tmp_path):
     for name, transform in (("a.tfm", a_spline(PICTURE, True)), ("a.doc", an_affine())):
         with pytest.raises(FileError, match="ending"):
             write_transform(tmp_path / name, transform, PICTURE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n", b"II*\0", b"some text", b"%PDF-1.4", gzip.compress(b"x" * 99, mtime=0)],
+    ids=["PNG", "TIFF", "text", "PDF", "gzip"],
+)
+def test_what_is_no_transform_is_told_which_ones_there_are(tmp_path, content):
+    (tmp_path / "a.dat").write_bytes(content)
+    with pytest.raises(FileError, match=r"a\.dat holds no transform; one of ITK or ANTs"):
+        read_transform(tmp_path / "a.dat")

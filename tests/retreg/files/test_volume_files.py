@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -215,3 +217,22 @@ def test_real_volumes_are_read_as_itk_reads_them(retreg_data):
             oracle.TransformIndexToPhysicalPoint(last),
             atol=1e-9,
         )
+
+
+def test_the_voxels_of_a_volume_are_held_once_while_it_is_read(tmp_path):
+    path = tmp_path / "a.nii"
+    voxels = np.zeros((60, 1000, 1000), np.uint16)
+    voxels[7, 8, 9] = 5
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    code = (
+        "import resource, sys; from retreg.files import read_image; import SimpleITK\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000\n"
+        "before = peak(); array = read_image(sys.argv[1]).array; array[0, 7, 8, 9] += 1\n"
+        "print(array[0, 7, 8, 9], peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    value, megabytes = done.stdout.split()
+    assert int(value) == 6
+    assert float(megabytes) < 1.5 * voxels.nbytes / 1e6

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from documented import python_blocks
 from watching import Untouched, a_volume
 
 from retreg import Affine, Keypoints, RegistrationResult, ThinPlateSpline
@@ -108,3 +110,26 @@ def test_transforms_of_different_kinds_become_nodes_of_one_class(nodes, a_sequen
     for number, transform in enumerate(transforms):
         found = transform_of(made.GetNthDataNode(number))(points)
         assert np.allclose(found, transform(points), atol=1e-6)
+
+
+def test_the_console_lines_of_the_documentation_run_as_written(
+    logic, scene, slicer, a_sequence, seeds, monkeypatch
+):
+    """The page's lines, with a server that runs already and volumes under the names they use."""
+    names = ("HeadT1", "HeadT2", "Visit1", "Visit2")
+    nodes = {name: a_volume(scene, name, next(seeds)) for name in names}
+    begun = []
+    monkeypatch.setattr(type(logic), "start_local_server", lambda _: None)
+    monkeypatch.setattr(type(logic), "register_async", lambda *_, **more: begun.append(more))
+    util = SimpleNamespace(
+        getModuleLogic={"RetReg": logic}.get,
+        getNode={**nodes, "Sequence": a_sequence}.get,
+        getNodes=lambda _: {name: nodes[name] for name in names[2:]},
+        arrayFromTransformMatrix=slicer.util.arrayFromTransformMatrix,
+    )
+    ran = {"slicer": SimpleNamespace(util=util)}
+    for text in python_blocks("slicer.md"):
+        exec(text, ran)
+    assert ran["outcome"].result.quality.verdict == "accept"
+    begun[0]["on_done"](ran["outcome"])  # a line of its own prints a name of the outcome
+    assert all(nodes[name].GetTransformNodeID() for name in names[1:])

@@ -72,7 +72,7 @@ class FakeServer:
     orders: list[dict[str, Any]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def connection(self, url: str, token: str = "") -> Any:
+    def connection(self, url: str, token: str = "", ca_file: str = "") -> Any:
         from RetRegLib.server.connection import Connection
 
         server = self
@@ -81,7 +81,7 @@ class FakeServer:
             def client(self) -> Client:
                 return FakeClient(server, self.url)
 
-        return FakeConnection(url, token)
+        return FakeConnection(url, token, ca_file)
 
 
 class FakeClient(Client):

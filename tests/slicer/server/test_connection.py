@@ -175,6 +175,13 @@ def test_an_authority_of_the_system_is_trusted(connection, https, monkeypatch):
     assert "TLSv1" in steps[3].sentence
 
 
+def test_an_authority_in_a_file_is_trusted(connection, https):
+    chosen = connection.Connection(https[0], "", https[1])
+    assert all(step.ok for step in connection.test_connection(chosen))
+    with chosen.client() as client:
+        assert client.health()
+
+
 def test_behind_a_proxy_the_first_steps_lead_to_the_proxy(connection, serve, monkeypatch):
     asked = []
 
@@ -194,12 +201,11 @@ def test_behind_a_proxy_the_first_steps_lead_to_the_proxy(connection, serve, mon
 def test_address_and_token_are_remembered_together(connection):
     settings: dict[str, str] = {}
     assert connection.load_connection(settings) is None
-    connection.save_connection(settings, connection.Connection("https://a.example", "secret"))
-    assert connection.load_connection(settings) == connection.Connection(
-        "https://a.example", "secret"
-    )
+    whole = connection.Connection("https://a.example", "secret", "/etc/hospital.pem")
+    connection.save_connection(settings, whole)
+    assert connection.load_connection(settings) == whole
     connection.save_connection(settings, connection.Connection("https://b.example"))
-    assert "secret" not in settings.values()
+    assert not {"secret", "/etc/hospital.pem"} & set(settings.values())
 
 
 def test_the_token_does_not_show_in_what_is_printed(connection):

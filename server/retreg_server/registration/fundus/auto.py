@@ -3,23 +3,26 @@
 Vessels are made to look alike in colour, red-free, infrared and angiography. Local features on
 them, learned ones and then SIFT, or a search over rotations and scales where features fail, give a
 linear map that is made sub-pixel, bent, and deformed as far as the pictures support it. Where the
-search leaves doubt, or the keypoints of the network are asked for, the maps of KeyMorph are tried
-as well.
+keypoints of KeyMorph are asked for, its maps are tried as well; no pair was found that they alone
+settle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
+from retreg.errors import OptionError
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.fundus.affine_quadratic import refined_quadratic
 from retreg_server.registration.fundus.global_alignment import (
     GlobalFit,
     LinearFit,
+    alignment_near,
     global_alignment,
 )
 from retreg_server.registration.fundus.keypoint_pairs import keypoint_pairs
@@ -28,8 +31,9 @@ from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.world_transforms import DEFORMABLE, FAMILIES, PixelAlignment
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
+    NETWORK,
     correspondences_if_wanted,
-    suggestions,
+    no_suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import SMOOTHING
@@ -69,28 +73,56 @@ class AutoFundus:
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
-        advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
-        family, smoothing = str(options["transform"]), float(options["smoothing"])
-        with stages.stage("field of view", 0.05):
-            shown = without_shared_marks(fixed, moving)
-            fixed_picture = retina_picture(shown[0], "fixed", DIAMETER)
-            moving_picture = retina_picture(shown[1], "moving", DIAMETER)
-        with stages.stage("vessels and features", 0.55):
-            suggest = partial(advice, "affine")
-            found = global_alignment(fixed_picture, moving_picture, stages, suggest)
-        with stages.stage("refinement", 0.15):
-            forward = refined(found.fixed, found.moving, found.forward)
-            stages.at(0.5)
-            backward = refined(found.moving, found.fixed, found.backward)
-        with stages.stage("transform", 0.2):
-            estimate = Estimate(
-                forward.transform(family, smoothing, fixed.grid),
-                *forward.keypoints(),
-                backward.transform(family, smoothing, moving.grid),
-                _evidence(found),
-                forward.transform("quadratic", 0.0, fixed.grid) if family == DEFORMABLE else None,
-            )
+        suggest = partial(seen.suggestions, "affine") if seen else no_suggestions
+        align = partial(global_alignment, suggest=suggest)
+        estimate = _estimated(align, fixed, moving, options, stages)
         return seen.described(estimate) if seen else estimate
+
+    def estimate_near(
+        self,
+        initial: Affine,
+        fixed: Image,
+        moving: Image,
+        options: Mapping[str, Scalar],
+        stages: Stages,
+    ) -> Estimate:
+        """See GuidedModel.estimate_near. Raises OptionError for keypoints = network."""
+        if options["keypoints"] == NETWORK:
+            raise OptionError(
+                "keypoints = network looks everywhere; leave it, or leave the initial transform."
+            )
+        align = partial(alignment_near, initial=initial.moving_from_fixed)
+        return _estimated(align, fixed, moving, options, stages)
+
+
+def _estimated(
+    align: Callable[..., GlobalFit],
+    fixed: Image,
+    moving: Image,
+    options: Mapping[str, Scalar],
+    stages: Stages,
+) -> Estimate:
+    """The linear map that align finds, made into the transform that is wanted."""
+    family, smoothing = str(options["transform"]), float(options["smoothing"])
+    with stages.stage("field of view", 0.05):
+        shown = without_shared_marks(fixed, moving)
+        fixed_picture = retina_picture(shown[0], "fixed", DIAMETER)
+        moving_picture = retina_picture(shown[1], "moving", DIAMETER)
+    with stages.stage("vessels and features", 0.55):
+        are_marked = shown[0] is not fixed
+        found = align(fixed_picture, moving_picture, stages=stages, are_marked=are_marked)
+    with stages.stage("refinement", 0.15):
+        forward = refined(found.fixed, found.moving, found.forward)
+        stages.at(0.5)
+        backward = refined(found.moving, found.fixed, found.backward)
+    with stages.stage("transform", 0.2):
+        return Estimate(
+            forward.transform(family, smoothing, fixed.grid),
+            *forward.keypoints(),
+            backward.transform(family, smoothing, moving.grid),
+            _evidence(found),
+            forward.transform("quadratic", 0.0, fixed.grid) if family == DEFORMABLE else None,
+        )
 
 
 def refined(

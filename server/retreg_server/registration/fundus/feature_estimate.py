@@ -57,9 +57,7 @@ def feature_estimate(
     with stages.stage("features", 0.6):
         features = method.describe(fixed)
         stages.at(0.5)
-        # When one geometry is left-handed, the pixels may show the eye mirrored or not.
-        is_same = fixed.is_mirrored == moving.is_mirrored
-        views = [moving] if is_same else [moving, moving.mirrored]
+        views = moving.views_beside(fixed)
         shown = [method.describe(view) for view in views]
     with stages.stage("matching", 0.3):
         matched = [method.match(features, each) for each in shown]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-SCALE_RANGE = (0.35, 2.8)
+SCALE_RANGE = (0.3, 3.3)  # the search looks from 0.33 to 3
 MOST_ANISOTROPIC = 1.4
 RANSAC_CONFIDENCE = 0.9999
 RANSAC_ROUNDS = 10_000

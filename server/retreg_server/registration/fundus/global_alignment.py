@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
+from retreg.errors import RegistrationError
 from retreg_server.registration.fundus.affine_quadratic import refined_affine
 from retreg_server.registration.fundus.features import (
     Matches,
@@ -19,8 +21,11 @@ from retreg_server.registration.fundus.learned_features import best_methods
 from retreg_server.registration.fundus.pixel_maps import linear_map
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.rotation_scale_search import (
+    ALL_SCALES,
+    USUAL_SCALES,
     Hypothesis,
     chance_score,
+    scales_near,
     searched,
 )
 from retreg_server.registration.fundus.vessel_pyramid import Agreement, agreement, vessel_similarity
@@ -30,12 +35,13 @@ from retreg_server.registration.model import Stages
 from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
-TRUSTED_SCORE = 22.0  # of the vessels; two different eyes reach about 15
-PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 15.0, 6.0
-CERTAIN_COUNT = 30  # inliers; two different eyes reach 14
+PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
 CANDIDATES = 3  # hypotheses of the search that are refined
+REACH = 0.15  # of the longer side: how far from a given map its matches may lie
 SEARCH_SHARE = 0.14  # of the work that one search is
 CLEAR_LEAD = 1.5  # of the best score over the next that ends the search
+_Pair = tuple[PreparedPicture, PreparedPicture]
+_Starts = tuple[list[np.ndarray], list[np.ndarray]]  # candidates (3, 3) forward and backward
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +79,15 @@ def global_alignment(
     stages: Stages,
     suggest: Suggest,
     methods: Sequence[Method] | None = None,
+    are_marked: bool = False,
 ) -> GlobalFit:
     """Register two pictures linearly; stages hears of the progress in the current part.
 
     suggest is asked for further candidates; it is in doubt when neither features nor search
     settle the map. Of all candidates the one that aligns the vessels best wins. methods: how
     features are found and matched, each asked where those before it do not settle the map; learned
-    ones, then SIFT.
+    ones, then SIFT. are_marked: whether annotations were painted over in both; what is left of them
+    stands out in the weaker ridges, in which then is not searched.
 
     When only one of the geometries is left-handed, the pixels may show the eye mirrored or not:
     both are tried. Raises RegistrationError when a picture shows no vessels.
@@ -87,45 +95,60 @@ def global_alignment(
     stages.at(0.0)
     asked = best_methods() if methods is None else methods
     prepared = prepared_picture(fixed, "fixed")
-    views = [moving] if fixed.is_mirrored == moving.is_mirrored else [moving, moving.mirrored]
+    views = moving.views_beside(fixed)
     found = []
     for view in views:
         with stages.part(1 / len(views)):
             shown = prepared_picture(view, "moving")
-            found.append(_registered(prepared, shown, stages, suggest, asked))
+            pairs = _by_polarity(prepared, shown)
+            searchable = pairs[:1] if are_marked else pairs
+            found.append(_registered(pairs, searchable, stages, suggest, asked))
     return max(found, key=lambda fit: fit.score)
 
 
 def _registered(
-    fixed: PreparedPicture,
-    moving: PreparedPicture,
+    pairs: Sequence[_Pair],
+    searchable: Sequence[_Pair],
     stages: Stages,
     suggest: Suggest,
     methods: Sequence[Method],
 ) -> GlobalFit:
-    pairs = _by_polarity(fixed, moving)
+    @cache
+    def matched_by(method: Method, pair: _Pair) -> _Matched:
+        return _matched(*pair, method)
+
     for number, method in enumerate(methods):
         stages.at(0.2 + 0.2 * number / len(methods))
         for pair in pairs[: method.polarities]:
-            matched = _matched(*pair, method)
+            matched = matched_by(method, pair)
             if all(method.is_strong(fit) for fit in matched.fits):
                 starts = _suggested(suggest, False, *pair)
                 found = _completed(*pair, [matched], starts, 0.0)
-                if found.score >= TRUSTED_SCORE or (matched.is_certain and _is_plausible(found)):
+                if not _is_plausible(found):
+                    found = _completed(*pair, [matched], _exchanged(found), 0.0)
+                if _is_plausible(found):
                     return found
     stages.skip(0.4)
-    return _from_search(pairs, stages, suggest, methods)
+    pair, starts, lead = _from_search(searchable, stages, suggest)
+    return _completed(*pair, [matched_by(method, pair) for method in methods], starts, lead)
 
 
 def _is_plausible(found: GlobalFit) -> bool:
-    """Whether vessels meet clearly enough to believe a map that many features agree on."""
+    """Whether vessels meet where many features agree on a map."""
     deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
     return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
 
 
-def _by_polarity(
-    fixed: PreparedPicture, moving: PreparedPicture
-) -> tuple[tuple[PreparedPicture, PreparedPicture], ...]:
+def _exchanged(found: GlobalFit) -> _Starts:
+    """For each direction the inverse of the other: so many features agree on either that both
+    mean the same, and one of them may be closer."""
+    forward, backward = (
+        np.linalg.inv(fit.moving_from_fixed) for fit in (found.forward, found.backward)
+    )
+    return [backward], [forward]
+
+
+def _by_polarity(fixed: PreparedPicture, moving: PreparedPicture) -> tuple[_Pair, ...]:
     """The pair with the stronger ridges of both pictures, then with the others of one."""
     return (
         (fixed, moving),
@@ -141,48 +164,48 @@ class _Matched:
     matches: tuple[Matches, Matches]
     fits: tuple[RobustFit | None, RobustFit | None]
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether so many agree in both directions that vessels that are faint may do."""
-        return all(fit is not None and fit.count >= CERTAIN_COUNT for fit in self.fits)
-
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
-    forward, backward = method.match(fixed.features(method), moving.features(method))
+    return _fitted(*method.match(fixed.features(method), moving.features(method)))
+
+
+def _fitted(forward: Matches, backward: Matches) -> _Matched:
     fits = ransac_affine(forward, TOLERANCE, 1), ransac_affine(backward, TOLERANCE, 2)
     return _Matched((forward, backward), fits)
 
 
 def _from_search(
-    pairs: Sequence[tuple[PreparedPicture, PreparedPicture]],
-    stages: Stages,
-    suggest: Suggest,
-    methods: Sequence[Method],
-) -> GlobalFit:
-    """Search with the stronger ridges, and with the others as long as no winner stands out."""
+    pairs: Sequence[_Pair], stages: Stages, suggest: Suggest
+) -> tuple[_Pair, _Starts, float]:
+    """Search with the stronger ridges, and with the others as long as no winner stands out.
+
+    Returns the ridges with the clearest winner, its lead, and the candidates of both directions.
+    """
     best, lead, hypotheses = pairs[0], 0.0, list[Hypothesis]()
     for pair in pairs:
+        scales = ALL_SCALES if pair is pairs[0] else USUAL_SCALES
+        maps = pair[0].searched, pair[1].searched
         with stages.part(SEARCH_SHARE):
-            found = searched(pair[0].small, pair[1].small, stages, CANDIDATES)
-        if _lead(found) > lead:
+            found = searched(*maps, stages, CANDIDATES, scales)
+        if not hypotheses or _lead(found) > lead:
             best, lead, hypotheses = pair, _lead(found), found
         if lead > CLEAR_LEAD:
             break
-    fixed, moving = best
+    maps = best[0].searched, best[1].searched
     with stages.part(SEARCH_SHARE):
-        opposite = searched(moving.small, fixed.small, stages, CANDIDATES)
-    matched = [_matched(fixed, moving, method) for method in methods]
-    forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, fixed, moving)
+        scales = scales_near(hypotheses[0], *maps)
+        opposite = searched(*maps[::-1], stages, CANDIDATES, scales)
+    forward, backward = _suggested(suggest, lead <= CLEAR_LEAD, *best)
     starts = (
         [start.moving_from_fixed for start in hypotheses] + forward,
         [start.moving_from_fixed for start in opposite] + backward,
     )
-    return _completed(fixed, moving, matched, starts, lead)
+    return best, starts, lead
 
 
 def _suggested(
     suggest: Suggest, in_doubt: bool, fixed: PreparedPicture, moving: PreparedPicture
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+) -> _Starts:
     """Further candidates (3, 3) forward and backward, in pixels."""
     forward, backward = suggest(in_doubt)
     return (
@@ -199,7 +222,7 @@ def _completed(
     fixed: PreparedPicture,
     moving: PreparedPicture,
     matched: Sequence[_Matched],
-    starts: tuple[list[np.ndarray], list[np.ndarray]],
+    starts: _Starts,
     lead: float,
 ) -> GlobalFit:
     for each in matched:
@@ -207,7 +230,7 @@ def _completed(
             found += [fit.moving_from_fixed] if fit is not None else []
     forward = _best_refined(starts[0], fixed, moving, [each.matches[0] for each in matched])
     backward = _best_refined(starts[1], moving, fixed, [each.matches[1] for each in matched])
-    score = chance_score(forward.moving_from_fixed, fixed.small, moving.small)
+    score = chance_score(forward.moving_from_fixed, fixed.searched.small, moving.searched.small)
     return GlobalFit(fixed, moving, forward, backward, score, lead)
 
 
@@ -218,14 +241,19 @@ def _best_refined(
     matches: Sequence[Matches],
 ) -> LinearFit:
     """The start that aligns the vessels best once it is made sub-pixel, or as it is, with those of
-    the matches that most agree with it."""
-    refined = [refined_affine(start, fixed.levels, moving.levels) for start in starts]
-    candidates = [matrix for matrix in starts + refined if is_plausible(matrix)]
+    the matches that most agree with it. All are brought near at the coarsest level, the best of
+    them then at all."""
 
     def similarity(matrix: np.ndarray) -> float:
         return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
-    return _judged(max(candidates, key=similarity), fixed, moving, matches)
+    near = [refined_affine(start, fixed.levels[:1], moving.levels[:1]) for start in starts]
+    plausible = [each for each in starts + near if is_plausible(each)]
+    best = max(plausible or starts, key=similarity)
+    exact = refined_affine(best, fixed.levels, moving.levels)
+    if is_plausible(exact):
+        best = max((best, exact), key=similarity)
+    return _judged(best, fixed, moving, matches)
 
 
 def _judged(
@@ -241,3 +269,55 @@ def _judged(
     best = max(range(len(matches)), key=lambda n: int(supports[n].sum()))
     agreed = agreement(fixed.levels[1], moving.levels[1], mapped)
     return LinearFit(matrix, matches[best], supports[best], agreed)
+
+
+def alignment_near(
+    fixed: Picture,
+    moving: Picture,
+    stages: Stages,
+    initial: np.ndarray,
+    methods: Sequence[Method] | None = None,
+    are_marked: bool = False,
+) -> GlobalFit:
+    """As global_alignment, from starts near the map initial (4, 4) of the world and its inverse:
+    these themselves, and what the features within REACH of them agree on.
+
+    Raises RegistrationError when no camera can have made initial, or a picture shows no vessels.
+    """
+    stages.at(0.0)
+    views = moving.views_beside(fixed)
+    view = next((v for v in views if is_plausible(pixel_matrix(initial, fixed, v))), None)
+    if view is None:
+        raise RegistrationError(
+            "No two pictures of one eye lie as the initial transform says: it mirrors, stretches "
+            "or scales too much; give another one, or none."
+        )
+    there = pixel_matrix(initial, fixed, view)
+    back = np.linalg.inv(there)
+    pairs = _by_polarity(prepared_picture(fixed, "fixed"), prepared_picture(view, "moving"))
+    asked, found = best_methods() if methods is None else methods, list[GlobalFit]()
+    for number, pair in enumerate(pairs[:1] if are_marked else pairs):
+        stages.at(0.2 + 0.8 * number / len(pairs))
+        near = [_matched_near(*pair, method, (there, back)) for method in asked]
+        found.append(_completed(*pair, near, ([there], [back]), 0.0))
+        if _is_plausible(found[-1]):
+            break
+    return max(found, key=lambda fit: fit.score)
+
+
+def _matched_near(
+    fixed: PreparedPicture,
+    moving: PreparedPicture,
+    method: Method,
+    maps: tuple[np.ndarray, np.ndarray],
+) -> _Matched:
+    """As _matched, of the matches within REACH of the maps (3, 3) there and back."""
+    reach = REACH * max(fixed.picture.grey.shape)
+
+    def near(matches: Matches, matrix: np.ndarray) -> Matches:
+        missed = np.linalg.norm(linear_map(matrix)(matches.fixed) - matches.moving, axis=1)
+        kept = missed < reach
+        return Matches(matches.fixed[kept], matches.moving[kept], matches.distinctness[kept])
+
+    both = method.match(fixed.features(method), moving.features(method))
+    return _fitted(*(near(*each) for each in zip(both, maps, strict=True)))

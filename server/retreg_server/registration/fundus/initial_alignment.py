@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMa
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture, prepared_picture
 from retreg_server.registration.fundus.vessel_pyramid import agreement
 from retreg_server.registration.fundus.world_transforms import pixel_matrix
-from retreg_server.registration.keymorph.initial_maps import suggestions
+from retreg_server.registration.keymorph.initial_maps import no_suggestions
 from retreg_server.registration.model import Stages, affine_estimate, linear_matrix
 from retreg_server.registration.preprocessing.retina_picture import retina_picture
 
@@ -62,9 +61,8 @@ def _found(
     """Both pictures, and the linear maps forward and backward."""
     pictures = retina_picture(fixed, "fixed", DIAMETER), retina_picture(moving, "moving", DIAMETER)
     if name == "auto":
-        suggest = partial(suggestions, fixed, moving, "affine")
         with stages.part(0.9):
-            found = global_alignment(*pictures, stages, suggest)
+            found = global_alignment(*pictures, stages, no_suggestions)
         return (found.fixed, found.moving), (found.forward, found.backward)
     pair = prepared_picture(pictures[0], "fixed"), prepared_picture(pictures[1], "moving")
     stages.at(0.3)

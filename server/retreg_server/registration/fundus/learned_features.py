@@ -15,12 +15,11 @@ import cv2
 import numpy as np
 
 from retreg.errors import FileError
-from retreg_server.registration.fundus.features import (
-    SIFT_ON_VESSELS,
-    Features,
-    Matches,
-    Method,
-    ransac_affine,
+from retreg_server.registration.fundus.features import SIFT_ON_VESSELS, Method
+from retreg_server.registration.fundus.point_matching import (
+    MATCHERS,
+    TurnedFeatures,
+    matched_looks,
 )
 from retreg_server.registration.networks.point_extraction import (
     descriptors_at,
@@ -29,7 +28,6 @@ from retreg_server.registration.networks.point_extraction import (
 )
 from retreg_server.registration.networks.superpoint_arrays import SuperPointArrays
 from retreg_server.registration.networks.weights import load_arrays, load_metadata
-from retreg_server.registration.numerics.sinkhorn import assignment
 from retreg_server.registration.preprocessing.vessel_corners import vessel_corners
 
 logger = logging.getLogger(__name__)
@@ -37,27 +35,8 @@ NAME = "superpoint-fundus"
 LOW, HIGH, EVERY = 1.0, 99.5, 5  # percentiles that become 0 and 1, of every fifth pixel
 MOST_POINTS, APART = 600, 10.0
 SMOOTH, WEAKEST_CORNER, LEAST_LIKELY = 1.2, 0.02, 0.01
-LEAST_SHARE = 0.2  # of an assignment (Sarlin et al. 2020)
-TOLERANCE = 6.0  # pixels of the picture within which matches agree on a map
-ENOUGH = 40  # matches that agree and end the looks
 STRONG_COUNT, STRONG_RATIO = 20, 0.15  # two different eyes reach 14 inliers, 0.12 of the matches
 POLARITIES = 3
-TURNS = (0, 1, 3, 2)
-Shares = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True, eq=False)
-class TurnedFeatures(Features):
-    """Features of a picture as the network sees it upright.
-
-    described: descriptors (n, d) of the same points in the picture after so many quarter turns.
-    """
-
-    described: Callable[[int], np.ndarray]
-
-    def turned(self, turns: int) -> Features:
-        """The points with the descriptors that they have after so many quarter turns."""
-        return Features(self.points, self.described(turns))
 
 
 @cache
@@ -83,78 +62,22 @@ def detected_points(vessels: np.ndarray, valid: np.ndarray) -> TurnedFeatures:
 
 def _described(square: _Square, points: np.ndarray) -> TurnedFeatures:
     places = (points + 0.5) / square.factors - 0.5
+    centred = points - (square.shape[::-1] - 1) / 2
+    strength = 1 - np.arange(len(points)) / MOST_POINTS
+    told = np.column_stack([centred * 2 / square.shape.max(), strength]).astype(np.float32)
 
     @cache
     def described(turns: int) -> np.ndarray:
         maps = network().descriptors(np.ascontiguousarray(np.rot90(square.values, turns)))
         return descriptors_at(maps, _turned(places, turns, len(square.values)))
 
-    return TurnedFeatures(points, described(0), described)
+    return TurnedFeatures(points, described(0), told, network().sharpness, described)
 
 
 POINTS: dict[str, Callable[[np.ndarray, np.ndarray], TurnedFeatures]] = {
     "corners": described_corners,
     "network": detected_points,
 }
-
-
-def matched_looks(
-    fixed: Features, moving: Features, looks: int, shares: Shares
-) -> tuple[Matches, Matches]:
-    """The matches of the look of the moving picture in which most agree on one map.
-
-    looks: how many quarter turns are tried. shares: of assignments to each fixed and to each moving
-    point, from cosines (n, m). See features.Method.
-    """
-    best, most = None, -1
-    for turns in TURNS[:looks]:
-        shown = moving.turned(turns) if isinstance(moving, TurnedFeatures) else moving
-        found = _matched(fixed, shown, shares)
-        fit = ransac_affine(found[0], TOLERANCE, 1)
-        count = fit.count if fit else 0
-        if best is None or count > most:
-            best, most = found, count
-        if most >= ENOUGH:
-            break
-    assert best is not None
-    return best
-
-
-def _matched(fixed: Features, moving: Features, shares: Shares) -> tuple[Matches, Matches]:
-    """Mutual best pairs whose share of the assignment is large enough, judged from either side."""
-    if not (len(fixed) and len(moving)):
-        nothing = Matches(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-        return nothing, nothing
-    to_moving, to_fixed = shares(fixed.descriptors @ moving.descriptors.T)
-    best, back = to_moving.argmax(axis=1), to_fixed.argmax(axis=0)
-    mutual = np.flatnonzero(back[best] == np.arange(len(best)))
-
-    def kept(every: np.ndarray) -> Matches:
-        found = every[mutual, best[mutual]]
-        good = found > LEAST_SHARE
-        chosen = mutual[good]
-        return Matches(fixed.points[chosen], moving.points[best[chosen]], found[good])
-
-    return kept(to_moving), kept(to_fixed).swapped
-
-
-def nearest(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How likely each moving point is the partner of a fixed one, and the other way (n, m)."""
-    logits = network().sharpness * cosines
-    rows = np.exp(logits - logits.max(axis=1, keepdims=True))
-    columns = np.exp(logits - logits.max(axis=0))
-    return rows / rows.sum(axis=1, keepdims=True), columns / columns.sum(axis=0)
-
-
-def optimal(cosines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same from one assignment of all points at once, with bins for those without partner."""
-    sharpness = network().sharpness
-    found = assignment(sharpness * cosines, sharpness * NO_PARTNER)[:-1, :-1]
-    return found, found
-
-
-NO_PARTNER = 0.5  # the cosine that is as good as having no partner
-MATCHERS: dict[str, Shares] = {"nearest": nearest, "sinkhorn": optimal}
 
 
 def learned_method(
@@ -180,10 +103,12 @@ def best_methods() -> tuple[Method, ...]:
 @dataclass(frozen=True, eq=False)
 class _Square:
     """A layer in the upper left corner of a square (n, n) float32 that is as long as its longer
-    side. factors: pixels of the layer per pixel of the square, x and y."""
+    side. factors: pixels of the layer per pixel of the square, x and y. shape: (h, w) of the
+    layer."""
 
     raw: np.ndarray
     factors: np.ndarray
+    shape: np.ndarray
 
     @classmethod
     def of(cls, layer: np.ndarray) -> _Square:
@@ -194,7 +119,7 @@ class _Square:
         square = np.zeros((pixels, pixels), np.float32)
         small = cv2.resize(layer.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         square[: size[1], : size[0]] = small
-        return cls(square, np.array([width, height]) / size)
+        return cls(square, np.array([width, height]) / size, np.array(layer.shape))
 
     @cached_property
     def values(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from retreg.errors import EmptyImageError
 from retreg_server.registration.fundus.features import Features, Method
-from retreg_server.registration.fundus.rotation_scale_search import SmallMap, small_map
+from retreg_server.registration.fundus.rotation_scale_search import SearchedMap
 from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, pyramid
 from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.vesselness import VesselMaps, vessel_maps
@@ -44,8 +44,8 @@ class PreparedPicture:
         return pyramid(self.vessels, self.maps.valid, FACTORS)
 
     @cached_property
-    def small(self) -> SmallMap:
-        return small_map(self.vessels, self.maps.valid)
+    def searched(self) -> SearchedMap:
+        return SearchedMap(self.vessels, self.maps.valid)
 
 
 def prepared_picture(picture: Picture, role: str) -> PreparedPicture:

@@ -15,12 +15,16 @@ from retreg_server.registration.fundus.feature_estimate import (
 )
 from retreg_server.registration.fundus.features import Features, Method
 from retreg_server.registration.fundus.learned_features import (
-    MATCHERS,
     NAME,
     POINTS,
-    TOLERANCE,
     learned_method,
     network,
+)
+from retreg_server.registration.fundus.point_matching import (
+    ATTENTION,
+    TOLERANCE,
+    attention_network,
+    usable_matchers,
 )
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.networks.weights import load_metadata
@@ -32,30 +36,36 @@ LOOKS = ("4", "1")
 
 
 class SuperPointFundus:
-    """Points of a network on vessel maps, matched with a threshold, affine by RANSAC."""
+    """Points of a network on vessel maps, matched with a threshold, affine by RANSAC.
 
-    def __init__(self) -> None:
-        matchers = tuple(MATCHERS)
+    matcher: the one that is used unless another is asked for.
+    """
+
+    def __init__(
+        self, name: str = NAME, title: str = "Retina, learned keypoints", matcher: str = "nearest"
+    ) -> None:
         self.info = ModelInfo(
-            name=NAME,
-            title="Retina, learned keypoints",
+            name=name,
+            title=title,
             kinds=("picture",),
             subject="retina",
             produces=FAMILIES,
             options=(
                 *OPTIONS,
-                Option("matcher", "How points are matched", matchers[0], matchers),
+                Option("matcher", "How points are matched", matcher, usable_matchers()),
                 Option("points", "Points that are described", next(iter(POINTS)), tuple(POINTS)),
                 Option("looks", "Quarter turns of the moving picture", LOOKS[0], LOOKS),
             ),
             citation="DeTone et al. 2018 (SuperPoint); Sarlin et al. 2020 (SuperGlue); Barath et "
             "al. 2020 (MAGSAC++)",
-            weights_sha256=load_metadata(NAME).sha256,
+            weights_sha256=load_metadata(name).sha256,
         )
 
     def load(self) -> None:
-        """Read the network."""
+        """Read the networks."""
         network()
+        if self.info.name == ATTENTION:
+            attention_network()
 
     def estimate(
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
@@ -68,6 +78,11 @@ class SuperPointFundus:
             str(options["matcher"]), int(options["looks"]), str(options["points"])
         )
         return feature_estimate(*pictures, on_vessels(method), options, stages)
+
+
+def superglue_fundus() -> SuperPointFundus:
+    """The four steps of the paper with its matcher, a network that looks at all points."""
+    return SuperPointFundus(ATTENTION, "Retina, learned keypoints and matches", "attention")
 
 
 def on_vessels(method: Method) -> PictureMethod:

@@ -23,6 +23,11 @@ MATCHED, NETWORK = "matched", "network"
 KEYPOINTS = Option("keypoints", "Keypoints to return", MATCHED, (MATCHED, NETWORK))
 
 
+def no_suggestions(_in_doubt: bool) -> tuple[Maps, Maps]:
+    """For models that find all that KeyMorph does, or images that it does not know."""
+    return [], []
+
+
 def suggestions(
     fixed: Image, moving: Image, family: Linear, in_doubt: bool
 ) -> tuple[Maps, Maps]:

@@ -82,6 +82,13 @@ class CommonScale:
             ) from error
         return replace(image, grid=grid)
 
+    def common_map(self, initial: Affine) -> Affine:
+        """A map between the worlds of two images, between their common worlds."""
+        if self.factor == 1:
+            return initial
+        common = self._common
+        return Affine(common @ initial.moving_from_fixed @ np.linalg.inv(common))
+
     def image(self, image: Image) -> Image:
         """An image of the common world, such as a mean, in the world of the images."""
         if self.factor == 1:

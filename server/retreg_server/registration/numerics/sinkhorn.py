@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 CLOSE = 1e-6
+WIDEST = 300.0  # range of logits whose exponentials and their products are ordinary numbers
 
 
 def assignment(
@@ -25,12 +26,34 @@ def assignment(
     logits = np.full((n + 1, m + 1), dustbin, dtype=np.float64)
     logits[:n, :m] = scores
     logits /= temperature
-    rows, columns = np.zeros(n + 1), np.zeros(m + 1)
-    rows[n], columns[m] = np.log(m), np.log(n)
-    down, right = np.zeros(n + 1), np.zeros(m + 1)
+    rows, columns = np.ones(n + 1), np.ones(m + 1)
+    rows[n], columns[m] = m, n
+    solve = _by_products if np.ptp(logits) < WIDEST else _by_logarithms
+    return solve(logits, rows, columns, rounds)
+
+
+def _by_products(
+    logits: np.ndarray, rows: np.ndarray, columns: np.ndarray, rounds: int
+) -> np.ndarray:
+    """Much quicker, for logits whose exponentials double precision holds."""
+    kernel = np.exp(logits - logits.max())
+    down, right = np.ones(len(rows)), np.ones(len(columns))
     for _ in range(rounds):
-        down = rows - _log_sum(logits + right, axis=1)
-        before, right = right, columns - _log_sum(logits + down[:, None], axis=0)
+        down = rows / (kernel @ right)
+        before, right = right, columns / (down @ kernel)
+        if (np.abs(right - before) < CLOSE * right).all():
+            break
+    shares: np.ndarray = down[:, None] * kernel * right
+    return shares
+
+
+def _by_logarithms(
+    logits: np.ndarray, rows: np.ndarray, columns: np.ndarray, rounds: int
+) -> np.ndarray:
+    down, right = np.zeros(len(rows)), np.zeros(len(columns))
+    for _ in range(rounds):
+        down = np.log(rows) - _log_sum(logits + right, axis=1)
+        before, right = right, np.log(columns) - _log_sum(logits + down[:, None], axis=0)
         if np.abs(right - before).max() < CLOSE:
             break
     shares: np.ndarray = np.exp(logits + down[:, None] + right)

@@ -25,11 +25,13 @@ MOST_STORED = 1 << 26  # voxels of an image that are kept as they are; 400^3 pas
 class TensorVolume:
     """A tensor (1, c, k, j, i), float32, and the matrix of its normalised coordinates.
 
-    world_from_norm: (4, 4) float64, takes normalised (x, y, z) to LPS mm.
+    world_from_norm: (4, 4) float64, takes normalised (x, y, z) to LPS mm. counted: as tensor, of
+    one channel, 1 where the voxels of an image count and 0 where a mask leaves them out; or None.
     """
 
     tensor: torch.Tensor
     world_from_norm: np.ndarray
+    counted: torch.Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -79,21 +81,25 @@ def canonical(image: Image) -> TensorVolume:
     permutation = np.zeros((4, 4))
     permutation[axes, range(3)] = 1.0
     permutation[3, 3] = 1.0
-    array = scanned(image).transpose([2 - axes[2], 2 - axes[1], 2 - axes[0]])
+    array = scanned(image)[None]
+    if image.counted is not None:
+        array = np.stack([array[0], image.counted])
+    array = array.transpose([0, 3 - axes[2], 3 - axes[1], 3 - axes[0]])
     matrix = image.grid.world_from_index @ permutation
     for axis in range(3):
         if matrix[axis, axis] < 0:
             flip = np.eye(4)
             flip[axis, axis] = -1.0
-            flip[axis, 3] = array.shape[2 - axis] - 1
+            flip[axis, 3] = array.shape[3 - axis] - 1
             matrix = matrix @ flip
-            array = np.flip(array, 2 - axis)
+            array = np.flip(array, 3 - axis)
     array = np.ascontiguousarray(array)
     if min(array.strides) < 0:  # an axis of one voxel, which NumPy leaves as it is
         array = array.copy()
-    tensor = torch.from_numpy(array)[None, None]
-    k, j, i = array.shape
-    return TensorVolume(tensor, matrix @ index_from_norm((i, j, k)))
+    tensor = torch.from_numpy(array)[None]
+    _, k, j, i = array.shape
+    counted = tensor[:, 1:] if image.counted is not None else None
+    return TensorVolume(tensor[:, :1], matrix @ index_from_norm((i, j, k)), counted)
 
 
 def _thinned(image: Image) -> Image:
@@ -116,7 +122,12 @@ def _thinned(image: Image) -> Image:
         array[0, number] = layer.reshape(fk, j, fj, i, fi).mean(axis=(0, 2, 4))
     to_index = np.diag([*factors.astype(np.float64), 1.0])
     to_index[:3, 3] = (factors - 1) / 2
-    return Image(array, Grid((i, j, k), image.grid.world_from_index @ to_index))
+    counted: np.ndarray | None = None
+    if image.counted is not None:
+        blocks = image.counted[: k * fk, : j * fj, : i * fi].reshape(k, fk, j, fj, i, fi)
+        counted = np.all(blocks, axis=(1, 3, 5))
+    grid = Grid((i, j, k), image.grid.world_from_index @ to_index)
+    return Image(array, grid, counted=counted)
 
 
 def bounded_spacing(
@@ -140,27 +151,37 @@ def isotropic(
 
     box: (2, 3) corners in normalised coordinates of the part to keep. The sizes become multiples
     of multiple. Voxels smaller than spacing_mm are averaged first. A second channel says where
-    the source has data (1) and where it does not (0). Boxes that would take too many voxels get
-    coarser ones.
+    the source has data that count (1) and where it does not (0). Boxes that would take too many
+    voxels get coarser ones.
     """
     half_mm = np.linalg.norm(source.world_from_norm[:3, :3], axis=0)
     extent = (box[1] - box[0]) * half_mm
     spacing_mm = bounded_spacing(extent, spacing_mm)
-    pooled = _pooled_to(source, spacing_mm)
+    pooled = _with_validity(source, spacing_mm)
     counts = np.maximum(np.ceil(extent / spacing_mm / multiple - 1e-6), 1).astype(int) * multiple
     source_from_norm = np.diag([*(counts * spacing_mm / 2 / half_mm), 1.0])
     source_from_norm[:3, 3] = box.mean(axis=0)
     shape = (int(counts[2]), int(counts[1]), int(counts[0]))
-    with_validity = torch.cat([pooled.tensor, torch.ones_like(pooled.tensor)], dim=1)
     world_from_norm = source.world_from_norm @ source_from_norm
     tensor = sample(
-        TensorVolume(with_validity, pooled.world_from_norm),
+        pooled,
         TensorVolume(torch.empty(1, 1, *shape), world_from_norm),
         np.eye(4),
     )  # torch.empty only lends its shape here: no memory is touched
     # Half a voxel beyond the edge the data continues instead of fading to 0.
     tensor[:, :-1] /= tensor[:, -1:].clamp_min(1e-3)
     return TensorVolume(tensor, world_from_norm)
+
+
+def _with_validity(source: TensorVolume, spacing_mm: float) -> TensorVolume:
+    """The source pooled as by _pooled_to, times the channel that follows: what share counts."""
+    if source.counted is not None:
+        layers = [source.tensor * source.counted, source.counted]
+        both = TensorVolume(torch.cat(layers, dim=1), source.world_from_norm)
+        return _pooled_to(both, spacing_mm)
+    pooled = _pooled_to(source, spacing_mm)
+    layers = [pooled.tensor, torch.ones_like(pooled.tensor)]
+    return TensorVolume(torch.cat(layers, dim=1), pooled.world_from_norm)
 
 
 def _pooled_to(source: TensorVolume, spacing_mm: float) -> TensorVolume:

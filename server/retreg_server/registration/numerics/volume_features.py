@@ -56,10 +56,11 @@ def patch_mean(squares: torch.Tensor) -> torch.Tensor:
 
 def local_mean(values: torch.Tensor, window: int) -> torch.Tensor:
     """The mean of values (b, c, k, j, i) over a cube of an odd number of voxels around each voxel,
-    of what lies in the volume."""
+    of what lies in the volume; the cube is thinner along an axis that has fewer voxels."""
     for axis in range(3):
         size, margin = [1, 1, 1], [0, 0, 0]
-        size[axis], margin[axis] = window, window // 2
+        margin[axis] = min(window, values.shape[axis + 2] - 1) // 2
+        size[axis] = 2 * margin[axis] + 1
         values = functional.avg_pool3d(values, size, 1, margin, count_include_pad=False)
     return values
 

@@ -6,7 +6,7 @@ two of them is a (3, 3) matrix `moving_from_fixed`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ THUMBNAIL = 256
 GREEN = 1
 FLAT_CHANNEL = 0.15  # a channel with less than this share of the widest contrast is unused
 EMPTY_CHANNEL = 1e-3
+MOSTLY = 0.9  # of a pixel that must count under a mask
 Box = tuple[int, int, int, int]
 
 
@@ -49,6 +50,11 @@ class Picture:
         grey, inside = np.ascontiguousarray(self.grey[:, ::-1]), self.inside[:, ::-1].copy()
         return Picture(grey, inside, self.world_from_pixel @ flip)
 
+    def views_beside(self, other: Picture) -> list[Picture]:
+        """How the eye may lie in these pixels beside those of another picture: as they are and,
+        when only one of the geometries is left-handed, mirrored."""
+        return [self] if self.is_mirrored == other.is_mirrored else [self, self.mirrored]
+
     def world(self, points: np.ndarray) -> np.ndarray:
         """LPS mm (n, 3) of pixel points (n, 2)."""
         return apply_matrix(self.world_from_pixel, np.pad(points, ((0, 0), (0, 1))))
@@ -63,11 +69,12 @@ def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
 
     Raises EmptyImageError when the picture is blank; role names it in the message.
     """
-    image = _from_the_front(image)
+    image = _from_the_front(_without_uncounted(image))
     width, height = _square_size(image.grid, *image.grid.size[:2])
     shrink = min(1.0, longer_side / max(width, height))
     box = (0, 0, *image.grid.size[:2])
-    return _cut(image, role, box, shrink * width, shrink * height)
+    picture = _cut(image, role, box, shrink * width, shrink * height)
+    return replace(picture, inside=_share_counted(image, picture.grey.shape) > MOSTLY)
 
 
 def retina_picture(image: Image, role: str, diameter: int) -> Picture:
@@ -75,14 +82,16 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
 
     Raises EmptyImageError when the picture is blank; role names it in the message.
     """
-    image = _from_the_front(image)
+    image = _from_the_front(_without_uncounted(image))
     inside = field_of_view(_thumbnail(image, role))
     box = _bounding_box(inside, image.grid.size[:2])
     width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
     scale = diameter / max(width, height)
     picture = _cut(image, role, box, scale * width, scale * height)
     shown = _rescaled(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
-    return Picture(picture.grey, shown > 0.5, picture.world_from_pixel)
+    x0, y0, x1, y1 = box
+    counted = _share_counted(image, picture.grey.shape, (slice(y0, y1), slice(x0, x1)))
+    return replace(picture, inside=(shown > 0.5) & (counted > MOSTLY))
 
 
 def stored_thumbnail(
@@ -92,12 +101,40 @@ def stored_thumbnail(
 
     Raises EmptyImageError when the picture is blank; role names it in the message.
     """
+    image = _without_uncounted(image)
     width, height = image.grid.size[:2]
     shrink = min(1.0, longer_side / max(width, height))
     shape = max(8, round(shrink * height)), max(8, round(shrink * width))
     inside = field_of_view(_thumbnail(image, role)).astype(np.float32)
     grey = _normalised(_rescaled(_used_channels(image.array)[0], shape), role)
-    return grey, _rescaled(inside, shape) > 0.5
+    return grey, (_rescaled(inside, shape) > 0.5) & (_share_counted(image, shape) > MOSTLY)
+
+
+def _without_uncounted(image: Image) -> Image:
+    """The picture with the median of what counts in place of what does not.
+
+    What is painted over then has no say in the grey range and the field of view.
+    """
+    if image.counted is None:
+        return image
+    counted = image.counted[0]
+    channels = [
+        np.where(counted, grey, np.median(grey[counted]).astype(grey.dtype))
+        for grey in image.array[:, 0]
+    ]
+    return replace(image, array=np.stack(channels)[:, None])
+
+
+def _share_counted(
+    image: Image, shape: tuple[int, ...], part: tuple[slice, ...] = ()
+) -> np.ndarray:
+    """How much of each pixel counts, (h, w) of a part (rows, columns) of the picture."""
+    if image.counted is None:
+        return np.ones(shape, np.float32)
+    counted: np.ndarray = cv2.resize(
+        image.counted[0][part].astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA
+    )
+    return counted
 
 
 def _from_the_front(image: Image) -> Image:
@@ -110,7 +147,9 @@ def _from_the_front(image: Image) -> Image:
         return image
     flip = np.diag([-1.0, 1.0, 1.0, 1.0])
     flip[0, 3] = image.grid.size[0] - 1
-    return Image(image.array[..., ::-1], Grid(image.grid.size, matrix @ flip))
+    counted = None if image.counted is None else image.counted[..., ::-1]
+    grid = Grid(image.grid.size, matrix @ flip)
+    return replace(image, array=image.array[..., ::-1], grid=grid, counted=counted)
 
 
 def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:

@@ -7,7 +7,7 @@ import numpy as np
 
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.quality import normalised_mutual_information
+from retreg.quality import jacobian_determinants, normalised_mutual_information
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.preprocessing.annotations import (
@@ -42,13 +42,18 @@ class PictureQuality:
     @property
     def points(self) -> np.ndarray:
         """LPS mm (n, 3) of every eighth pixel of the fixed field of view."""
-        inside = self._fixed.array[INSIDE, 0].ravel() > 0.5
-        thin = np.zeros(self.grid.shape[1:], bool)
-        thin[::8, ::8] = True
-        return self.grid.lattice()[inside & thin.ravel()]
+        return self._every_eighth(self._fixed.array[INSIDE, 0] > 0.5)
+
+    def _every_eighth(self, chosen: np.ndarray) -> np.ndarray:
+        """LPS mm (n, 3) of every eighth pixel along both axes of those chosen (h, w)."""
+        thin = np.zeros(chosen.shape, bool)
+        thin[::8, ::8] = chosen[::8, ::8]
+        return self.grid.lattice()[thin.ravel()]
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
+
+        overlap: the share of the picture that shows less which the other one shows as well.
 
         Also meeting_marks: the share of the picture under marks that both carry and that the
         transform puts onto each other, although the vessels below them do not meet.
@@ -66,13 +71,27 @@ class PictureQuality:
         marks = shared_marks(fixed[GREY], warped[GREY], fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5)
         meeting = self._meeting_marks(transform)
         return {
-            "overlap": float(both.sum() / max((fixed[INSIDE] > 0.5).sum(), 1)),
+            "overlap": self._overlap(transform, both),
             "correlation": correlation,
             "agreement": agreement if marks is None else min(agreement, marks.agreement),
             "blocks": tiles,
             "nmi": normalised_mutual_information(fixed[GREY][both], warped[GREY][both]),
             "meeting_marks": meeting if marks is None else max(meeting, float(marks.where.mean())),
         }
+
+    def _overlap(self, transform: Transform, both: np.ndarray) -> float:
+        """Share of what both show (h, w) in the one that shows less."""
+        points = self._every_eighth(both)
+        if len(points) == 0:
+            return 0.0
+        frame, step = self.grid.direction[:, :2], float(self.grid.spacing.min())
+        growth = np.abs(jacobian_determinants(transform, points, frame, step)).mean()
+        areas = [
+            (layers.array[INSIDE] > 0.5).sum() * np.prod(layers.grid.spacing[:2])
+            for layers in (self._fixed, self._moving)
+        ]
+        area = both.sum() * np.prod(self.grid.spacing[:2])
+        return float(min(max(area / areas[0], growth * area / areas[1]), 1.0))
 
     def _meeting_marks(self, transform: Transform) -> float:
         """Share of the picture where the marks of both lie on each other, if most of them do."""

@@ -27,6 +27,7 @@ SPACING = 3.0  # mm between the voxels in which the quality is measured
 BLOCK = 6  # voxels along a side of a block
 SHIFTS = (-3, 0, 3)  # voxels along each axis by which a block may find itself elsewhere
 DEEP = 8.0  # mm below the surface: two masks may share an outline and nothing else
+WHOLLY, NEAR = 0.99, 2  # of a voxel that counts; voxels that see those that do not
 VALID = 0.6  # share of a block that must be object in both volumes
 
 
@@ -77,8 +78,13 @@ def _prepared(image: Image, role: str) -> tuple[Image, Image, float]:
     foreground = find_foreground(source, role)
     working = isotropic(source, SPACING, _box(source, foreground), 1)
     depth = sample(foreground.depth_mm, working, np.eye(4))
+    if source.counted is not None:  # descriptors beside what does not count have seen it
+        uncounted = (working.tensor[:, 1:] < WHOLLY).float()
+        near = functional.max_pool3d(uncounted, 2 * NEAR + 1, 1, NEAR)
+        depth = torch.where(near > 0, torch.full_like(depth, -DEEP), depth)
     grid = Grid(working.size, working.world_from_index)
-    slab_mm = foreground.thickness_mm if foreground.is_slab else np.inf
+    sides_mm = image.grid.spacing * image.grid.size  # the foreground counts in coarse voxels
+    slab_mm = min(foreground.thickness_mm, sides_mm.min()) if foreground.is_slab else np.inf
     return Image(working.tensor[0, :1].numpy(), grid), Image(depth[0].numpy(), grid), slab_mm
 
 

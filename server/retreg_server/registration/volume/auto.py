@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, Option, Scalar
-from retreg_server.registration.keymorph.initial_maps import Suggest
+from retreg.transforms import Affine
+from retreg_server.registration.keymorph.initial_maps import Suggest, no_suggestions
 from retreg_server.registration.model import Estimate, Stages, linear_matrix
 from retreg_server.registration.numerics.robust_weights import Linear
 
@@ -68,21 +67,35 @@ TRANSFORM = Option("transform", "Transform", "affine", tuple(FAMILIES))
 
 
 def registered(
-    fixed: Image, moving: Image, family: Family, suggest: Suggest, stages: Stages
+    fixed: Image,
+    moving: Image,
+    family: Family,
+    suggest: Suggest,
+    stages: Stages,
+    initial: Affine | None = None,
 ) -> Estimate:
     """Both directions of the family. Raises RegistrationError when an image shows no object.
 
-    suggest: gives starts beside those of the search, where it is in doubt.
+    suggest: gives starts beside those of the search, where it is in doubt. initial: the map near
+    which alone is searched.
     """
     # torch takes a second to load: who asks for the description alone does not wait for it.
-    from retreg_server.registration.volume.global_alignment import linear_estimate
+    from retreg_server.registration.volume.global_alignment import (
+        global_search,
+        linear_estimate,
+        search_near,
+    )
     from retreg_server.registration.volume.volume_pair import PreparedVolume, VolumePair
 
     with stages.stage("finding the objects", 0.05):
         prepared = PreparedVolume.of(fixed, "fixed"), PreparedVolume.of(moving, "moving")
         pair = VolumePair.of(*prepared)
     with stages.part(0.5 if family.then else 0.9):
-        estimate = linear_estimate(pair, family.linear, suggest, stages)
+        if initial is None:
+            find = global_search(pair, family.linear)
+        else:
+            find = search_near(pair, family.linear, initial.moving_from_fixed)
+        estimate = linear_estimate(pair, family.linear, find, suggest, stages)
     if family.then:
         estimate = family.then(estimate, prepared, (fixed.grid, moving.grid), stages)
     return estimate
@@ -108,10 +121,17 @@ class AutoVolume:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        return registered(fixed, moving, FAMILIES[str(options["transform"])], _nothing, stages)
+        family = FAMILIES[str(options["transform"])]
+        return registered(fixed, moving, family, no_suggestions, stages)
 
-
-def _nothing(in_doubt: bool) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """No starts: there is no network that knows every anatomy."""
-    del in_doubt
-    return [], []
+    def estimate_near(
+        self,
+        initial: Affine,
+        fixed: Image,
+        moving: Image,
+        options: Mapping[str, Scalar],
+        stages: Stages,
+    ) -> Estimate:
+        """See GuidedModel.estimate_near."""
+        family = FAMILIES[str(options["transform"])]
+        return registered(fixed, moving, family, no_suggestions, stages, initial)

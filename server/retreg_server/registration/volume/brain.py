@@ -10,9 +10,11 @@ from functools import partial
 
 from retreg.image import Image
 from retreg.messages import ModelInfo, Scalar
+from retreg.transforms import Affine
 from retreg_server.registration.keymorph.initial_maps import (
     KEYPOINTS,
     correspondences_if_wanted,
+    no_suggestions,
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
@@ -47,4 +49,18 @@ class AutoBrain:
         advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         suggest = partial(advice, family.linear)
         estimate = registered(fixed, moving, family, suggest, stages)
+        return seen.described(estimate) if seen else estimate
+
+    def estimate_near(
+        self,
+        initial: Affine,
+        fixed: Image,
+        moving: Image,
+        options: Mapping[str, Scalar],
+        stages: Stages,
+    ) -> Estimate:
+        """See GuidedModel.estimate_near; keypoints of a network, if wanted, only describe."""
+        family = FAMILIES[str(options["transform"])]
+        seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
+        estimate = registered(fixed, moving, family, no_suggestions, stages, initial)
         return seen.described(estimate) if seen else estimate

@@ -7,6 +7,7 @@ their own; where they leave doubt, each also tries what the other one and KeyMor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,6 +113,41 @@ def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
     return min((Found(m, middle.distance(m)) for m in moved), key=lambda found: found.mind)
 
 
+Search = Callable[[bool], Shortlist]
+"""Called with whether the way back is wanted."""
+
+
+def global_search(pair: VolumePair, family: str) -> Search:
+    """Tries all rotations, of either direction on its own."""
+    return lambda back: search(pair.swapped, family, 7.0) if back else search(pair, family, 0.0)
+
+
+def search_near(pair: VolumePair, family: str, initial: np.ndarray) -> Search:
+    """Tries maps near initial (4, 4), forced into the family, and near its inverse."""
+    stiff = _stiffened(initial, family, pair.domain.core)
+
+    def found(back: bool) -> Shortlist:
+        here = pair.swapped if back else pair
+        start = np.linalg.inv(stiff) if back else stiff
+        jitter = Jitter(0.2, 0.0 if family == "rigid" else 0.06, 8.0, here.domain.core)
+        rounds = range(1, 7) if back else range(6)  # which also seed what is random
+        climbed, _ = climb(here.samples, start[None], jitter, rounds, 2 * COPIES)
+        return Shortlist(np.concatenate([climbed, start[None]]), 1.0)
+
+    return found
+
+
+def _stiffened(matrix: np.ndarray, family: str, centre: np.ndarray) -> np.ndarray:
+    """The rigid map (4, 4), else similarity, nearest to a matrix that takes centre to the same."""
+    left, sizes, right = np.linalg.svd(matrix[:3, :3])
+    turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
+    scale = 1.0 if family == "rigid" else float(np.cbrt(np.prod(sizes)))
+    stiff: np.ndarray = similarities(
+        (scale * turn)[None], centre, apply_matrix(matrix, centre[None])[0]
+    )[0]
+    return stiff
+
+
 class Settled(NamedTuple):
     """The best of either direction, and how far apart in mm they were found."""
 
@@ -197,12 +233,14 @@ def gap_mm(pair: VolumePair, forward: np.ndarray, backward: np.ndarray) -> float
     return float(np.linalg.norm(missed, axis=1).mean())
 
 
-def linear_estimate(pair: VolumePair, family: str, suggest: Suggest, stages: Stages) -> Estimate:
+def linear_estimate(
+    pair: VolumePair, family: str, find: Search, suggest: Suggest, stages: Stages
+) -> Estimate:
     """Both directions of the linear family, each found on its own."""
-    with stages.stage("searching all rotations", 0.2):
-        forward_list = search(pair, family, 0.0)
+    with stages.stage("searching rotations", 0.2):
+        forward_list = find(False)
     with stages.stage("searching the other direction", 0.2):
-        backward_list = search(pair.swapped, family, 7.0)
+        backward_list = find(True)
     with stages.stage("comparing the best rotations", 0.25):
         settled = settle_both(pair, family, (forward_list, backward_list), suggest)
     with stages.stage("aligning precisely", 0.25):

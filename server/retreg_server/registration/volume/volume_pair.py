@@ -110,7 +110,8 @@ def _refuse_empty(level: TensorVolume, shown: Foreground) -> None:
     """Raise EmptyImageError when hardly a voxel of the level (intensity, weight) counts."""
     if int((level.tensor[:, 1] > 0.5).sum()) < FEWEST_POINTS:
         raise EmptyImageError(
-            f"One image shows only a piece {shown.thickness_mm:.0f} mm thick, too little to be "
+            "One image shows only a thin piece, about "
+            f"{shown.thickness_mm / shown.longest_mm:.0%} as thick as it is long, too little to be "
             "found in the other one; give a volume that shows more."
         )
 

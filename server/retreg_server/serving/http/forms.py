@@ -6,7 +6,7 @@ Nothing touches a disk, nothing is decoded but UTF-8, and each step takes a smal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -22,17 +22,21 @@ from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-MAX_FILES = 2
+MAX_FILES = 4000  # two series
 MAX_NAME_BYTES = 200
 PIECE_BYTES = 1 << 14
 MULTIPART, URLENCODED = b"multipart/form-data", b"application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, eq=False)
-class SentFile:
-    """A file of a form, under the name that the client gave it."""
+class SentFiles:
+    """The files in a field of a form. names: as the client has them. sizes: bytes of each.
 
-    filename: str
+    content: the files one after the other.
+    """
+
+    names: Sequence[str]
+    sizes: Sequence[int]
     content: SharedBuffer
 
 
@@ -49,7 +53,7 @@ class Form:
     """What was sent, by name of the field."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    files: dict[str, SentFile] = field(default_factory=dict)
+    files: dict[str, SentFiles] = field(default_factory=dict)
 
 
 async def read_form(request: Request, limits: FormLimits, account: Account) -> Form:
@@ -78,9 +82,7 @@ async def _multipart(request: Request, boundary: bytes, parts: _Parts) -> Form:
         for begun in range(0, len(chunk), PIECE_BYTES):
             parser.write(chunk[begun : begun + PIECE_BYTES])
             await asyncio.sleep(0)  # others come in between
-    if not parts.is_complete:
-        raise _bad("ends before its last line; send all of it")
-    return parts.form
+    return parts.form()
 
 
 async def _urlencoded(request: Request, limits: FormLimits) -> dict[str, str]:
@@ -92,15 +94,26 @@ async def _urlencoded(request: Request, limits: FormLimits) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8"), True, max_num_fields=limits.fields))
 
 
+class _Field:
+    """The files of one field, as they come."""
+
+    def __init__(self, account: Account) -> None:
+        self.names: list[str] = []
+        self.sizes: list[int] = []
+        self.writer = BufferWriter(account.claim())
+
+
 class _Parts:
     """What the parser tells of the parts of a form, one after the other."""
 
     def __init__(self, limits: FormLimits, account: Account) -> None:
-        self.form = Form()
-        self.is_complete = False
+        self._is_complete = False
         self._limits, self._account = limits, account
-        self._name, self._filename = "", ""
-        self._writer: BufferWriter | None = None
+        self._name = ""
+        self._texts: dict[str, str] = {}
+        self._fields: dict[str, _Field] = {}
+        self._files = 0
+        self._field: _Field | None = None  # that the part belongs to, when it is a file
         self._text = bytearray()
         self._line, self._value = bytearray(), bytearray()
         self._disposition: Mapping[bytes, bytes] = {}
@@ -118,8 +131,18 @@ class _Parts:
             "on_end": self._complete,
         }
 
+    def form(self) -> Form:
+        """All of it. Raises ApiError when its last line has not come."""
+        if not self._is_complete:
+            raise _bad("ends before its last line; send all of it")
+        files = {
+            name: SentFiles(each.names, each.sizes, each.writer.finished())
+            for name, each in self._fields.items()
+        }
+        return Form(self._texts, files)
+
     def _begin(self) -> None:
-        self._disposition, self._writer = {}, None
+        self._disposition, self._field = {}, None
         self._text.clear()
 
     def _header(self) -> None:
@@ -133,32 +156,38 @@ class _Parts:
         if not 0 < len(name) <= MAX_NAME_BYTES:
             raise _bad("has a part without a usable name")
         self._name = name.decode("utf-8")
-        if self._name in self.form.fields or self._name in self.form.files:
-            raise _bad("has two parts of the same name; send each once")
         if b"filename" in self._disposition:
-            self._filename = self._disposition[b"filename"].decode("utf-8", "replace")
-            self._writer = BufferWriter(self._account.claim())
-            if len(self.form.files) == MAX_FILES:
-                raise _bad(f"has more than {MAX_FILES} files")
-        elif len(self.form.fields) == self._limits.fields:
+            self._begin_file(self._disposition[b"filename"].decode("utf-8", "replace"))
+        elif self._name in self._texts or self._name in self._fields:
+            raise _bad("has two fields of the same name; send each once")
+        elif len(self._texts) == self._limits.fields:
             raise _bad(f"has more than {self._limits.fields} fields")
 
+    def _begin_file(self, filename: str) -> None:
+        if self._name in self._texts:
+            raise _bad("has a field and a file of the same name; send one of them")
+        if self._files == MAX_FILES:
+            raise _bad(f"has more than {MAX_FILES} files")
+        self._files += 1
+        self._field = self._fields.setdefault(self._name, _Field(self._account))
+        self._field.names.append(filename)
+        self._field.sizes.append(0)
+
     def _data(self, data: bytes, begun: int, end: int) -> None:
-        if self._writer is not None:
-            self._writer.write(data[begun:end])
+        if self._field is not None:
+            self._field.writer.write(data[begun:end])
+            self._field.sizes[-1] += end - begun
             return
         self._text += data[begun:end]
         if len(self._text) > self._limits.field_bytes:
             raise _bad(f"has a field of more than {self._limits.field_bytes} bytes")
 
     def _end(self) -> None:
-        if self._writer is None:
-            self.form.fields[self._name] = self._text.decode("utf-8")
-        else:
-            self.form.files[self._name] = SentFile(self._filename, self._writer.finished())
+        if self._field is None:
+            self._texts[self._name] = self._text.decode("utf-8")
 
     def _complete(self) -> None:
-        self.is_complete = True
+        self._is_complete = True
 
 
 def _bad(what: str) -> ApiError:

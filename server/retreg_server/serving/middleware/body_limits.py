@@ -13,6 +13,7 @@ from retreg_server.serving.errors import ApiError
 from retreg_server.serving.settings import Settings
 
 MAX_MESSAGE_BYTES = 1 << 16
+MAX_EDIT_BYTES = 1 << 20  # of keypoints that people have moved
 MAX_CONTENT_TYPE_BYTES = 256  # what is longer takes long to parse
 FORM_OVERHEAD_BYTES = 1 << 16
 LINGER_S = 2.0
@@ -70,7 +71,7 @@ class BodyLimit:
             return largest
         if path == "/v1/register" or path.startswith(("/infer/", "/session/")):
             return 2 * largest
-        return MAX_MESSAGE_BYTES
+        return MAX_EDIT_BYTES if path.endswith("/refit") else MAX_MESSAGE_BYTES
 
 
 class _Body:

@@ -15,7 +15,8 @@ from retreg_server.serving.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 HEADER = "X-Request-ID"
-FACTS = ("request", "job", "state", "method", "route", "status", "ms")
+FACTS = ("request", "job", "state", "method", "route", "status", "ms", "client", "address",
+         "act", "image", "fixed", "moving")  # fmt: skip
 QUIET = ("/healthz", "/readyz", "/metrics")
 _current: ContextVar[str] = ContextVar("request", default="")
 
@@ -66,6 +67,9 @@ class Tracing:
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
+        client = scope.get("state", {}).get("caller")
+        if client is not None:
+            facts |= {"client": client.name, "address": client.address}
         job = scope.get("path_params", {}).get("job_id")
         if job is not None and status != 422:  # only then it is known to be one of ours
             facts["job"] = job

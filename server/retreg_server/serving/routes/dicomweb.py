@@ -13,6 +13,7 @@ from retreg_server.dicom.archives import SeriesName
 from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.http.bounded_json import BoundedRoute
+from retreg_server.serving.routes.answers import ArchiveStatus
 from retreg_server.serving.routes.registrations import Name, Value
 
 PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
@@ -56,7 +57,7 @@ async def orders_of(request: Request) -> ArchiveOrders:
 Orders = Annotated[ArchiveOrders, Depends(orders_of)]
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, response_model=ArchiveStatus)
 async def order_registration(order: ArchiveOrder, orders: Orders) -> Response:
     """Fetch both series, register them and store the result; the answer holds the id to ask by."""
     fixed, moving = (
@@ -70,7 +71,7 @@ async def order_registration(order: ArchiveOrder, orders: Orders) -> Response:
     return json_response(status_message(job), 202, headers)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", response_model=ArchiveStatus)
 async def registration_status(job_id: JobId, orders: Orders) -> Response:
     """State, stage, the id of the registration, and the UIDs of what was stored by series."""
     return json_response(status_message(orders.get(job_id)))

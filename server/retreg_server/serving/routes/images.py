@@ -10,7 +10,16 @@ from starlette.responses import Response
 
 from retreg import wire
 from retreg.errors import InputError
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.http.forms import read_form
+from retreg_server.serving.routes.answers import Kept
+from retreg_server.serving.routes.register_files import (
+    LIMITS,
+    form_schema,
+    uploaded_images,
+    while_client_waits,
+)
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
 from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer, SharedImage
 
@@ -22,18 +31,19 @@ ImageHeader = Annotated[
 ]
 
 
-@router.head("/{sha256}")
+@router.head("/{sha256}", response_class=Response)
 async def has_image(sha256: Address, service: TheService) -> Response:
     """200 when the server has the image, 404 when it must be sent."""
     service.image(sha256, "This")
     return json_response({})
 
 
-@router.put("/{sha256}", status_code=201)
+@router.put("/{sha256}", status_code=201, response_model=Kept)
 async def put_image(
     sha256: Address, request: Request, header: ImageHeader, service: TheService
 ) -> Response:
     """Keep an image for later registrations."""
+    caller().require("register")
     declared = wire.decode_header(header, service.settings.image_limit)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
     writer = BufferWriter(service.account.claim())
@@ -53,15 +63,26 @@ async def put_image(
         image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
         if inflated:
             image.voxels.claim = claim
-    service.images.put(sha256, image, len(image.voxels))
+    service.keep(image)
     return json_response({"sha256": sha256}, 201)
+
+
+@router.post(
+    "/files", status_code=201, response_model=Kept, openapi_extra=form_schema("image")
+)
+async def put_file(request: Request, service: TheService) -> Response:
+    """Keep the image in a file, in the files of a DICOM series, or in a zip of them."""
+    caller().require("register")
+    form = await read_form(request, LIMITS, service.account)
+    (image,) = await while_client_waits(request, uploaded_images(service, form, ["image"]))
+    service.keep(image)
+    return json_response({"sha256": image.address}, 201)
 
 
 @router.delete("/{sha256}", status_code=204)
 async def delete_image(sha256: Address, service: TheService) -> Response:
-    """Forget an image."""
-    if not service.images.pop(sha256):
-        service.image(sha256, "This")  # raises what is to be told
+    """Forget an image; others who have sent it too still have it."""
+    service.drop(sha256)
     return Response(status_code=204)
 
 

@@ -19,10 +19,20 @@ from starlette.responses import Response
 from retreg import wire
 from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
 from retreg_server.serving.http.forms import Form, FormLimits, read_form
-from retreg_server.serving.middleware.auth import is_token, unauthorised
-from retreg_server.serving.middleware.clients import client_name
+from retreg_server.serving.jobs import Job
+from retreg_server.serving.middleware.auth import refusal
+from retreg_server.serving.routes.answers import (
+    LogIn,
+    MonaiInfo,
+    NewSession,
+    Result,
+    Session,
+    Token,
+    Valid,
+)
 from retreg_server.serving.routes.register_files import (
     form_schema,
     uploaded_images,
@@ -51,7 +61,7 @@ ModelName = Annotated[str, Path(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]
 Output = Annotated[Literal["", "json", "image", "all"], Query()]
 
 
-@router.get("/info/")
+@router.get("/info/", response_model=MonaiInfo)
 async def info(service: TheService) -> Response:
     """The models in the form that MONAI Label's clients expect."""
     models = {each.name: _model(each) for each in await service.models()}
@@ -61,27 +71,28 @@ async def info(service: TheService) -> Response:
     return json_response({**message, **absent, "labels": [], "models": models})
 
 
-@router.put("/session/", openapi_extra=form_schema("files"))
+@router.put("/session/", response_model=NewSession, openapi_extra=form_schema("files"))
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
+    caller().require("register")
     form = await read_form(request, LIMITS, service.account)
-    if list(form.files) != ["files"]:
+    if [len(sent.sizes) for sent in form.files.values()] != [1] or "files" not in form.files:
         raise InputError("A session holds one image; send one file in the field files.")
     (image,) = await while_client_waits(request, uploaded_images(service, form, ["files"]))
-    service.images.put(image.address, image, len(image.voxels))
+    service.keep(image)
     session = secrets.token_hex(16)
     service.sessions.put(session, image.address, 1)
     return json_response({"session_id": session, "session_info": _session(service, session)})
 
 
-@router.get("/session/{session}")
+@router.get("/session/{session}", response_model=Session)
 async def get_session(session: SessionId, service: TheService) -> Response:
     """Whether the session still holds its image."""
     _session_image(service, session, "This")
     return json_response(_session(service, session))
 
 
-@router.delete("/session/{session}")
+@router.delete("/session/{session}", response_model=Session)
 async def remove_session(session: SessionId, service: TheService) -> Response:
     """Forget a session."""
     _session_image(service, session, "This")
@@ -93,6 +104,7 @@ async def remove_session(session: SessionId, service: TheService) -> Response:
     "/infer/{model}",
     openapi_extra=form_schema("file", "label", "params"),
     responses=content("multipart/form-data"),
+    response_model=Result,
 )
 async def infer(
     model: ModelName,
@@ -102,10 +114,48 @@ async def infer(
     output: Output = "",
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
-    service.jobs.line.check(client_name())  # before all of it is sent
+    caller().require("register")
+    job, suffix = await _ordered(model, request, service, session_id)
+    await wait_for_end(job, request, service)
+    result = result_response(job)
+    if output == "json":
+        return result
+    file = await service.transform_file(job, suffix)
+    return _answer(result, file, job.file_name("transform", suffix), output)
+
+
+@router.get("/auth/", response_model=LogIn)
+async def auth_enabled(service: TheService) -> Response:
+    """Whether a token is needed; answered without one, for clients ask this first."""
+    return json_response({"enabled": service.tokens.are_needed})
+
+
+@router.post("/auth/token", response_model=Token, openapi_extra=form_schema("username", "password"))
+async def auth_token(request: Request, service: TheService) -> Response:
+    """The log-in of MONAI Label's clients: any name, and the token as the password."""
+    password = (await read_form(request, LIMITS, service.account)).fields.get("password", "")
+    if service.tokens.owner_of(password.encode()) is None:
+        raise refusal(service.failures, caller().address)
+    return json_response({"access_token": password, "token_type": "bearer"})
+
+
+@router.get("/auth/token/valid", response_model=Valid)
+async def auth_token_valid() -> Response:
+    """Only asked with the right token: without one, nothing gets here."""
+    return json_response({"valid": True})
+
+
+async def _ordered(
+    model: str, request: Request, service: Service, session_id: str
+) -> tuple[Job, str]:
+    """A job for what a form asks for, and the ending of the file that is wanted of it."""
+    service.jobs.check()  # before all of it is sent
     form = await read_form(request, LIMITS, service.account)
     params = _params(form)
     sessions = {"file": session_id, "label": str(params.get("moving_session", ""))}
+    suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
+    if suffix not in get_args(TransformFormat):
+        suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
     with service.jobs.place() as place:
         fixed, moving = await while_client_waits(request, _images(service, sessions, form))
         try:
@@ -113,38 +163,7 @@ async def infer(
         except OptionError as error:
             raise ApiError(404, "unknown-model", str(error)) from None
         options = {name: value for name, value in params.items() if name not in WORDS}
-        job = await service.submit(fixed, moving, chosen, options, place)
-    suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
-    if suffix not in get_args(TransformFormat):
-        suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
-    await wait_for_end(job, request, service)
-    result = result_response(job)
-    if output == "json":
-        return result
-    file = await service.transform_file(job, suffix)
-    return _answer(result, file, f"transform.{suffix}", output)
-
-
-@router.get("/auth/")
-async def auth_enabled(service: TheService) -> Response:
-    """Whether a token is needed; answered without one, for clients ask this first."""
-    return json_response({"enabled": service.settings.token is not None})
-
-
-@router.post("/auth/token", openapi_extra=form_schema("username", "password"))
-async def auth_token(request: Request, service: TheService) -> Response:
-    """The log-in of MONAI Label's clients: any name, and the token as the password."""
-    password = (await read_form(request, LIMITS, service.account)).fields.get("password", "")
-    token = service.settings.token
-    if token is None or not is_token(password.encode(), token):
-        raise unauthorised()
-    return json_response({"access_token": token, "token_type": "bearer"})
-
-
-@router.get("/auth/token/valid")
-async def auth_token_valid() -> Response:
-    """Only asked with the right token: without one, nothing gets here."""
-    return json_response({"valid": True})
+        return await service.submit(fixed, moving, chosen, options, turn=place), suffix
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from fastapi import Depends
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from retreg_server.serving.access.caller import audit
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.service import Service, service_of
 from retreg_server.serving.workers.messages import SharedBuffer
 
 PIECE_BYTES = 1 << 16
+VERDICT_HEADER = "RetReg-Verdict"  # a file cannot say whether it is right
 BINARY = "application/octet-stream"
 ADDRESS_PATTERN = "^[0-9a-f]{64}$"
 TheService = Annotated[Service, Depends(service_of)]
@@ -34,11 +36,12 @@ def result_response(job: Job) -> LargeResponse:
         raise ApiError(409, "not-finished", "The registration has not ended yet; ask again later.")
     if job.status.error is not None:
         raise job.status.error
+    audit("fetched", job=job.id)
     result = SharedBuffer.around(memoryview(job.status.result))
     return LargeResponse([result], "application/json")
 
 
-def download(content: SharedBuffer, name: str) -> Response:
+def download(content: SharedBuffer, name: str) -> LargeResponse:
     """A file to keep, under that name."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return LargeResponse([content], BINARY, headers)

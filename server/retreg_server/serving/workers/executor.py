@@ -11,6 +11,7 @@ from typing import Protocol
 from retreg import wire
 from retreg.messages import ModelInfo, Scalar
 from retreg.progress import Progress
+from retreg.transforms import Affine
 from retreg_server.serving.workers.messages import Head, SharedImage
 from retreg_server.serving.workers.process_handle import ProcessSpec
 from retreg_server.serving.workers.process_pool import ProcessPool
@@ -29,12 +30,16 @@ class Task:
     moving: SharedImage
     model: str
     options: Mapping[str, Scalar]
+    initial: Affine | None = None
 
     @property
     def head(self) -> Head:
         """What a worker needs to know, apart from the voxels."""
         headers = [image.header for image in (self.fixed, self.moving)]
-        return {"model": self.model, "options": dict(self.options), "headers": headers}
+        head = {"model": self.model, "options": dict(self.options), "headers": headers}
+        if self.initial is not None:
+            head["initial"] = wire.encode_transform(self.initial)
+        return head
 
 
 @dataclass(frozen=True, eq=False)

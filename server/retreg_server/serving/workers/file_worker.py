@@ -6,9 +6,11 @@ It has a memory limit and can be killed at any time. What was sent is read where
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from retreg.errors import FileError, InputError
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.progress import Progress
+from retreg_server.serving.workers import look_tasks
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 
@@ -48,8 +51,11 @@ class FileWorker:
             "transform": self._transform,
             "warped": self._warped,
             "map": self._map,
+            "outputs": self._outputs,
         }
         try:
+            if look_task := look_tasks.TASKS.get(request.head["task"]):
+                return look_task(request)
             with TemporaryDirectory(dir=self._scratch) as folder:
                 return tasks[request.head["task"]](request, Path(folder))
         except MemoryError:
@@ -58,13 +64,25 @@ class FileWorker:
             ) from None
 
     def _read(self, request: Message, folder: Path) -> Message:
-        """The image in a file, under a name of our making."""
+        """The image in a file, or in the files of a series, under names of our making."""
         from retreg.files import read_image
         from retreg.files.limits import decoded_at_most
+        from retreg_server.serving.workers.series_files import unpack, write_parts
 
-        path = folder / request.head["name"]
-        with request.buffers[0].as_file(path), decoded_at_most(request.head["most_bytes"]):
-            return packed(read_image(path, request.head.get("frame")), self._key)
+        head, content = request.head, request.buffers[0]
+        path, series = folder / head["name"], folder / "series"
+        with ExitStack() as stack:
+            if head["sizes"] or path.suffix == ".zip":
+                path = series
+                series.mkdir()
+            if head["sizes"]:
+                write_parts(content.view, head["sizes"], series)
+            elif path == series:
+                unpack(content.view, series)
+            else:
+                stack.enter_context(content.as_file(path))
+            stack.enter_context(decoded_at_most(head["most_bytes"]))
+            return packed(read_image(path, head.get("frame")), self._key)
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""
@@ -104,6 +122,25 @@ class FileWorker:
         else:
             write_image(path, values)
         return Message({}, (SharedBuffer.of(path.read_bytes()),))
+
+
+    def _outputs(self, request: Message, folder: Path) -> Message:
+        """Everything that `retreg register` writes, in a zip."""
+        from retreg_server.reporting.result_folder import write_outputs
+
+        text, *voxels = request.buffers
+        result = wire.decode_result(wire.loads(bytes(text.view)))
+        fixed, moving = (
+            SharedImage.received(header, each).image
+            for header, each in zip(request.head["headers"], voxels, strict=True)
+        )
+        written = folder / "out"
+        written.mkdir()
+        write_outputs(written, fixed, moving, result)
+        with ZipFile(folder / "out.zip", "w") as packed:  # its files are compressed themselves
+            for path in sorted(written.iterdir()):
+                packed.write(path, path.name)
+        return Message({}, (SharedBuffer.of((folder / "out.zip").read_bytes()),))
 
 
 def packed(image: Image, key: bytes) -> Message:

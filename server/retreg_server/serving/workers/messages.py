@@ -182,8 +182,10 @@ class SharedImage:
     def of(cls, image: Image, address: str | None = None) -> SharedImage:
         """Copy an image into a buffer; without an address it gets that of the wire."""
         array = image.array.astype(image.array.dtype.newbyteorder("<"), copy=False)
-        header, buffer = wire.image_header(image), SharedBuffer(array.nbytes)
-        np.frombuffer(buffer.view, array.dtype)[:] = array.reshape(-1)
+        header, mask = wire.image_header(image), wire.mask_bits(image)
+        buffer = SharedBuffer(array.nbytes + len(mask))
+        np.frombuffer(buffer.view, array.dtype, array.size)[:] = array.reshape(-1)
+        buffer.view[array.nbytes :] = mask
         return cls.received(header, buffer, address or wire.image_address(header, buffer.view))
 
     @classmethod

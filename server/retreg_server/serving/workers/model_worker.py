@@ -19,6 +19,7 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationRequest, RegistrationResult
 from retreg.progress import Progress
+from retreg.transforms import Affine
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
 LONG_AXIS = 64  # voxels; a quarter of that can still be registered
@@ -116,7 +117,10 @@ class ModelWorker:
             SharedImage.received(header, voxels).image
             for header, voxels in zip(head["headers"], request.buffers, strict=True)
         ]
-        wanted = RegistrationRequest(images[0], images[1], head["model"], head["options"])
+        initial = wire.decode_transform(head["initial"]) if "initial" in head else None
+        assert initial is None or isinstance(initial, Affine)
+        fixed, moving = images
+        wanted = RegistrationRequest(fixed, moving, head["model"], head["options"], initial)
         result = self._register(wanted, progress)
         seconds: dict[str, Any] = result.provenance.get("seconds", {})
         text = wire.dumps(wire.encode_result(result))
@@ -167,8 +171,9 @@ def halved(image: Image) -> Image:
     step = np.diag([2.0 if n > 1 else 1.0 for n in (i, j, k)] + [1.0])
     strides = tuple(slice(None, None, 2) for _ in range(3))
     array = np.ascontiguousarray(image.array[:, *strides])
+    counted = None if image.counted is None else image.counted[strides]
     size = (array.shape[3], array.shape[2], array.shape[1])
-    return Image(array, Grid(size, image.grid.world_from_index @ step), image.about)
+    return Image(array, Grid(size, image.grid.world_from_index @ step), image.about, counted)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

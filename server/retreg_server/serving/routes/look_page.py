@@ -1,0 +1,46 @@
+"""The files of the page that shows a result in a browser: the same for every result."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from retreg_server.serving.errors import ApiError
+from retreg_server.serving.routes.responses import content
+
+router = APIRouter(prefix="/look", tags=["look"])
+
+WEB = FilePath(__file__).parent.parent / "web"
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+@router.get("/{job_id}", responses=content("text/html"), response_class=Response)
+async def look_at_result(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:  # noqa: ARG001 - for the page
+    """The page; it asks for the token itself."""
+    return _file("look.html")
+
+
+@router.get(
+    "/page/{name}", responses=content("text/javascript"), response_class=Response
+)
+async def look_page_file(name: Annotated[str, Path(pattern=r"^[a-z_]+\.(css|js)$")]) -> Response:
+    """A file of the page."""
+    return _file(name)
+
+
+def _file(name: str) -> Response:
+    path = WEB / name
+    if not path.is_file():
+        raise ApiError(404, "not-found", "The page has no such file.")
+    return Response(path.read_bytes(), headers=HEADERS, media_type=TYPES[path.suffix])

@@ -1,0 +1,201 @@
+"""The page in a real Chromium, on made-up pairs: what is seen, dragged, fitted and stored."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from browser import Page, chromium, running_browser
+from made_up_results import write_fundus, write_head
+
+from retreg.files import read_transform
+from retreg.fitting import fit_tps
+from retreg_server.commands.serve import listening_socket
+from retreg_server.reporting.result_reader import read_result
+from retreg_server.serving.folder_app import ResultShelf, create_folder_app
+
+TOKEN = "the-token-of-this-test"
+WIDTH, HEIGHT = 1280, 860
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Iterator[Page]:
+    if chromium() is None:
+        pytest.skip("Chromium is not installed")
+    with running_browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.appear(WIDTH, HEIGHT)
+        yield opened
+
+
+@pytest.fixture
+def shown(page, tmp_path):
+    """Opens the page for a result that a function writes; gives the folder."""
+    servers = []
+
+    def show(write) -> Path:
+        write(tmp_path)
+        shelf = ResultShelf([read_result(tmp_path)])
+        listener = listening_socket("127.0.0.1", 0)
+        config = uvicorn.Config(create_folder_app(shelf, TOKEN), log_config=None)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        servers.append((server, thread, listener))
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/look/{next(iter(shelf.ids))}"
+        page.errors.clear()
+        page.open(f"{address}#token={TOKEN}")
+        page.wait_for("document.getElementById('word').textContent")
+        return tmp_path
+
+    yield show
+    for server, thread, listener in servers:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def box(page: Page) -> dict[str, float]:
+    """Where the images are on the page."""
+    return json.loads(page.run(
+        "(({left, top, width, height}) => JSON.stringify({left, top, width, height}))"
+        "(document.getElementById('marks').getBoundingClientRect())"
+    ))  # fmt: skip
+
+
+def pixel_in_picture(page: Page, size: tuple[int, int], point) -> tuple[float, float]:
+    """Where a point of a picture of that size is seen on the page."""
+    area, (width, height) = box(page), size
+    scale = min(area["width"] / width, area["height"] / height)
+    left = area["left"] + (area["width"] - width * scale) / 2
+    top = area["top"] + (area["height"] - height * scale) / 2
+    return left + (point[0] + 0.5) * scale, top + (point[1] + 0.5) * scale
+
+
+def choose(page: Page, control: str, value: str) -> None:
+    page.run(
+        f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('input')); }})"
+        f"(document.getElementById('{control}'))"
+    )
+
+
+def stored(page: Page, folder: Path, number: int = 1) -> Path:
+    page.run("document.getElementById('store').click()")
+    page.wait_for("/Stored as/.test(document.getElementById('stored').textContent)")
+    return folder / f"edited-{number}"
+
+
+def test_the_page_says_the_verdict_and_keeps_the_token_out_of_the_address(page, shown):
+    shown(write_fundus)
+    assert page.run("document.getElementById('word').textContent") == "accept"
+    assert page.run("location.hash") == ""
+    assert page.run("document.getElementById('list').length") == 12
+    assert page.run("document.querySelector('.volume').hidden") is True
+    assert page.errors == []
+
+
+def test_a_dragged_point_leads_to_the_transform_that_python_finds(page, shown):
+    folder = shown(write_fundus)
+    before = read_result(folder)
+    place = before.result.fixed_keypoints.points[4]
+    goal = place + [9.0, -6.0, 0.0]
+    size = before.fixed.grid.size[:2]
+    page.drag(pixel_in_picture(page, size, place), pixel_in_picture(page, size, goal))
+    assert page.run("document.getElementById('word').textContent") == "check"
+    after = read_result(stored(page, folder), folder / "moving.png").result
+    moved = after.moving_keypoints.points[4]
+    expected = before.result.transform(goal[None])[0]  # where the picture had it, to half a pixel
+    np.testing.assert_allclose(moved, expected, atol=1.0)
+    np.testing.assert_allclose(after.transform(place[None])[0], moved, atol=0.1)  # of a file
+    far = np.array([[5.0, 5.0, 0.0]])
+    np.testing.assert_allclose(after.transform(far), before.result.transform(far), atol=1e-3)
+    assert after.quality.verdict == "check"
+    assert after.provenance["edited"]["by"] == "hand"
+    assert page.errors == []
+
+
+def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
+    folder = shown(write_fundus)
+    before = read_result(folder).result
+    choose(page, "way", "tps")
+    choose(page, "smoothing", "0")
+    page.run(
+        "(list => { list.selectedIndex = 2; list.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('list'))"
+    )
+    page.run("document.getElementById('toggle').click()")
+    page.wait_for("/off/.test(document.getElementById('list').options[2].text)")
+    residuals = page.run("[...document.getElementById('list').options].map(o => o.text)")
+    folder = stored(page, folder)
+    fixed, moving = before.fixed_keypoints.points, before.moving_keypoints.points
+    weights = np.arange(12) != 2
+    spline = fit_tps(fixed, moving, weights.astype(float), 1.0)
+    probes = np.random.default_rng(0).uniform(0, 200, (50, 3)) * [1, 1, 0]
+    np.testing.assert_allclose(read_transform(folder)(probes), spline(probes), atol=0.03)
+    for text, left in zip(residuals, np.linalg.norm(spline(fixed) - moving, axis=1), strict=True):
+        assert float(text.split(": ")[1].split(" ")[0]) == pytest.approx(left, rel=5e-3)
+    assert page.errors == []
+
+
+def test_points_are_moved_by_the_keyboard(page, shown):
+    folder = shown(write_fundus)
+    before = read_result(folder).result
+    choose(page, "side", "fixed")
+    page.run("document.getElementById('marks').focus()")
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        page.press(key)
+    after = read_result(stored(page, folder), folder / "moving.png").result
+    moved = after.fixed_keypoints.points - before.fixed_keypoints.points
+    np.testing.assert_allclose(moved[0], [2, -1, 0], atol=1e-6)
+    np.testing.assert_allclose(moved[1:], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", range(5))
+def test_every_comparison_shows_both_pictures(page, shown, mode):
+    shown(write_fundus)
+    seen = set()
+    for amount in ("0.25", "0.75"):
+        choose(page, "mode", str(mode))
+        choose(page, "amount", amount)
+        seen.add(tuple(page.run(
+            "(gl => { document.getElementById('amount').dispatchEvent(new Event('input'));"
+            "const p = new Uint8Array(4 * 40 * 40);"
+            "gl.readPixels((gl.canvas.width >> 1) - 80, (gl.canvas.height >> 1) - 20, 40, 40,"
+            " gl.RGBA, gl.UNSIGNED_BYTE, p); return [...p]; })"
+            "(document.getElementById('images').getContext('webgl2'))"
+        )))  # fmt: skip
+    assert len(seen) == 2
+    assert all(max(pixels[::4]) > 0 for pixels in seen)
+
+
+def test_a_volume_is_seen_in_three_slices_and_its_points_can_be_moved(page, shown):
+    folder = shown(write_head)
+    assert page.run("document.querySelector('div.volume').hidden") is False
+    before = read_result(folder).result
+    page.run("document.getElementById('marks').focus()")
+    page.press("ArrowLeft")  # of the moving image, to the right of the patient
+    after = read_result(stored(page, folder), folder / "moving.nrrd").result
+    shift = after.moving_keypoints.points - before.moving_keypoints.points
+    assert 0.5 < np.linalg.norm(shift[0]) < 5
+    np.testing.assert_allclose(shift[1:], 0, atol=1e-6)
+    assert page.errors == []
+
+
+def test_without_the_token_the_page_asks_for_it(page, shown):
+    shown(write_fundus)
+    page.open(page.run("location.href"))
+    page.wait_for("document.getElementById('login') && !document.getElementById('login').hidden")
+    assert page.run("document.querySelector('main').hidden") is True
+    page.run(f"document.getElementById('token').value = '{TOKEN}'")
+    page.run("document.querySelector('#login button').click()")
+    page.wait_for("!document.querySelector('main').hidden")
+    assert page.run("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    assert page.run(f"location.href.includes('{TOKEN}')") is False
