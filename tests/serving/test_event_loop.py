@@ -69,11 +69,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     (folder / "model").mkdir()
     command = [sys.executable, str(Path(__file__).with_name("fake_server.py"))]
-    command += [str(folder / "state"), str(folder / "model")]
+    command += [str(folder / "model"), "--state-dir", str(folder / "state")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            server = Server(process.stdout.readline().strip())
+            server = Server(process.stdout.readline().split()[-1])
             for body in (order({}), order({"a": 1})):  # what is compiled at the first request
                 assert b"HTTP/1.1" in server.answer_to(*body)
             server.longest_step_s()

@@ -29,7 +29,8 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server whose temporary and lasting files all lie in the folder."""
     command = [sys.executable, str(HERE / "fake_server.py"), str(folder / "model")]
     command += ["--state-dir", str(folder / "state")]
-    places = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(HERE)}
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    places = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": path}
     environment = os.environ | places
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
