@@ -56,6 +56,9 @@ class Status:
         return self.state not in ("queued", "running")
 
 
+QUEUED = Status("queued", "waiting in the queue", 0.0)
+
+
 class Job:
     """One registration; belongs to the event loop."""
 
@@ -140,14 +143,17 @@ class Jobs:
             if turn is not None:
                 turn.leave()
             return Job(record, _status(record))
-        self._refuse_too_many(client)
+        return await self._queued(Job(record, QUEUED), task, client, turn)
+
+    async def _queued(self, job: Job, task: Task, client: Caller, turn: Turn | None) -> Job:
+        """The job, which waits in the line from now on."""
+        self._refuse_too_many(client)  # nothing is awaited until it counts itself
         turn = turn or self.line.enter(client.line)
         turn.prepare()
-        job = Job(record, Status("queued", "waiting in the queue", 0.0))
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
         try:
-            await self._store.add(record)
+            await self._store.add(job.record)
         except BaseException:  # whoever asked has gone
             del self._active[job.id]
             turn.leave()
