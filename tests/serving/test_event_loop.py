@@ -110,6 +110,15 @@ def many(line: Callable[[int], bytes], count: int) -> bytes:
     return b"".join(line(number) for number in range(count))
 
 
+def edited(**changes: object) -> tuple[bytes, ...]:
+    """As many keypoints as may be, with what is wrong with them."""
+    points = [[0.1234567890123456] * 3] * 5_000
+    message = {"fixed": points, "moving": points, "used": [True] * 5_000, "reach_mm": 15.0,
+               "transform": "correction", **changes}  # fmt: skip
+    head = f"POST /v1/registrations/{ADDRESS[:32]}/refit HTTP/1.1\r\n"
+    return request(head + "Content-Type: application/json", json.dumps(message).encode())
+
+
 CHUNKED = b"PUT /v1/images/%s HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 ATTACKS: dict[str, tuple[bytes, ...]] = {
     "ten thousand options": order({f"k{n}": n for n in range(10_000)}),
@@ -145,6 +154,11 @@ ATTACKS: dict[str, tuple[bytes, ...]] = {
     "a body in chunks of one byte": (CHUNKED % ADDRESS.encode() + b"1\r\na\r\n" * 300_000,),
     "many requests at once": (b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n" * 50_000,),
     "nothing but line ends": (b"\r\n" * 500_000,),
+    "as many keypoints as may be": edited(),
+    "keypoints that are no numbers": edited(fixed=[["a"] * 3] * 5_000),
+    "keypoints that are no points": edited(fixed=[[]] * 40_000),
+    "keypoints that nobody asked for": edited(**{f"k{n}": 0 for n in range(30_000)}),
+    "a megabyte of values": edited(used=[[]] * 200_000),
 }  # fmt: skip
 
 
@@ -181,6 +195,9 @@ def test_no_step_is_long_while_volumes_are_sent_looked_at_and_registered(alone):
         ("as many options as 64 kB hold", b"422", str(MAX_VALUES).encode()),
         ("JSON 30,000 levels deep", b"422", b"send"),
         ("a form in idna", b"415", b"UTF-8"),
+        ("as many keypoints as may be", b"404", b"no such registration"),
+        ("keypoints that are no numbers", b"422", b"fixed / 0 / 0"),
+        ("keypoints that nobody asked for", b"422", b"only what is asked for"),
         ("a header line of 70 kB", b"431", str(MAX_HEAD_BYTES).encode()),
         ("many header lines", b"431", str(MAX_HEADER_LINES).encode()),
         ("a URL of many parameters", b"414", b"8192 bytes"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
+import logging
 import socket
 import threading
 import time
@@ -15,12 +17,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import requests
+from fastapi import Request
 from PIL import Image as Picture
 
 from retreg import wire
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.http.forms import MAX_FILES, Form, FormLimits, read_form
 from retreg_server.serving.memory_account import Account
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.messages import BufferWriter
@@ -46,6 +50,12 @@ def claimed(server) -> float:
     lines = server.get("/metrics").text.splitlines()
     found = [line for line in lines if line.startswith("retreg_image_bytes_claimed ")]
     return float(found[0].split()[1])
+
+
+def mask_file(mask: Image) -> bytes:
+    import nibabel
+
+    return gzip.compress(nibabel.Nifti1Image(mask.array[0].T, np.eye(4)).to_bytes())
 
 
 def nifti(shape: tuple[int, ...], dtype: str = "int16") -> bytes:
@@ -149,6 +159,63 @@ def test_images_of_waiting_jobs_are_part_of_the_account(start_server):
         while not put(server, volume(16, 2)).ok:  # what was kept for a job has made way
             assert time.monotonic() < until
         assert claimed(server) <= 2 * nbytes
+
+
+def test_an_image_with_a_mask_is_part_of_the_account_and_told_once(start_server, caplog):
+    files = dict.fromkeys(("fixed", "moving"), ("a.nii.gz", nifti((16, 16, 16))))
+    drawn = Image(np.ones((1, 16, 16, 16), np.uint8), volume(16).grid)
+    files["fixed_mask"] = ("m.nii.gz", mask_file(drawn))
+    with start_server(FRESH) as server, caplog.at_level(logging.INFO, "retreg_server"):
+        answer = server.post("/v1/register", files=files, data={"model": "auto-volume"})
+        assert answer.status_code == 200, answer.text
+        told = [record.image for record in caplog.records if getattr(record, "act", "") == "sent"]
+        assert len(told) == len(set(told)) == 2
+        assert claimed(server) == 2 * volume(16).array.nbytes + 16**3  # a byte a voxel of the mask
+
+
+@pytest.mark.parametrize("files", [2, 40])
+def test_the_files_of_a_series_lie_in_one_buffer_in_their_order(files):
+    sent = [bytes([number]) * (1 + number * 1000) for number in range(files)]
+    names = [f"{number}.dcm" for number in range(files)]
+    form = read(
+        [("image", (name, content)) for name, content in zip(names, sent, strict=True)]
+        + [("label", ("other.png", b"in between")), ("frame", (None, "3")),
+           ("image", ("last", b"the last"))]
+    )  # fmt: skip
+    image = form.files["image"]
+    assert image.names == [*names, "last"]
+    assert image.sizes == [*map(len, sent), 8]
+    assert bytes(image.content.view) == b"".join(sent) + b"the last"
+    assert bytes(form.files["label"].content.view) == b"in between"
+    assert form.fields == {"frame": "3"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ([("a", ("a.dcm", b""))] * (MAX_FILES + 1), f"more than {MAX_FILES} files"),
+        ([("a", (None, "1")), ("a", (None, "2"))], "same name"),
+        ([("a", (None, "1")), ("a", ("a.png", b"1"))], "same name"),
+        ([("a", ("a.png", b"1")), ("a", (None, "1"))], "same name"),
+    ],
+)
+def test_a_form_that_says_too_much_is_refused(parts, words):
+    with pytest.raises(ApiError, match=words) as refusal:
+        read(parts)
+    assert refusal.value.status == 400
+
+
+def read(parts: list) -> Form:
+    """What is read of a form that the parts are sent in."""
+    sent = requests.Request("POST", "http://a", files=parts).prepare()
+    headers = [(b"content-type", sent.headers["Content-Type"].encode())]
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": sent.body}
+
+    request = Request({"type": "http", "headers": headers}, receive)
+    account = Account(2**20, nothing_to_give)
+    return asyncio.run(read_form(request, FormLimits(4, 100), account))
 
 
 @pytest.mark.parametrize("door", ["/v1/register", "/infer/auto-volume", "/session/", "/v1/images"])
