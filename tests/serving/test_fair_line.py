@@ -14,6 +14,7 @@ import requests
 from test_memory_account import FromAddress, put, volume
 
 from retreg_server.serving.access.addresses import site
+from retreg_server.serving.access.caller import Caller
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.settings import Settings
@@ -208,6 +209,20 @@ def test_when_to_come_again_is_told_by_what_waits_and_how_long_it_takes(clock):
 )
 def test_an_address_stands_for_a_client(address, client):
     assert site(address) == client
+
+
+@pytest.mark.parametrize(
+    ("caller", "line"),
+    [
+        (Caller(address="192.0.2.7"), "192.0.2.7"),
+        (Caller("token", address="192.0.2.7"), "192.0.2.7"),  # one token for all
+        (Caller("alice", "name alice", address="192.0.2.7"), "alice"),
+        (Caller("alice", "group neuro", address="192.0.2.7"), "alice"),
+        (Caller("token", address="2001:db8::1"), "2001:db8::/64"),
+    ],
+)
+def test_a_line_knows_a_client_by_a_token_of_its_own_or_by_its_address(caller, line):
+    assert caller.line == line
 
 
 def test_a_polite_client_is_served_beside_a_greedy_crowd(start_server):

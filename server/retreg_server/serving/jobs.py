@@ -134,7 +134,6 @@ class Jobs:
             *(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued"),
             owner=client.owner,
         )
-        audit("ran", job=record.id, fixed=task.fixed.address, moving=task.moving.address)
         answered = await self._store.answered(key) if self._settings.reuse_results else None
         if answered is not None:
             self._metrics.reused.inc()
@@ -142,8 +141,11 @@ class Jobs:
             await self._store.add(record)
             if turn is not None:
                 turn.leave()
-            return Job(record, _status(record))
-        return await self._queued(Job(record, QUEUED), task, client, turn)
+            job = Job(record, _status(record))
+        else:
+            job = await self._queued(Job(record, QUEUED), task, client, turn)
+        audit("ran", job=job.id, fixed=task.fixed.address, moving=task.moving.address)
+        return job
 
     async def _queued(self, job: Job, task: Task, client: Caller, turn: Turn | None) -> Job:
         """The job, which waits in the line from now on."""
