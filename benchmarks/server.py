@@ -62,11 +62,9 @@ def measure() -> None:
 
 def serve() -> None:
     """A server with the model that does nothing."""
-    import uvicorn
-
     from retreg_server.commands.serve import listening_socket
     from retreg_server.serving.app import create_app
-    from retreg_server.serving.http.server import config_of
+    from retreg_server.serving.http.server import HttpServer
     from retreg_server.serving.settings import Settings
     from retreg_server.serving.workers.executor import LocalExecutor
 
@@ -81,7 +79,7 @@ def serve() -> None:
         ),
         on_ready=lambda: say(url),
     )
-    uvicorn.Server(config_of(app, settings)).run(sockets=[listener])
+    HttpServer(app, settings).run(sockets=[listener])
 
 
 def say(line: str) -> None:
