@@ -55,7 +55,8 @@ def order_on(url: str, seed: int, told: dict[str, bytes]) -> None:
             headers = {wire.IMAGE_HEADER: header}
             session.put(f"{url}/v1/images/{address}", data=body, headers=headers, timeout=10)
             options = {"shift": rng.uniform(0, 99), "steps": rng.choice([0, 0, 1, 20])}
-            order = {"fixed": address, "moving": address, "options": options}
+            images = {"fixed": address, "moving": address}
+            order = {**images, "model": "auto-volume", "options": options}
             answer = session.post(f"{url}/v1/registrations", json=order, timeout=10)
             if answer.status_code != 202:
                 time.sleep(0.05)
