@@ -62,25 +62,24 @@ def measure() -> None:
 
 def serve() -> None:
     """A server with the model that does nothing."""
-    import uvicorn
-
     from retreg_server.commands.serve import listening_socket
     from retreg_server.serving.app import create_app
+    from retreg_server.serving.http.server import HttpServer
     from retreg_server.serving.settings import Settings
     from retreg_server.serving.workers.executor import LocalExecutor
 
     sys.path.insert(0, str(HERE))
     listener = listening_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    settings = Settings()
     app = create_app(
-        Settings(),
+        settings,
         lambda settings, metrics: LocalExecutor(
             settings.devices, metrics.restarts.inc, "null_engine:worker"
         ),
         on_ready=lambda: say(url),
     )
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    HttpServer(app, settings).run(sockets=[listener])
 
 
 def say(line: str) -> None:

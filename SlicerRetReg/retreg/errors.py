@@ -2,7 +2,8 @@
 
 RetRegError
 ├── InputError              what the user gave cannot be used (exit status 2, HTTP 4xx)
-│   ├── FileError           a file is missing, damaged, too large or of an unknown format
+│   ├── FileError           a file is missing, damaged or of an unknown format
+│   │   └── TooLargeError   it would take more memory than is allowed here
 │   ├── GeometryError       a grid or matrix is not a usable image geometry
 │   ├── DegeneratePointsError   points do not determine the transform that was asked for
 │   └── OptionError         an unknown model, option or value
@@ -27,6 +28,10 @@ class InputError(RetRegError):
 
 class FileError(InputError):
     """A file is missing, damaged, too large, or of an unknown format."""
+
+
+class TooLargeError(FileError):
+    """A file, or what it would become in memory, is larger than is allowed."""
 
 
 class GeometryError(InputError):

@@ -19,6 +19,7 @@ from retreg.errors import (
     OptionError,
     RegistrationError,
     ServerError,
+    TooLargeError,
 )
 from retreg.geometry import Grid
 from retreg.image import Image
@@ -387,7 +388,7 @@ def test_an_exception_keeps_its_class_and_sentence_across_http(error):
     [
         (500, {"error": "internal", "message": "It broke."}, ServerError),
         (401, {"error": "unauthorised", "message": "No."}, ServerError),
-        (413, {"error": "too-large", "message": "No."}, InputError),
+        (413, {"error": "too-large", "message": "No."}, TooLargeError),
         (502, None, ServerError),
         (400, ["odd"], ServerError),
         (400, {"error": 3, "message": {}}, ServerError),

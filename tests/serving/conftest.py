@@ -72,7 +72,8 @@ def running_server(settings: Settings) -> Iterator[Running]:
         def executor(settings: Settings, metrics: Metrics) -> LocalExecutor:
             arguments = {"folder": folder}
             worker = "fake_engine:fake_worker"
-            return LocalExecutor(settings.devices, metrics.restarts.inc, worker, arguments)
+            memory, count = settings.worker_memory_bytes, metrics.restarts.inc
+            return LocalExecutor(settings.devices, count, worker, arguments, memory)
 
         with served(settings, executor) as url:
             yield Running(url, FakeModel(Path(folder)))

@@ -18,7 +18,7 @@ from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
 from retreg_server.serving.workers.model_worker import ModelWorker
 
-KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom")
+KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom", "greedy")
 OPTIONS = (
     Option("shift", "Shift along x in mm", 0.0),
     Option("steps", "Steps of 20 ms", 0, minimum=0, maximum=1000),
@@ -80,6 +80,8 @@ class FakeEngine:
                 time.sleep(60)
             case "oom":
                 raise MemoryError
+            case "greedy":
+                np.ones(2**28)  # 2 GiB
             case "small-oom" if max(request.fixed.grid.size) >= 8:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
         return fake_result(request)
@@ -101,10 +103,17 @@ def fake_result(request: RegistrationRequest) -> RegistrationResult:
         "options": dict(request.options),
         "seconds": {"working": 0.01},
         "niceness": os.nice(0),
+        "offered": offered_to_the_kernel(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
     backward = None if is_spline else Affine.identity()  # off by the shift
     return RegistrationResult(transform, *keypoints, quality, provenance, backward)
+
+
+def offered_to_the_kernel() -> str:
+    """How gladly Linux ends this process where memory runs out."""
+    path = Path("/proc/self/oom_score_adj")
+    return path.read_text().strip() if path.exists() else ""
 
 
 def remember(folder: Path, request: RegistrationRequest) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from retreg_server.commands.serve import listening_socket
 from retreg_server.serving.app import create_app
-from retreg_server.serving.http_server import HttpServer
+from retreg_server.serving.http.server import HttpServer
 from retreg_server.serving.service import MakeExecutor, executor_of
 from retreg_server.serving.settings import Settings
 

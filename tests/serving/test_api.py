@@ -258,7 +258,7 @@ def test_an_unknown_model_option_or_value_is_refused_at_once(a_server, a_volume,
     assert_error(a_server.post("/v1/registrations", json=message), 422, "bad-option")
 
 
-@pytest.mark.parametrize("text", ["{", "", "[]", "\x00", '{"fixed": NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "", "[]", "\x00", '{"fixed": NaN}', "[" * 60_000])
 def test_a_body_that_is_no_order_is_refused(a_server, text):
     headers = {"Content-Type": "application/json"}
     answer = a_server.post("/v1/registrations", data=text, headers=headers)

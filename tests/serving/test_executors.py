@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from multiprocessing.context import SpawnProcess
 
 import pytest
 
@@ -22,6 +24,7 @@ from retreg_server.registration.volume.brain import AutoBrain
 from retreg_server.serving.workers.executor import LocalExecutor, Task
 from retreg_server.serving.workers.messages import SharedImage
 from retreg_server.serving.workers.model_worker import LocalEngine
+from retreg_server.serving.workers.process_handle import ProcessHandle, ProcessSpec
 from retreg_server.serving.workers.process_main import NICENESS
 
 
@@ -120,3 +123,31 @@ def test_a_cancellation_is_noticed_within_a_pass_of_a_network(monkeypatch):
         LocalEngine().register(request, report)
     assert len(passes) == 1
     assert inside == ["keypoints"]
+
+
+def test_a_process_that_is_killed_while_it_starts_ends_all_the_same(monkeypatch):
+    begun, killed, made = threading.Event(), threading.Event(), []
+    start = SpawnProcess.start
+
+    def start_late(process: SpawnProcess) -> None:
+        made.append(process)
+        begun.set()
+        assert killed.wait(5)
+        start(process)
+
+    async def kill_early() -> None:
+        child = ProcessHandle(ProcessSpec("no:matter", {}), lambda _: None)
+        starting = asyncio.create_task(child.start())
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        starting.cancel()
+        child.kill()
+        killed.set()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    monkeypatch.setattr(SpawnProcess, "start", start_late)
+    asyncio.run(kill_early())
+    made[0].join(5)
+    assert made[0].exitcode is not None
+    assert made[0].exitcode < 0  # by a signal, before it could fail on its own

@@ -29,7 +29,8 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server whose temporary and lasting files all lie in the folder."""
     command = [sys.executable, str(HERE / "fake_server.py"), str(folder / "model")]
     command += ["--state-dir", str(folder / "state")]
-    places = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(HERE)}
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    places = {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": path}
     environment = os.environ | places
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -54,7 +55,8 @@ def order_on(url: str, seed: int, told: dict[str, bytes]) -> None:
             headers = {wire.IMAGE_HEADER: header}
             session.put(f"{url}/v1/images/{address}", data=body, headers=headers, timeout=10)
             options = {"shift": rng.uniform(0, 99), "steps": rng.choice([0, 0, 1, 20])}
-            order = {"fixed": address, "moving": address, "options": options}
+            images = {"fixed": address, "moving": address}
+            order = {**images, "model": "auto-volume", "options": options}
             answer = session.post(f"{url}/v1/registrations", json=order, timeout=10)
             if answer.status_code != 202:
                 time.sleep(0.05)

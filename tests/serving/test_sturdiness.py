@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
+from fake_engine import FakeEngine
 
 from retreg import wire
 from retreg.about import About
@@ -18,12 +18,15 @@ from retreg.client import Client
 from retreg.errors import InputError, RegistrationError, ServerError
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.progress import no_progress
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage.job_store import FILE, PREFIX, Store
-from retreg_server.serving.workers.model_worker import halved
+from retreg_server.serving.workers.messages import Message, SharedImage
+from retreg_server.serving.workers.model_worker import ModelWorker, halved
 
 
 def order(server, image: Image, **options) -> str:
+    """The path of a new registration of an image to itself."""
     header, body = wire.encode_image(image)
     address = wire.image_address(header, body)
     server.put(f"/v1/images/{address}", data=body, headers={wire.IMAGE_HEADER: header})
@@ -93,9 +96,46 @@ def test_too_little_memory_is_met_with_half_the_resolution(a_server, a_volume):
     assert a_server.get(f"{job}/result").json()["provenance"]["resolution"] == "half"
 
 
-def test_much_too_little_memory_is_told_with_a_size_that_would_fit(a_server, a_volume):
-    with Client(a_server.url) as client, pytest.raises(RegistrationError, match="2 x 2 x 1 voxels"):
-        client.register(a_volume, a_volume, kind="oom")
+@pytest.mark.parametrize(
+    ("fixed", "moving", "words"),
+    [
+        ((256, 256, 160), (256, 256, 20), "64 x 64 x 40 voxels .fixed. and 64 x 64 x 20"),
+        ((300, 300, 1), (64, 63, 1), "75 x 75 x 1 voxels .fixed. and 16 x 63 x 1"),
+        ((10, 8, 6), (10, 8, 6), "although the images are small; check their voxel sizes"),
+        ((2, 2, 2), (63, 63, 63), "although the images are small"),
+        ((5, 1, 1), (1, 1, 1), "although the images are small"),
+    ],
+)
+def test_much_too_little_memory_is_told_with_what_can_be_done(fixed, moving, words, tmp_path):
+    worker = ModelWorker(FakeEngine(tmp_path))
+    images = [Image(np.zeros((1, *size[::-1]), np.uint8), Grid(size, np.eye(4)))
+              for size in (fixed, moving)]  # fmt: skip
+    shared = [SharedImage.of(image) for image in images]
+    head = {"model": "auto-brain", "options": {"kind": "oom"}}
+    head["headers"] = [each.header for each in shared]
+    with pytest.raises(RegistrationError, match=words):
+        worker.answer(Message(head, tuple(each.voxels for each in shared)), no_progress)
+
+
+def test_a_worker_that_takes_too_much_memory_fails_its_own_job_only(start_server, a_volume):
+    with start_server(Settings(worker_memory_bytes=2**29, reuse_results=False)) as server:
+        greedy = order(server, a_volume, kind="greedy")
+        others = [order(server, a_volume, shift=float(n)) for n in range(3)]
+        error = ended(server, greedy)["error"]
+        assert error["error"] == "no-transform"
+        assert "memory of the server" in error["message"]
+        assert [ended(server, each)["state"] for each in others] == ["done"] * 3
+        assert metric(server, "retreg_worker_restarts_total") == 0  # it was told, not killed
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="needs Linux")
+def test_where_memory_runs_out_a_worker_goes_before_the_server(a_server, a_volume):
+    job = order(a_server, a_volume)
+    ended(a_server, job)
+    offered = a_server.get(f"{job}/result").json()["provenance"]["offered"]
+    assert int(offered) > int(Path("/proc/self/oom_score_adj").read_text())
+    unit = Path(__file__).parents[2] / "docs" / "examples" / "retreg.service"
+    assert "OOMPolicy=continue" in unit.read_text().splitlines()
 
 
 @pytest.mark.parametrize("size", [(10, 8, 6), (7, 5, 1), (1, 1, 1)])
@@ -251,34 +291,6 @@ def test_a_slow_body_is_cut_off_with_a_sentence(start_server, a_picture):
     assert b" 408 " in answer
     assert b"too-slow" in answer
     assert b"connection: close" in answer.lower()
-
-
-def test_all_uploads_together_are_bounded(start_server, a_picture):
-    header, body = wire.encode_image(a_picture)
-    path = f"/v1/images/{wire.image_address(header, body)}"
-    with start_server(Settings(max_upload_bytes=1000)) as server:
-        answer = server.put(path, data=body, headers={wire.IMAGE_HEADER: header})
-        assert answer.status_code == 503
-        assert answer.json()["error"] == "busy"
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert requests.head(server.url + path, timeout=5).status_code == 404
-    with start_server(Settings(max_upload_bytes=2000)) as server:
-        for _ in range(3):  # what has arrived counts no longer
-            assert server.put(path, data=body, headers={wire.IMAGE_HEADER: header}).ok
-
-
-def test_images_of_waiting_jobs_cannot_fill_the_memory(start_server, a_volume):
-    with start_server(Settings(image_store_bytes=2 * a_volume.array.nbytes)) as server:
-        first = order(server, a_volume, steps=100)
-        order(server, Image(a_volume.array + 1, a_volume.grid))
-        third = Image(a_volume.array + 2, a_volume.grid)
-        header, body = wire.encode_image(third)
-        address = wire.image_address(header, body)
-        server.put(f"/v1/images/{address}", data=body, headers={wire.IMAGE_HEADER: header})
-        answer = server.post("/v1/registrations", json={"fixed": address, "moving": address})
-        assert (answer.status_code, answer.json()["error"]) == (429, "busy")
-        server.delete(first)
-        ended(server, first)
 
 
 def test_a_file_that_takes_too_long_to_read_is_refused(start_server):

@@ -14,10 +14,12 @@ from retreg.errors import (
     RegistrationError,
     RetRegError,
     ServerError,
+    TooLargeError,
 )
 from retreg.wire.fields import MAX_TEXT
 
 SLUGS: dict[str, type[RetRegError]] = {
+    "too-large": TooLargeError,  # before its base class
     "bad-file": FileError,
     "bad-geometry": GeometryError,
     "degenerate-points": DegeneratePointsError,

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     Raises InputError when a setting cannot be used, or the address needs a token.
     """
     from retreg_server.serving.app import create_app
-    from retreg_server.serving.http_server import HttpServer
+    from retreg_server.serving.http.server import HttpServer
 
     settings = setting_sources.settings_from(args, os.environ)
     if settings.state_dir is None and settings.port:

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from retreg_server.serving.archive_orders import ArchiveOrders
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
+from retreg_server.serving.http.event_loop import MonitoredLoop
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
@@ -55,7 +56,7 @@ def create_app(
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        living = asyncio.create_task(_live(service, on_ready))
+        living = asyncio.create_task(_live(app, service, on_ready))
         yield
         living.cancel()
         await archive_orders.close()
@@ -99,7 +100,11 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(Tracing, metrics=service.metrics)
 
 
-async def _live(service: Service, on_ready: Callable[[], None]) -> None:
+async def _live(app: FastAPI, service: Service, on_ready: Callable[[], None]) -> None:
+    await asyncio.to_thread(app.openapi)  # made once, which takes longer than anybody should wait
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, MonitoredLoop):
+        service.metrics.follow_loop(loop.monitor.taken_longest_s)
     await service.warm_up()
     if service.is_ready:
         on_ready()

@@ -19,8 +19,10 @@ from retreg.messages import Scalar
 from retreg.quality import Quality
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.serving.access.caller import caller
+from retreg_server.serving.counted_pool import CountedPool, Room
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
-from retreg_server.serving.jobs import BUSY_RETRY_S, Status
+from retreg_server.serving.fair_line import FairLine
+from retreg_server.serving.jobs import Status
 from retreg_server.serving.service import Service
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed, ProcessSpec
@@ -81,13 +83,16 @@ class ArchiveOrders:
             for name, archive in settings.archives.items()
         }
         bounds = {
-            "received_bytes": settings.max_image_bytes,
+            "received_bytes": settings.image_limit,
             "idle_s": settings.archive_idle_s,
             "total_s": settings.archive_total_s,
         }
         arguments = {"archives": archives, "key": service.patient_key, "bounds": bounds}
         spec = ProcessSpec(WORKER, arguments, {}, settings.file_memory_bytes)
         self._pool = ProcessPool("archive process", [spec])
+        # As long as there can be orders: what was accepted is not refused later.
+        self._line = FairLine(lambda: 1, settings.queue_size, settings.queue_size)
+        self._counted = CountedPool(self._pool, self._line, service.account)
 
     def begin(self, order: Order) -> ArchiveJob:
         """Start the work. Raises ApiError 429 when full."""
@@ -98,7 +103,7 @@ class ArchiveOrders:
                 429,
                 "busy",
                 f"{waiting} registrations of archives are under way already; try again later.",
-                {"Retry-After": str(BUSY_RETRY_S)},
+                {"Retry-After": str(self._line.retry_after_s())},
             )
         job = ArchiveJob(secrets.token_hex(16), Status("queued", "waiting for the archive", 0.0))
         job.owner = caller().owner
@@ -166,7 +171,7 @@ class ArchiveOrders:
             for n, (role, wanted) in enumerate(series.items())
         ]
         result = await self._result(job, order, images)
-        job.quality = wire.decode_result(wire.loads(result)).quality
+        job.quality = await asyncio.to_thread(_quality, result)
         if job.quality.verdict == "fail":
             job.note = FAILED
         elif order.kinds:
@@ -235,14 +240,21 @@ class ArchiveOrders:
             job.status = Status("running", stage, begun + 0.1 * fraction)
 
         deadline_s = 2 * self._service.settings.archive_total_s
+        limit = self._service.settings.image_limit
         try:
-            return await self._pool.ask(head, enclosed, tell, deadline_s)
+            room = Room(limit, limit)  # a series is fetched once
+            async with self._counted.turn(0, deadline_s):
+                return await self._counted.ask(head, enclosed, room, deadline_s, tell)
         except (TimeoutError, ProcessDied, ProcessFailed) as error:
             logger.error("A process for archives ended with %s: %s.", type(error).__name__, error)
             raise ServerError(
                 "The series takes more time or memory than the server allows; choose a smaller "
                 "one, or allow more in the settings."
             ) from None
+
+
+def _quality(result: bytes) -> Quality:
+    return wire.decode_result(wire.loads(result)).quality
 
 
 def status_message(job: ArchiveJob) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class ResultShelf:
         Raises InputError when the keypoints lead nowhere, FileError when it cannot be written.
         """
         old = self.get(job_id)
-        grids = old.fixed.grid, old.moving.grid
-        after = edited(old.result, edit_of(edit.message()), *grids, f"the result {old.folder.name}")
+        grids, origin = (old.fixed.grid, old.moving.grid), f"the result {old.folder.name}"
+        after = edited(old.result, edit_of(wire.loads(edit.text())), *grids, origin)
         with self._lock:
             folder = _next_folder(old.folder)
             check_writable(folder)

@@ -7,8 +7,8 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from retreg import wire
 from retreg.errors import Cancelled, RetRegError
 from retreg_server.serving.access.caller import Caller, audit, caller
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
+from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.middleware.request_log import request_id
 from retreg_server.serving.settings import Settings
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 BUSY_RETRY_S = 2
+PRIORITY_SHARE = 4.0  # of the clients that the settings name, against 1 of the others
 CRASHED = (
     "The process that worked on the registration ended unexpectedly, perhaps for lack of memory; "
     "try again, with smaller images if that does not help."
@@ -52,6 +54,9 @@ class Status:
     def has_ended(self) -> bool:
         """Whether nothing more will happen."""
         return self.state not in ("queued", "running")
+
+
+QUEUED = Status("queued", "waiting in the queue", 0.0)
 
 
 class Job:
@@ -102,14 +107,21 @@ class Jobs:
         self._settings = settings
         self._metrics = metrics
         self._active: dict[str, Job] = {}
+        self.line = FairLine(
+            lambda: executor.places,
+            settings.queue_size,
+            settings.queue_guests,
+            lambda client: PRIORITY_SHARE if client in settings.priority_clients else 1.0,
+        )
         self._is_stopping = False
         metrics.follow_queue(lambda: self._count("queued"), lambda: self._count("running"))
 
-    async def submit(self, task: Task, version: str) -> Job:
+    async def submit(self, task: Task, version: str, turn: Turn | None = None) -> Job:
         """Queue a task, or answer it from what is kept.
 
-        version: of what will answer; results of other versions are not reused. Raises ApiError 429
-        when the queue is full, 503 when the server stops.
+        version: of what will answer; results of other versions are not reused. turn: the place in
+        the line, where one was taken before; whoever took it lets it go if this raises. Raises
+        ApiError 429 when the queue is full, 503 when the server stops.
         """
         client = caller()
         client.require("register")
@@ -122,22 +134,53 @@ class Jobs:
             *(secrets.token_hex(16), key, task.model, grid, task.moving.address, "queued"),
             owner=client.owner,
         )
-        audit("ran", job=record.id, fixed=task.fixed.address, moving=task.moving.address)
         answered = await self._store.answered(key) if self._settings.reuse_results else None
         if answered is not None:
             self._metrics.reused.inc()
             record = replace(answered, id=record.id)
             await self._store.add(record)
-            return Job(record, _status(record))
-        self._refuse_too_much(task)
-        self._refuse_too_many(client)
-        job = Job(record, Status("queued", "waiting in the queue", 0.0))
+            if turn is not None:
+                turn.leave()
+            job = Job(record, _status(record))
+        else:
+            job = await self._queued(Job(record, QUEUED), task, client, turn)
+        audit("ran", job=job.id, fixed=task.fixed.address, moving=task.moving.address)
+        return job
+
+    async def _queued(self, job: Job, task: Task, client: Caller, turn: Turn | None) -> Job:
+        """The job, which waits in the line from now on."""
+        self._refuse_too_many(client)  # nothing is awaited until it counts itself
+        turn = turn or self.line.enter(client.line)
+        turn.prepare()
         job.images = (task.fixed, task.moving)
         self._active[job.id] = job
-        await self._store.add(record)
-        job.work = asyncio.create_task(self._outcome(job, task, request_id()))
+        try:
+            await self._store.add(job.record)
+        except BaseException:  # whoever asked has gone
+            del self._active[job.id]
+            turn.leave()
+            raise
+        job.work = asyncio.create_task(self._outcome(job, task, turn, request_id()))
         job.life = asyncio.create_task(self._live(job, job.work, request_id()))
         return job
+
+    def check(self) -> None:
+        """Raise ApiError 429 when there is no place for another one of the caller."""
+        self._refuse_too_many(caller())
+        self.line.check(caller().line)
+
+    @contextmanager
+    def place(self) -> Iterator[Turn]:
+        """A place in the line for a job whose images are made within this block.
+
+        It is given up when the block fails. Raises ApiError 429 when the queue is full.
+        """
+        turn = self.line.enter(caller().line, is_ready=False)
+        try:
+            yield turn
+        except BaseException:
+            turn.leave()
+            raise
 
     async def get(self, job_id: str) -> Job:
         """The job of that id, if the caller may see it. Raises ApiError 404."""
@@ -208,19 +251,10 @@ class Jobs:
         self._executor.close()
         await asyncio.gather(*lives, return_exceptions=True)
 
-    def _refuse_too_much(self, task: Task) -> None:
-        """Raise ApiError 429 when the queue, or the memory for the images in it, is full."""
-        waiting = self._count("queued") + self._count("running")
-        images = {each for job in self._active.values() for each in job.images}
-        held = sum(len(each.voxels) for each in images | {task.fixed, task.moving})
-        places = self._settings.queue_size + max(1, self._executor.ready)
-        if waiting >= places or (waiting and held > self._settings.image_store_bytes):
-            raise ApiError(
-                429,
-                "busy",
-                f"{waiting} registrations are waiting already; try again later.",
-                {"Retry-After": str(BUSY_RETRY_S)},
-            )
+    @property
+    def images(self) -> set[str]:
+        """The addresses of all images in the queue, which are kept whatever happens."""
+        return {each.address for job in self._active.values() for each in job.images}
 
     def _refuse_too_many(self, client: Caller) -> None:
         """Raise ApiError 429 when the caller has as many registrations as its token allows."""
@@ -251,6 +285,7 @@ class Jobs:
         begun = time.perf_counter()
         await asyncio.wait([work])
         status = _failure(Cancelled(CANCELLED)) if work.cancelled() else work.result()
+        job.work = None  # a circle, in which the images would stay until the next collection
         if job.is_interrupted and status.state != "done":
             status = _status(records.interrupted(job.record))
         seconds = time.perf_counter() - begun
@@ -266,7 +301,14 @@ class Jobs:
         del self._active[job.id]
         job.post(status)
 
-    async def _outcome(self, job: Job, task: Task, request: str) -> Status:
+    async def _outcome(self, job: Job, task: Task, turn: Turn, request: str) -> Status:
+        try:
+            await turn.come()
+            return await self._run(job, task, request)
+        finally:
+            turn.leave()
+
+    async def _run(self, job: Job, task: Task, request: str) -> Status:
         deadline_s = self._settings.job_deadline_s
 
         def tell(stage: str, fraction: float) -> None:

@@ -56,9 +56,10 @@ class Metrics:
         self._follow("retreg_jobs_queued", "Registrations that wait.", queued)
         self._follow("retreg_jobs_running", "Registrations that run.", running)
 
-    def follow_images(self, nbytes: Callable[[], int]) -> None:
-        """Show the memory of the images that are kept."""
-        self._follow("retreg_image_store_bytes", "Images that are kept in memory.", nbytes)
+    def follow_images(self, kept: Callable[[], int], claimed: Callable[[], int]) -> None:
+        """Show the memory of the images that are kept, and of all images."""
+        self._follow("retreg_image_store_bytes", "Images that are kept in memory.", kept)
+        self._follow("retreg_image_bytes_claimed", "All images, whatever their state.", claimed)
 
     def follow_store(self, unwritten: Callable[[], int]) -> None:
         """Show how many registrations the disk has not taken."""
@@ -68,6 +69,11 @@ class Metrics:
     def follow_workers(self, ready: Callable[[], int]) -> None:
         """Show how many workers are warm."""
         self._follow("retreg_workers_ready", "Worker processes that are warm.", ready)
+
+    def follow_loop(self, longest_s: Callable[[], float]) -> None:
+        """Show the longest step of the event loop since the numbers were read last."""
+        meaning = "Longest step of the event loop since the last reading, processor time."
+        self._follow("retreg_loop_step_seconds", meaning, longest_s)
 
     def ended(self, model: str, state: str, seconds: float) -> None:
         """Count a registration that has ended."""
@@ -89,5 +95,5 @@ class Metrics:
         """All numbers in the text format of Prometheus."""
         return generate_latest(self._registry)
 
-    def _follow(self, name: str, meaning: str, read: Callable[[], int]) -> None:
+    def _follow(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         Gauge(name, meaning, registry=self._registry).set_function(read)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -19,8 +21,11 @@ from retreg_server.registration.registry import default_model
 from retreg_server.serving.access.caller import audit, caller
 from retreg_server.serving.access.failures import Failures
 from retreg_server.serving.access.tokens import Tokens
+from retreg_server.serving.counted_pool import CountedPool, Room
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.fair_line import FairLine, Turn
 from retreg_server.serving.jobs import BUSY_RETRY_S, Job, Jobs
+from retreg_server.serving.memory_account import Account
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.storage.job_store import INTERRUPTED, INTERRUPTION, Store
@@ -30,6 +35,10 @@ from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, 
 from retreg_server.serving.workers.process_handle import ProcessDied, ProcessFailed, ProcessSpec
 from retreg_server.serving.workers.process_pool import ProcessPool
 
+FILES_WAITING = 64
+LARGEST_VOXEL_BYTES = 12  # three numbers of a displacement
+LEAST_ANSWER_BYTES = 4 << 20
+LOOK_ROOM = Room(3 * 256**3, LEAST_ANSWER_BYTES)  # what the page shows is no larger
 MAX_SESSIONS = 10_000
 START_WAIT_S = 20.0  # less than clients wait for an answer
 UNPACKED_AT_ONCE = 2
@@ -40,7 +49,8 @@ MakeExecutor = Callable[[Settings, Metrics], Executor]
 def executor_of(settings: Settings, metrics: Metrics) -> Executor:
     """Worker processes on this machine, or on a cluster. Raises InputError when Ray is missing."""
     if settings.executor == "local":
-        return LocalExecutor(settings.devices, metrics.restarts.inc)
+        memory = settings.worker_memory_bytes
+        return LocalExecutor(settings.devices, metrics.restarts.inc, memory_bytes=memory)
     try:
         from retreg_server.serving.workers.ray_executor import Cluster, RayExecutor
     except ImportError:
@@ -79,13 +89,16 @@ class Service:
         self.sessions: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)
         self.fixed_addresses: MemoryCache[str] = MemoryCache(MAX_SESSIONS, keep_s)  # by job
         self.jobs = Jobs(self.executor, self.store, settings, self.metrics)
+        self.account = Account(settings.image_store_bytes, self._forget_an_image)
         self.patient_key = secrets.token_hex(32)
         arguments = {"scratch": str(self.store.scratch), "key": self.patient_key}
         spec = ProcessSpec(FILE_WORKER, arguments, {}, settings.file_memory_bytes)
+        line = FairLine(lambda: 1, FILES_WAITING, settings.queue_guests, what="files are waiting")
         self._file_worker = ProcessPool("file process", [spec])
+        self._files = CountedPool(self._file_worker, line, self.account)
         self._starting: asyncio.Task[tuple[ModelInfo, ...]] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self.metrics.follow_images(lambda: self.images.nbytes)
+        self.metrics.follow_images(lambda: self.images.nbytes, lambda: self.account.claimed)
         self.metrics.follow_store(lambda: self.store.unwritten)
         self.metrics.follow_workers(lambda: self.executor.ready)
 
@@ -150,12 +163,13 @@ class Service:
             return None
         return claimed.image
 
-    def keep(self, image: SharedImage) -> None:
-        """Keep an image for the caller, beside all others who have sent it."""
+    def keep(self, image: SharedImage) -> SharedImage:
+        """Keep an image for the caller, beside all others who have sent it; returns it."""
         known = self.images.get(image.address)
         owners = {caller().owner} | (known.owners if known else set())
         self.images.put(image.address, Claimed(image, owners), len(image.voxels))
         audit("sent", image=image.address)
+        return image
 
     def drop(self, address: str) -> None:
         """Forget an image for the caller; others who have sent it keep it. Raises ApiError 404."""
@@ -168,14 +182,16 @@ class Service:
         audit("deleted", image=address)
 
     async def masked(self, image: SharedImage, mask: SharedImage, role: str) -> SharedImage:
-        """The image that counts only where mask is not 0, kept as any other. Raises InputError."""
+        """The image that counts only where mask is not 0. Raises InputError."""
 
         def work() -> SharedImage:
             return SharedImage.of(counting(image.image, mask.image, role))
 
         async with self.unpacking:
+            # The mask is one byte a voxel for whoever looks at it.
+            claim = self.account.claim(len(image.voxels) + math.prod(image.image.grid.size))
             counted = await asyncio.to_thread(work)
-        self.keep(counted)
+        counted.voxels.claim = claim
         return counted
 
     async def submit(
@@ -185,12 +201,17 @@ class Service:
         model: ModelInfo,
         options: Mapping[str, Scalar],
         initial: Affine | None = None,
+        turn: Turn | None = None,
     ) -> Job:
-        """Queue a registration. Raises OptionError or ApiError 429."""
+        """Queue a registration; turn: as of Jobs.submit. Raises OptionError or ApiError 429."""
         task = Task(fixed, moving, model.name, model.complete(options), initial)
-        job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}")
+        job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}", turn)
         self.fixed_addresses.put(job.id, fixed.address, 1)
         return job
+
+    def reading(self, nbytes: int) -> AbstractAsyncContextManager[None]:
+        """A turn at the process for files, for all that belongs together; see CountedPool.turn."""
+        return self._files.turn(nbytes, self.settings.file_deadline_s)
 
     async def read(
         self,
@@ -199,48 +220,48 @@ class Service:
         frame: int | None = None,
         sizes: Sequence[int] = (),
     ) -> SharedImage:
-        """The image in a file of the given content, read in the process for files.
+        """The image in a file of the given content, read in a turn at the process for files.
 
         name: one of our making, with the ending of the format. frame: as of read_image. sizes: of
         the files of a series that lie one after the other in content. Raises InputError.
         """
         wanted: Head = {"task": "read", "name": name, "frame": frame, "sizes": list(sizes)}
-        answer = await self._ask_file_worker(wanted, (content,))
+        limit = self.settings.image_limit
+        room = Room(limit, min(limit, len(content)))
+        answer = await self._ask_file_worker(wanted, (content,), room)
         head = answer.head
         return SharedImage.received(head["header"], answer.buffers[0], head["address"])
 
-    async def transform_file(self, job: Job, suffix: str) -> bytes:
+    async def transform_file(self, job: Job, suffix: str) -> SharedBuffer:
         """The transform of a job that is done, as an ITK file."""
         head = {"task": "transform", "suffix": suffix, "grid": wire.loads(job.record.grid)}
-        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
-        return bytes(answer.buffers[0].view)
+        enclosed = (SharedBuffer.of(job.status.result),)
+        return await self._file(head, enclosed, _room_for(job))
 
-    async def warped_file(self, job: Job, suffix: str) -> bytes:
+    async def warped_file(self, job: Job, suffix: str) -> SharedBuffer:
         """The moving image of a job that is done on its fixed grid, as a file."""
         moving = self.image(job.record.moving, "The moving")
         head = {"task": "warped", "suffix": suffix, "grid": wire.loads(job.record.grid)}
         head["header"] = moving.header
         enclosed = (SharedBuffer.of(job.status.result), moving.voxels)
-        answer = await self._ask_file_worker(head, enclosed)
-        return bytes(answer.buffers[0].view)
+        return await self._file(head, enclosed, _room_for(job))
 
-    async def outputs_file(self, job: Job, fixed: SharedImage, moving: SharedImage) -> bytes:
+    async def outputs_file(self, job: Job, fixed: SharedImage, moving: SharedImage) -> SharedBuffer:
         """What `retreg register` writes of a job that is done, in a zip."""
         head = {"task": "outputs", "headers": [fixed.header, moving.header]}
         enclosed = (SharedBuffer.of(job.status.result), fixed.voxels, moving.voxels)
-        answer = await self._ask_file_worker(head, enclosed)
-        return bytes(answer.buffers[0].view)
+        return await self._file(head, enclosed, _room_for(job))
 
-    async def map_file(self, job: Job, name: str, suffix: str) -> bytes:
+    async def map_file(self, job: Job, name: str, suffix: str) -> SharedBuffer:
         """A map of a job that is done on its fixed grid, as a file. Raises InputError."""
         head = {"task": "map", "name": name, "suffix": suffix}
         head["grid"] = wire.loads(job.record.grid)
-        answer = await self._ask_file_worker(head, (SharedBuffer.of(job.status.result),))
-        return bytes(answer.buffers[0].view)
+        enclosed = (SharedBuffer.of(job.status.result),)
+        return await self._file(head, enclosed, _room_for(job))
 
     async def look_task(self, head: Head, *enclosed: SharedBuffer) -> Message:
         """What the process for files makes of a task of look_tasks. Raises InputError."""
-        return await self._ask_file_worker(head, enclosed)
+        return await self._in_a_turn(head, enclosed, LOOK_ROOM)
 
     async def expire(self) -> None:
         """Forget images and results that nobody has used for a while."""
@@ -265,15 +286,38 @@ class Service:
         self.images.clear()
         self.store.close()
 
-    async def _ask_file_worker(self, head: Head, enclosed: Sequence[SharedBuffer]) -> Message:
+    async def _file(self, head: Head, enclosed: Sequence[SharedBuffer], room: Room) -> SharedBuffer:
+        return (await self._in_a_turn(head, enclosed, room)).buffers[0]
+
+    async def _in_a_turn(
+        self, head: Head, enclosed: Sequence[SharedBuffer], room: Room
+    ) -> Message:
+        """As _ask_file_worker, for what is asked on its own."""
+        async with self.reading(sum(map(len, enclosed))):
+            return await self._ask_file_worker(head, enclosed, room)
+
+    async def _ask_file_worker(
+        self, head: Head, enclosed: Sequence[SharedBuffer], room: Room
+    ) -> Message:
+        """The answer of the process for files. Raises FileError, or ApiError as CountedPool.ask."""
         try:
-            deadline_s = self.settings.file_deadline_s
-            return await self._file_worker.ask(head, enclosed, deadline_s=deadline_s)
+            return await self._files.ask(head, enclosed, room, self.settings.file_deadline_s)
         except (TimeoutError, ProcessDied, ProcessFailed):
             raise FileError(
                 "The file takes more time or memory than the server allows; send a smaller one, or "
                 "one without compression."
             ) from None
+
+    def _forget_an_image(self) -> bool:
+        """Make room; images in the queue would take theirs along."""
+        return self.images.drop_oldest(but=self.jobs.images)
+
+
+def _room_for(job: Job) -> Room:
+    """For a file on the grid of a job."""
+    voxels = math.prod(wire.decode_grid(wire.loads(job.record.grid)).size)
+    most = voxels * LARGEST_VOXEL_BYTES
+    return Room(most, min(most, LEAST_ANSWER_BYTES))
 
 
 async def service_of(request: Request) -> Service:

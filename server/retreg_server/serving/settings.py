@@ -54,24 +54,44 @@ class Settings:
     ] = None
     ray_replicas: Annotated[int, "largest number of workers on the Ray cluster"] = 4
     queue_size: Annotated[int, "registrations that may wait; more are refused with 429"] = 16
+    queue_guests: Annotated[
+        int, "clients with nothing in the queue that may still join it when it is full"
+    ] = 64
+    priority_clients: Annotated[
+        Names, "addresses, or names of tokens, whose registrations get four times the share"
+    ] = ()
     job_deadline_s: Annotated[float, "seconds that a registration may run"] = 600.0
     abandoned_s: Annotated[
         float, "seconds after which a registration ends whose watching client has gone"
     ] = 30.0
     reuse_results: Annotated[bool, "answer a request that was answered before at once"] = True
     max_image_bytes: Annotated[int, "size of one image, decoded"] = GIB
-    max_upload_bytes: Annotated[int, "size of all bodies that arrive at the same time"] = 3 * GIB
     upload_idle_s: Annotated[float, "seconds without a byte after which an upload ends"] = 30.0
     upload_total_s: Annotated[float, "seconds that one upload may take"] = 900.0
+    head_deadline_s: Annotated[float, "seconds in which the head of a request must come"] = 10.0
+    reader_idle_s: Annotated[float, "seconds for which a client may not read its answer"] = 30.0
+    max_waiting_connections: Annotated[
+        int, "connections without a request; as many may be slow to read; the longest one is closed"
+    ] = 1000
+    worker_memory_bytes: Annotated[
+        int, "memory that a registration may take in a worker, apart from the models"
+    ] = 8 * GIB
     file_memory_bytes: Annotated[int, "memory of the process that reads files"] = 6 * GIB
     file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
     archive_idle_s: Annotated[float, "seconds that an archive may be silent"] = 30.0
     archive_total_s: Annotated[float, "seconds that a series may take from an archive"] = 600.0
-    image_store_bytes: Annotated[int, "size of all images that are kept, in memory"] = 2 * GIB
+    image_store_bytes: Annotated[
+        int, "size of all images in memory: arriving, being decoded, in use and kept"
+    ] = 4 * GIB
     result_store_bytes: Annotated[int, "size of all results that are kept, on disk"] = GIB // 2
     keep_s: Annotated[float, "seconds for which unused images and results are kept"] = 3600.0
     stop_grace_s: Annotated[float, "seconds that running registrations get at shutdown"] = 10.0
     log_format: Annotated[str, "text, or json: one object per line"] = "text"
+
+    @property
+    def image_limit(self) -> int:
+        """Bytes of one image, decoded: no more than lets a pair of them be there."""
+        return min(self.max_image_bytes, self.image_store_bytes // 2)
 
     def __post_init__(self) -> None:
         has_tokens = self.token is not None or self.tokens_file is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+HOST_BITS_OF_SITE = 64  # an IPv6 host has that many addresses of its own
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -24,6 +25,14 @@ def client_address(peer: str, forwarded: Sequence[bytes], proxies: Sequence[Netw
     while _is_one_of(found, proxies) and chain:
         found = chain.pop()
     return found if _address(found) is not None else peer
+
+
+def site(host: str) -> str:
+    """An address, without the part that an IPv6 host may choose."""
+    address = _address(host)
+    if address is None or address.version == 4:
+        return host
+    return str(ipaddress.ip_network((int(address), 128 - HOST_BITS_OF_SITE), strict=False))
 
 
 def _is_one_of(text: str, proxies: Sequence[Network]) -> bool:

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from retreg_server.serving.access.addresses import site
 from retreg_server.serving.errors import ApiError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,11 @@ class Caller:
     rights: frozenset[str] = frozenset(RIGHTS)
     jobs: int | None = None
     address: str = ""
+
+    @property
+    def line(self) -> str:
+        """What lines call it: its name if the token is its own, else the site of its address."""
+        return self.name if self.owner else site(self.address)
 
     def may_see(self, owner: str) -> bool:
         """Whether what has that owner is there for this caller."""

@@ -1,8 +1,9 @@
-"""Middleware that bounds request bodies: their size, their time, and all of them together."""
+"""Middleware that bounds request bodies: their size and their time."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from starlette.exceptions import HTTPException
@@ -11,25 +12,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.settings import Settings
 
-MAX_MESSAGE_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 16
+MAX_EDIT_BYTES = 1 << 20  # of keypoints that people have moved
+MAX_CONTENT_TYPE_BYTES = 256  # what is longer takes long to parse
 FORM_OVERHEAD_BYTES = 1 << 16
 LINGER_S = 2.0
-BUSY_RETRY_S = "2"
 BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
 class BodyLimit:
     """Counts the bytes of bodies while they stream.
 
-    Too many of one are answered with 413, too many of all together with 503, too slow ones with
-    408. What is still on its way is read and dropped for a moment, so that the client can read
-    the answer, and then the connection is closed.
+    Too many are answered with 413, too slow ones with 408; the sum of all is bounded by the account
+    of whoever keeps them. What is still on its way is read and dropped for a moment, so that the
+    client can read the answer, and then the connection is closed.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._in_flight = 0
         self._gate = asyncio.Semaphore(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,32 +55,23 @@ class BodyLimit:
             if body.is_coming:  # quick requests are answered between the parts of large ones
                 async with self._gate:
                     await asyncio.sleep(0)
-            self._in_flight += len(message.get("body", b""))
-            if self._in_flight > self._settings.max_upload_bytes:
-                retry = {"Retry-After": BUSY_RETRY_S}
-                raise HTTPException(503, "Too many images arrive at the same time", retry)
             return message
 
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if scope["method"] in BODILESS:
-                body.is_coming = False
-                await self._app(scope, receive, send)
-            elif declared.isdigit() and int(declared) > body.limit:
-                error = ApiError(413, "too-large", body.sentence + "; send a smaller one.")
-                await error.response()(scope, receive, closing_send)
-            else:
-                await self._app(scope, counting_receive, closing_send)
-        finally:
-            self._in_flight -= body.counted
+        if scope["method"] in BODILESS:
+            body.is_coming = False
+            await self._app(scope, receive, send)
+        elif refusal := body.refusal(dict(scope["headers"])):
+            await refusal.response()(scope, receive, closing_send)
+        else:
+            await self._app(scope, counting_receive, closing_send)
 
     def _limit(self, path: str) -> int:
-        largest = self._settings.max_image_bytes + FORM_OVERHEAD_BYTES
+        largest = self._settings.image_limit + FORM_OVERHEAD_BYTES
         if path.startswith("/v1/images/"):
             return largest
         if path == "/v1/register" or path.startswith(("/infer/", "/session/")):
             return 2 * largest
-        return MAX_MESSAGE_BYTES
+        return MAX_EDIT_BYTES if path.endswith("/refit") else MAX_MESSAGE_BYTES
 
 
 class _Body:
@@ -93,6 +85,15 @@ class _Body:
         self._settings = settings
         self._receive = receive
         self._begun = asyncio.get_running_loop().time()
+
+    def refusal(self, headers: Mapping[bytes, bytes]) -> ApiError | None:
+        """What can be said before any of it has come."""
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > self.limit:
+            return ApiError(413, "too-large", self.sentence + "; send a smaller one.")
+        if len(headers.get(b"content-type", b"")) > MAX_CONTENT_TYPE_BYTES:
+            return ApiError(415, "bad-input", "The content type is longer than any that is in use.")
+        return None
 
     async def receive(self) -> Message:
         """The next part. Raises HTTPException, which FastAPI lets pass while it parses a body."""

@@ -13,13 +13,14 @@ from retreg_server.dicom.archives import SeriesName, archive_named
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.routes.answers import ArchiveStatus
 from retreg_server.serving.routes.registrations import Name, Value
 from retreg_server.serving.routes.responses import TheService
 
 PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
 """Two names of the same."""
-router = APIRouter(tags=["archives"])
+router = APIRouter(route_class=BoundedRoute, tags=["archives"])
 
 Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]

@@ -12,20 +12,19 @@ from retreg import wire
 from retreg.errors import InputError
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.http.forms import read_form
 from retreg_server.serving.routes.answers import Kept
 from retreg_server.serving.routes.register_files import (
-    MAX_FILES,
-    MAX_OPTIONS,
-    MAX_TEXT_BYTES,
+    LIMITS,
     form_schema,
-    uploaded_image,
+    uploaded_images,
+    while_client_waits,
 )
 from retreg_server.serving.routes.responses import ADDRESS_PATTERN, TheService
-from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
+from retreg_server.serving.workers.messages import BufferWriter, SharedBuffer, SharedImage
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
-PIECE_BYTES = 1 << 16
 Address = Annotated[str, Path(pattern=ADDRESS_PATTERN, description="of header, line feed and body")]
 ImageHeader = Annotated[
     str, Header(alias=wire.IMAGE_HEADER, max_length=4096, description="geometry as JSON")
@@ -45,17 +44,12 @@ async def put_image(
 ) -> Response:
     """Keep an image for later registrations."""
     caller().require("register")
-    declared = wire.decode_header(header, service.settings.max_image_bytes)
+    declared = wire.decode_header(header, service.settings.image_limit)
     largest = declared.nbytes + declared.nbytes // 1000 + 1024  # deflating noise makes it grow
-    pieces = [bytearray()]
-    arrived = 0
+    writer = BufferWriter(service.account.claim())
     async for chunk in request.stream():
-        # One growing buffer would be moved again and again, by the thread that answers everybody.
-        if len(pieces[-1]) >= PIECE_BYTES:
-            pieces.append(bytearray())
-        pieces[-1] += chunk
-        arrived += len(chunk)
-        if arrived > largest:
+        writer.write(chunk)
+        if len(writer) > largest:
             raise ApiError(
                 413,
                 "too-large",
@@ -63,7 +57,12 @@ async def put_image(
                 "declares.",
             )
     async with service.unpacking:
-        image = await asyncio.to_thread(_verified_image, sha256, header, declared, pieces)
+        body = writer.finished()
+        inflated = 0 if declared.encoding == "identity" else declared.nbytes
+        claim = service.account.claim(inflated)
+        image = await asyncio.to_thread(_verified_image, sha256, header, declared, body)
+        if inflated:
+            image.voxels.claim = claim
     service.keep(image)
     return json_response({"sha256": sha256}, 201)
 
@@ -74,10 +73,8 @@ async def put_image(
 async def put_file(request: Request, service: TheService) -> Response:
     """Keep the image in a file, in the files of a DICOM series, or in a zip of them."""
     caller().require("register")
-    async with request.form(
-        max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
-    ) as form:
-        image = await uploaded_image(service, form, "image")
+    form = await read_form(request, LIMITS, service.account)
+    (image,) = await while_client_waits(request, uploaded_images(service, form, ["image"]))
     service.keep(image)
     return json_response({"sha256": image.address}, 201)
 
@@ -90,9 +87,8 @@ async def delete_image(sha256: Address, service: TheService) -> Response:
 
 
 def _verified_image(
-    sha256: str, header: str, declared: wire.ImageHeader, pieces: list[bytearray]
+    sha256: str, header: str, declared: wire.ImageHeader, body: SharedBuffer
 ) -> SharedImage:
-    body = SharedBuffer.joined(pieces)
     if wire.image_address(header, body.view) != sha256:
         raise InputError(
             "The image does not have the SHA-256 under which it was sent; it was damaged on the "

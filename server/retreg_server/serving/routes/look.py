@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 from starlette.responses import Response
 
 from retreg import wire
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.http.bounded_json import MAX_VALUES, BoundedRoute
 from retreg_server.serving.routes.answers import Page, Refitted
 from retreg_server.serving.routes.registrations import JobId
-from retreg_server.serving.routes.responses import BINARY, TheService, content, result_response
+from retreg_server.serving.routes.responses import (
+    BINARY,
+    LargeResponse,
+    TheService,
+    content,
+    result_response,
+)
 from retreg_server.serving.workers.messages import SharedBuffer
 
-router = APIRouter(prefix="/v1/registrations", tags=["look"])
-
 MOST_PAIRS = 5_000
+
+
+class EditRoute(BoundedRoute):
+    """Of keypoints: both points of a pair with three numbers each, and whether it is used."""
+
+    most_values = 9 * MOST_PAIRS + MAX_VALUES
+
+
+router = APIRouter(route_class=EditRoute, prefix="/v1/registrations", tags=["look"])
+
 Role = Literal["fixed", "moving"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Place = Annotated[list[Number], Field(min_length=3, max_length=3)]
-Places = Annotated[list[Place], Field(max_length=MOST_PAIRS)]
+Place = Annotated[list[Number], FailFast(), Field(min_length=3, max_length=3)]
+Places = Annotated[list[Place], FailFast(), Field(max_length=MOST_PAIRS)]
 
 
 class EditedKeypoints(BaseModel):
@@ -36,14 +51,14 @@ class EditedKeypoints(BaseModel):
 
     fixed: Places
     moving: Places
-    used: Annotated[list[bool], Field(max_length=MOST_PAIRS)]
+    used: Annotated[list[bool], FailFast(), Field(max_length=MOST_PAIRS)]
     transform: Literal["correction", "rigid", "similarity", "affine", "tps"]
     smoothing: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["Infinity"] = 0.0
     reach_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-    def message(self) -> Any:
-        """As reporting.look.edit_of reads it: with infinity as a number."""
-        return wire.loads(wire.dumps(self.model_dump()))
+    def text(self) -> bytes:
+        """As JSON, which wire.loads makes into what reporting.look.edit_of reads."""
+        return self.model_dump_json().encode()
 
 
 @router.get("/{job_id}/look", response_model=Page)
@@ -53,7 +68,7 @@ async def registration_for_page(job_id: JobId, service: TheService) -> Response:
     result_response(job)
     head = {"task": "page", "grid": wire.loads(job.record.grid)}
     answer = await service.look_task(head, SharedBuffer.of(job.status.result))
-    return Response(bytes(answer.buffers[0].view), media_type="application/json")
+    return LargeResponse(answer.buffers, "application/json")
 
 
 @router.get("/{job_id}/look/{role}", responses=content(BINARY), response_class=Response)
@@ -66,7 +81,7 @@ async def registration_image_for_page(
     image = service.image(job.record.moving if role == "moving" else fixed, f"The {role}")
     answer = await service.look_task({"task": "shown", "header": image.header}, image.voxels)
     headers = {wire.IMAGE_HEADER: answer.head["header"], "Cache-Control": "no-store"}
-    return Response(bytes(answer.buffers[0].view), headers=headers, media_type=BINARY)
+    return LargeResponse(answer.buffers, BINARY, headers)
 
 
 @router.post("/{job_id}/refit", status_code=201, response_model=Refitted)
@@ -80,8 +95,9 @@ async def refit_registration(
     moving = service.known(job.record.moving)
     grid = None if moving is None else wire.encode_grid(moving.image.grid)
     head = {"task": "refitted", "grid": wire.loads(job.record.grid), "moving_grid": grid}
-    head |= {"edit": edited.message(), "origin": f"registration {job.id}"}
-    answer = await service.look_task(head, SharedBuffer.of(job.status.result))
+    head["origin"] = f"registration {job.id}"
+    enclosed = (SharedBuffer.of(job.status.result), SharedBuffer.of(edited.text()))
+    answer = await service.look_task(head, *enclosed)
     kept = await service.jobs.keep_edited(job, bytes(answer.buffers[0].view))
     fixed = service.fixed_addresses.get(job.id)
     if fixed is not None:

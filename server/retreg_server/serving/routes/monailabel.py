@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Path, Query, Request
-from starlette.datastructures import FormData
 from starlette.responses import Response
 
 from retreg import wire
@@ -21,6 +21,8 @@ from retreg.errors import InputError, OptionError
 from retreg.messages import ModelInfo
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError, json_response
+from retreg_server.serving.http.forms import Form, FormLimits, read_form
+from retreg_server.serving.jobs import Job
 from retreg_server.serving.middleware.auth import refusal
 from retreg_server.serving.routes.answers import (
     LogIn,
@@ -31,9 +33,15 @@ from retreg_server.serving.routes.answers import (
     Token,
     Valid,
 )
-from retreg_server.serving.routes.register_files import form_schema, uploaded_image, wait_for_end
+from retreg_server.serving.routes.register_files import (
+    form_schema,
+    uploaded_images,
+    wait_for_end,
+    while_client_waits,
+)
 from retreg_server.serving.routes.responses import (
     BINARY,
+    LargeResponse,
     TheService,
     TransformFormat,
     content,
@@ -41,11 +49,11 @@ from retreg_server.serving.routes.responses import (
     result_response,
 )
 from retreg_server.serving.service import Service
-from retreg_server.serving.workers.messages import SharedImage
+from retreg_server.serving.workers.messages import SharedBuffer, SharedImage
 
 router = APIRouter(tags=["MONAI Label"])
 
-MAX_PARAMS_BYTES = 1 << 16
+LIMITS = FormLimits(fields=8, field_bytes=1 << 14)
 WORDS = {"client_id", "model", "image", "session_id", "moving_session", "result_extension",
          "result_dtype", "result_compress", "result_write_to_file", "device"}  # fmt: skip
 SessionId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -67,10 +75,10 @@ async def info(service: TheService) -> Response:
 async def create_session(request: Request, service: TheService) -> Response:
     """Keep one image for later; its session stands for it."""
     caller().require("register")
-    async with _form(request) as form:
-        if len(form.getlist("files")) != 1:
-            raise InputError("A session holds one image; send one file in the field files.")
-        image = await uploaded_image(service, form, "files")
+    form = await read_form(request, LIMITS, service.account)
+    if [len(sent.sizes) for sent in form.files.values()] != [1] or "files" not in form.files:
+        raise InputError("A session holds one image; send one file in the field files.")
+    (image,) = await while_client_waits(request, uploaded_images(service, form, ["files"]))
     service.keep(image)
     session = secrets.token_hex(16)
     service.sessions.put(session, image.address, 1)
@@ -107,26 +115,13 @@ async def infer(
 ) -> Response:
     """Register two images; cancelled when the client goes away."""
     caller().require("register")
-    async with _form(request) as form:
-        params = _params(form)
-        moving_session = str(params.get("moving_session", ""))
-        fixed = await _image(service, session_id, form, "file")
-        moving = await _image(service, moving_session, form, "label")
-    try:
-        chosen = await service.model(model, fixed, moving)
-    except OptionError as error:
-        raise ApiError(404, "unknown-model", str(error)) from None
-    suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
-    if suffix not in get_args(TransformFormat):
-        suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
-    options = {name: value for name, value in params.items() if name not in WORDS}
-    job = await service.submit(fixed, moving, chosen, options)
+    job, suffix = await _ordered(model, request, service, session_id)
     await wait_for_end(job, request, service)
     result = result_response(job)
     if output == "json":
         return result
     file = await service.transform_file(job, suffix)
-    return _answer(bytes(result.body), file, job.file_name("transform", suffix), output)
+    return _answer(result, file, job.file_name("transform", suffix), output)
 
 
 @router.get("/auth/", response_model=LogIn)
@@ -138,9 +133,8 @@ async def auth_enabled(service: TheService) -> Response:
 @router.post("/auth/token", response_model=Token, openapi_extra=form_schema("username", "password"))
 async def auth_token(request: Request, service: TheService) -> Response:
     """The log-in of MONAI Label's clients: any name, and the token as the password."""
-    async with _form(request) as form:
-        password = form.get("password")
-    if not isinstance(password, str) or service.tokens.owner_of(password.encode()) is None:
+    password = (await read_form(request, LIMITS, service.account)).fields.get("password", "")
+    if service.tokens.owner_of(password.encode()) is None:
         raise refusal(service.failures, caller().address)
     return json_response({"access_token": password, "token_type": "bearer"})
 
@@ -151,8 +145,25 @@ async def auth_token_valid() -> Response:
     return json_response({"valid": True})
 
 
-def _form(request: Request) -> Any:
-    return request.form(max_files=2, max_fields=8, max_part_size=MAX_PARAMS_BYTES)
+async def _ordered(
+    model: str, request: Request, service: Service, session_id: str
+) -> tuple[Job, str]:
+    """A job for what a form asks for, and the ending of the file that is wanted of it."""
+    service.jobs.check()  # before all of it is sent
+    form = await read_form(request, LIMITS, service.account)
+    params = _params(form)
+    sessions = {"file": session_id, "label": str(params.get("moving_session", ""))}
+    suffix = str(params.get("result_extension", ".h5")).removeprefix(".")
+    if suffix not in get_args(TransformFormat):
+        suffix = "h5"  # clients ask for .nrrd or .nii.gz, whatever the model
+    with service.jobs.place() as place:
+        fixed, moving = await while_client_waits(request, _images(service, sessions, form))
+        try:
+            chosen = await service.model(model, fixed, moving)
+        except OptionError as error:
+            raise ApiError(404, "unknown-model", str(error)) from None
+        options = {name: value for name, value in params.items() if name not in WORDS}
+        return await service.submit(fixed, moving, chosen, options, turn=place), suffix
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
@@ -179,21 +190,27 @@ def _session_image(service: Service, session: str, which: str) -> SharedImage:
     return service.image(address, f"{which} session's")
 
 
-def _params(form: FormData) -> dict[str, Any]:
-    text = form.get("params") or "{}"
-    params = wire.loads(text) if isinstance(text, str) else None
+def _params(form: Form) -> dict[str, Any]:
+    params = wire.loads(form.fields.get("params") or "{}")
     if not isinstance(params, dict):
         raise InputError("The field params is not a JSON object, which was expected.")
     return params
 
 
-async def _image(service: Service, session: str, form: FormData, field: str) -> SharedImage:
-    if session:
-        return _session_image(service, session, "The fixed" if field == "file" else "The moving")
-    return await uploaded_image(service, form, field)
+async def _images(
+    service: Service, sessions: Mapping[str, str], form: Form
+) -> list[SharedImage]:
+    """The fixed and the moving image: of a session where there is one, else of the form."""
+    sent = [field for field, session in sessions.items() if not session]
+    read = dict(zip(sent, await uploaded_images(service, form, sent), strict=True))
+    which = {"file": "The fixed", "label": "The moving"}
+    return [
+        read[field] if field in read else _session_image(service, session, which[field])
+        for field, session in sessions.items()
+    ]
 
 
-def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
+def _answer(result: LargeResponse, file: SharedBuffer, name: str, output: str) -> Response:
     if output == "image":
         return download(file, name)
     boundary = secrets.token_hex(16)
@@ -204,6 +221,6 @@ def _answer(params: bytes, file: bytes, name: str, output: str) -> Response:
         f"Content-Type: {BINARY}\r\n\r\n",
         f"\r\n--{boundary}--\r\n",
     ]
-    first, second, last = (line.encode("ascii") for line in lines)
-    body = first + params + second + file + last
-    return Response(body, media_type=f"multipart/form-data; boundary={boundary}")
+    first, second, last = (SharedBuffer.of(line.encode("ascii")) for line in lines)
+    media_type = f"multipart/form-data; boundary={boundary}"
+    return LargeResponse([first, *result.parts, second, file, last], media_type)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Coroutine, Sequence
+from typing import Any, Literal, TypeVar, get_args
 
 from fastapi import APIRouter, Request
-from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from retreg import wire
@@ -15,12 +15,14 @@ from retreg.errors import InputError
 from retreg_server.registration.options import parsed_option
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import ApiError
+from retreg_server.serving.http.forms import Form, FormLimits, read_form
 from retreg_server.serving.jobs import Job
 from retreg_server.serving.routes.answers import Result
 from retreg_server.serving.routes.responses import (
     BINARY,
     VERDICT_HEADER,
     ImageFormat,
+    LargeResponse,
     TheService,
     TransformFormat,
     content,
@@ -34,15 +36,15 @@ router = APIRouter(prefix="/v1/register", tags=["registrations"])
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".nrrd", ".nii", ".nii.gz", ".mha",
             ".mgz", ".mgh", ".dcm", ".zip")  # fmt: skip
-MAX_FILES = 4000  # of both series
 LOOK_FOR_CLIENT_S = 0.25
-MAX_OPTIONS = 40
 MAX_TEXT_BYTES = 1024
+LIMITS = FormLimits(fields=40, field_bytes=MAX_TEXT_BYTES)
 ROLES = ("fixed", "moving")
 FRAMES = ("frame", "fixed_frame", "moving_frame")
 MASKS = ("fixed_mask", "moving_mask")
 FILES = ("files", "file", "label", *MASKS)
 SERIES = ("fixed", "moving", "image")
+Found = TypeVar("Found")
 
 
 def form_schema(*names: str) -> dict[str, Any]:
@@ -79,30 +81,23 @@ async def register(
     """
     caller().require("register")
     file = _file_name(answer, format)
-    async with request.form(
-        max_files=MAX_FILES, max_fields=MAX_OPTIONS, max_part_size=MAX_TEXT_BYTES
-    ) as form:
-        fixed, moving = [await _counted_image(service, form, role) for role in ROLES]
-        texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    texts = {name: value for name, value in texts.items() if name not in FRAMES}
-    model = await service.model(texts.pop("model", None), fixed, moving)
-    options = {name: parsed_option(model, name, text) for name, text in texts.items()}
-    job = await service.submit(fixed, moving, model, options)
+    job, images = await _ordered(request, service)
     await wait_for_end(job, request, service)
-    for image in (fixed, moving):  # so that more can be asked for under the id
+    for image in images:  # so that more can be asked for under the id
         service.keep(image)
-    return await _delivered(service, job, (fixed, moving), answer, file)
+    return await _delivered(service, job, images, answer, file)
 
 
 async def _delivered(
     service: Service, job: Job, images: tuple[SharedImage, SharedImage], answer: str, file: str
 ) -> Response:
     """The answer that was asked for, with the id and the verdict in its headers."""
-    result, suffix = bytes(result_response(job).body), file.partition(".")[2]
+    response, suffix = result_response(job), file.partition(".")[2]
     file = job.file_name(answer, suffix)
     if answer == "result":
-        text = b'{"id":"%s",' % job.id.encode() + result.removeprefix(b"{")
-        response = Response(text, media_type="application/json")
+        begun = SharedBuffer.of(b'{"id":"%s",' % job.id.encode())
+        rest = SharedBuffer.around(memoryview(job.status.result)[1:])  # without its bracket
+        response = LargeResponse([begun, rest], "application/json")
     elif answer == "transform":
         response = download(await service.transform_file(job, suffix), file)
     elif answer == "warped":
@@ -110,8 +105,12 @@ async def _delivered(
     else:
         response = download(await service.outputs_file(job, *images), file)
     response.headers["Location"] = f"/v1/registrations/{job.id}"
-    response.headers[VERDICT_HEADER] = str(wire.loads(result)["quality"]["verdict"])
+    response.headers[VERDICT_HEADER] = await asyncio.to_thread(_verdict, job.status.result)
     return response
+
+
+def _verdict(result: bytes) -> str:
+    return str(wire.loads(result)["quality"]["verdict"])
 
 
 def _file_name(answer: str, format: str | None) -> str:
@@ -134,51 +133,76 @@ async def wait_for_end(job: Job, request: Request, service: Service) -> None:
             await service.jobs.cancel(job)
 
 
-async def uploaded_image(service: Service, form: FormData, role: str) -> SharedImage:
-    """The image in the files of that name in a form. Raises InputError or ApiError 415."""
-    uploads = [each for each in form.getlist(role) if isinstance(each, UploadFile)]
-    if not uploads:
+async def _ordered(
+    request: Request, service: Service
+) -> tuple[Job, tuple[SharedImage, SharedImage]]:
+    """A job for what a form asks for, and its images."""
+    service.jobs.check()  # before all of it is sent
+    form = await read_form(request, LIMITS, service.account)
+    with service.jobs.place() as place:
+        fixed, moving = await while_client_waits(request, _counted_images(service, form))
+        texts = {name: value for name, value in form.fields.items() if name not in FRAMES}
+        model = await service.model(texts.pop("model", None), fixed, moving)
+        options = {name: parsed_option(model, name, text) for name, text in texts.items()}
+        return await service.submit(fixed, moving, model, options, turn=place), (fixed, moving)
+
+
+async def while_client_waits(request: Request, work: Coroutine[Any, Any, Found]) -> Found:
+    """What the work returns; it is cancelled when the client goes away. Raises ClientDisconnect."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK_FOR_CLIENT_S)
+            if not task.done() and await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def uploaded_images(
+    service: Service, form: Form, roles: Sequence[str]
+) -> list[SharedImage]:
+    """The images in the files of those names, read in one turn. Raises InputError or ApiError."""
+    nbytes = sum(len(sent.content) for sent in form.files.values())
+    async with service.reading(nbytes):
+        return [await _uploaded_image(service, form, role) for role in roles]
+
+
+async def _uploaded_image(service: Service, form: Form, role: str) -> SharedImage:
+    """The image in the files of that name. Raises InputError or ApiError 415."""
+    sent = form.files.get(role)
+    if sent is None:
         raise InputError(f"The form has no file {role!r}; send one in each field that is needed.")
-    suffixes = {_suffix(upload.filename or "", role) for upload in uploads}
-    if len(uploads) > 1 and suffixes != {".dcm"}:
+    suffixes = {_suffix(name, role) for name in sent.names}
+    if len(sent.sizes) > 1 and suffixes != {".dcm"}:
         raise InputError(
-            f"There are {len(uploads)} files {role!r}, but only the DICOM files of a series may be "
-            "several; send one file."
+            f"There are {len(sent.sizes)} files {role!r}, but only the DICOM files of a series may "
+            "be several; send one file."
         )
     name = f"{role}{suffixes.pop()}"
     frame = _frame(form, f"{role}_frame") or _frame(form, "frame")
-    sizes = [upload.size or 0 for upload in uploads] if len(uploads) > 1 else []
-    return await service.read(await asyncio.to_thread(_content, uploads), name, frame, sizes)
+    return await service.read(sent.content, name, frame, sent.sizes if len(sent.sizes) > 1 else ())
 
 
-async def _counted_image(service: Service, form: FormData, role: str) -> SharedImage:
-    """The image in the file of that name in a form, with its mask if there is one."""
-    image = await uploaded_image(service, form, role)
-    if f"{role}_mask" not in form:
-        return image
-    mask = await uploaded_image(service, form, f"{role}_mask")
-    return await service.masked(image, mask, role)
+async def _counted_images(service: Service, form: Form) -> list[SharedImage]:
+    """The fixed and the moving image, each with its mask if there is one."""
+    sent = [role for role in (*ROLES, *MASKS) if role in (*ROLES, *form.files)]
+    images = dict(zip(sent, await uploaded_images(service, form, sent), strict=True))
+    for role, name in zip(ROLES, MASKS, strict=True):
+        if name in images:
+            images[role] = await service.masked(images[role], images[name], role)
+    return [images[role] for role in ROLES]
 
 
-def _frame(form: FormData, name: str) -> int | None:
+def _frame(form: Form, name: str) -> int | None:
     """The number of the frame to take, if the form has that field. Raises InputError."""
-    text = form.get(name)
+    text = form.fields.get(name)
     if text is None:
         return None
-    if not isinstance(text, str) or not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise InputError(f"The field {name!r} is no number of a frame; 1 or more was expected.")
     return int(text)
-
-
-def _content(uploads: Sequence[UploadFile]) -> SharedBuffer:
-    """The files one after the other."""
-    buffer, start = SharedBuffer(sum(upload.size or 0 for upload in uploads)), 0
-    for upload in uploads:
-        upload.file.seek(0)
-        end = start + (upload.size or 0)
-        upload.file.readinto(buffer.view[start:end])  # type: ignore[attr-defined]
-        start = end
-    return buffer
 
 
 def _suffix(filename: str, role: str) -> str:

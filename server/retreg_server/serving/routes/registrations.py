@@ -15,6 +15,7 @@ from retreg import wire
 from retreg.transforms import Affine
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.errors import json_response
+from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.jobs import Job, Jobs, Status
 from retreg_server.serving.routes.answers import RegistrationStatus, Result
 from retreg_server.serving.routes.responses import (
@@ -28,7 +29,7 @@ from retreg_server.serving.routes.responses import (
     result_response,
 )
 
-router = APIRouter(prefix="/v1/registrations", tags=["registrations"])
+router = APIRouter(route_class=BoundedRoute, prefix="/v1/registrations", tags=["registrations"])
 
 HEARTBEAT_S = 1.0
 LARGEST = 2**53
@@ -75,10 +76,10 @@ async def order_registration(order: RegistrationOrder, service: TheService) -> R
     moving = service.image(order.moving, "The moving")
     if order.fixed_mask:
         mask = service.image(order.fixed_mask, "The mask of the fixed")
-        fixed = await service.masked(fixed, mask, "fixed")
+        fixed = service.keep(await service.masked(fixed, mask, "fixed"))
     if order.moving_mask:
         mask = service.image(order.moving_mask, "The mask of the moving")
-        moving = await service.masked(moving, mask, "moving")
+        moving = service.keep(await service.masked(moving, mask, "moving"))
     model = await service.model(order.model, fixed, moving)
     # There and back again turns the reserved spelling of infinity into the number.
     options = wire.loads(wire.dumps(order.options))

@@ -46,7 +46,7 @@ async def info(service: TheService) -> Response:
             "version": service.version,
             "encodings": list(wire.ENCODINGS),
             "dtypes": list(wire.DTYPES),
-            "max_image_bytes": service.settings.max_image_bytes,
+            "max_image_bytes": service.settings.image_limit,
             "queue_size": service.settings.queue_size,
         }
     )

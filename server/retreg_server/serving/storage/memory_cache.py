@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -52,6 +52,11 @@ class MemoryCache(Generic[Value]):
             return False
         self._bytes -= entry[1]
         return True
+
+    def drop_oldest(self, but: Container[str] = ()) -> bool:
+        """Forget the value that was not used for longest; False when there is none but those."""
+        oldest = next((key for key in self._entries if key not in but), None)
+        return oldest is not None and self.pop(oldest)
 
     @property
     def nbytes(self) -> int:

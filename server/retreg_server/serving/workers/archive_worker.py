@@ -58,6 +58,7 @@ class ArchiveWorker:
         """The image of a series, whose files are left in the folder."""
         from retreg.dicom.source import source_from
         from retreg.files import read_image
+        from retreg.files.limits import decoded_at_most
         from retreg_server.dicom.dicomweb import fetch_series
 
         head, folder = request.head, Path(request.head["folder"])
@@ -68,7 +69,8 @@ class ArchiveWorker:
         )
         self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
         self._sources[head["folder"]] = source_from(headers, "The series")
-        return packed(read_image(folder), self._key)
+        with decoded_at_most(head["most_bytes"]):
+            return packed(read_image(folder), self._key)
 
     def _store(self, request: Message, progress: Progress) -> Message:
         """UIDs of the stored instances by series; buffers: the result and both images' voxels."""

@@ -71,6 +71,11 @@ class Executor(Protocol):
         """How many registrations can run at the same time now."""
         ...
 
+    @property
+    def places(self) -> int:
+        """How many registrations may be handed over at the same time."""
+        ...
+
     def close(self) -> None:
         """Stop everything at once."""
         ...
@@ -81,7 +86,8 @@ class LocalExecutor:
 
     devices: "cpu" or the numbers of CUDA devices; "auto" is one process for each CUDA device, or
     one on the CPU. Its first process counts them, and is enough to begin with. worker: what the
-    processes run, as module:callable, and its arguments. on_restart: called when a process died.
+    processes run, as module:callable, and its arguments. memory_bytes: what each may take beside
+    its models. on_restart: called when a process died.
     """
 
     def __init__(
@@ -90,8 +96,10 @@ class LocalExecutor:
         on_restart: Callable[[], None],
         worker: str = MODEL_WORKER,
         arguments: Mapping[str, str] | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._worker, self._arguments = worker, arguments or {}
+        self._memory_bytes = memory_bytes
         self._is_automatic = "auto" in devices
         specs = [self._spec(each) for each in devices]
         self._pool = ProcessPool("device worker", specs, on_restart)
@@ -117,12 +125,18 @@ class LocalExecutor:
         """How many processes are warm."""
         return self._pool.ready
 
+    @property
+    def places(self) -> int:
+        """One for each process that is warm."""
+        return max(1, self.ready)
+
     def close(self) -> None:
         """Kill the processes."""
         self._pool.close()
 
     def _spec(self, device: str) -> ProcessSpec:
-        return ProcessSpec(self._worker, self._arguments, _visible(device, os.environ.get(VISIBLE)))
+        environment = _visible(device, os.environ.get(VISIBLE))
+        return ProcessSpec(self._worker, self._arguments, environment, self._memory_bytes)
 
 
 def _visible(device: str, allowed: str | None) -> dict[str, str]:

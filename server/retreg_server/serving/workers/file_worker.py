@@ -1,11 +1,12 @@
 """What the process for files does: it reads what strangers send, and writes what they ask for.
 
-It has a memory limit and can be killed at any time; its temporary files lie in a folder that the
-server empties when it starts.
+It has a memory limit and can be killed at any time. What was sent is read where it lies in memory
+(on Linux); what is written lies for a moment in a folder that the server empties when it starts.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,20 +66,23 @@ class FileWorker:
     def _read(self, request: Message, folder: Path) -> Message:
         """The image in a file, or in the files of a series, under names of our making."""
         from retreg.files import read_image
+        from retreg.files.limits import decoded_at_most
         from retreg_server.serving.workers.series_files import unpack, write_parts
 
-        head, content = request.head, request.buffers[0].view
-        path = folder / head["name"]
-        if head["sizes"] or path.suffix == ".zip":
-            path = folder / "series"
-            path.mkdir()
-        if head["sizes"]:
-            write_parts(content, head["sizes"], path)
-        elif path.name == "series":
-            unpack(content, path)
-        else:
-            path.write_bytes(content)
-        return packed(read_image(path, head.get("frame")), self._key)
+        head, content = request.head, request.buffers[0]
+        path, series = folder / head["name"], folder / "series"
+        with ExitStack() as stack:
+            if head["sizes"] or path.suffix == ".zip":
+                path = series
+                series.mkdir()
+            if head["sizes"]:
+                write_parts(content.view, head["sizes"], series)
+            elif path == series:
+                unpack(content.view, series)
+            else:
+                stack.enter_context(content.as_file(path))
+            stack.enter_context(decoded_at_most(head["most_bytes"]))
+            return packed(read_image(path, head.get("frame")), self._key)
 
     def _transform(self, request: Message, folder: Path) -> Message:
         """A result's transform as an ITK file."""

@@ -30,7 +30,8 @@ def refitted(request: Message) -> Message:
     result = wire.decode_result(wire.loads(bytes(request.buffers[0].view)))
     moving = None if head["moving_grid"] is None else wire.decode_grid(head["moving_grid"])
     grid = wire.decode_grid(head["grid"])
-    after = edited(result, edit_of(head["edit"]), grid, moving, head["origin"])
+    edit = edit_of(wire.loads(bytes(request.buffers[1].view)))
+    after = edited(result, edit, grid, moving, head["origin"])
     verdict = {"verdict": after.quality.verdict, "reason": after.quality.reason}
     return Message(verdict, (SharedBuffer.of(wire.dumps(wire.encode_result(after))),))
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retreg import wire
 from retreg.image import Image
+
+if TYPE_CHECKING:
+    from retreg_server.serving.memory_account import Claim
 
 Head = dict[str, Any]
 HAS_MEMORY_FILES = hasattr(os, "memfd_create")
@@ -26,10 +31,15 @@ SMALLEST_FILE = 4 << 20  # each file takes a descriptor, and less than this is c
 
 
 class SharedBuffer:
-    """A buffer that can be handed to another process. view: its bytes."""
+    """A buffer that can be handed to another process.
+
+    view: its bytes. claim: what counts them, for as long as the buffer lives; None where nobody
+    counts.
+    """
 
     def __init__(self, nbytes: int, descriptor: int | None = None) -> None:
         """An empty buffer, or the one behind the descriptor of a memory file."""
+        self.claim: Claim | None = None
         is_new = descriptor is None
         if is_new and HAS_MEMORY_FILES and nbytes >= SMALLEST_FILE:
             descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
@@ -49,19 +59,17 @@ class SharedBuffer:
         return buffer
 
     @classmethod
+    def in_file(cls, data: memoryview) -> SharedBuffer:
+        """A memory file with a copy of the data, however small."""
+        descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
+        write_all(descriptor, data)
+        return cls(len(data), descriptor)
+
+    @classmethod
     def around(cls, view: memoryview) -> SharedBuffer:
         """A buffer of bytes that lie elsewhere; nothing is copied."""
         buffer = cls(0)
         buffer.view = view
-        return buffer
-
-    @classmethod
-    def joined(cls, pieces: Sequence[bytearray]) -> SharedBuffer:
-        """A buffer with copies of the pieces, one after the other."""
-        buffer, begun = cls(sum(map(len, pieces))), 0
-        for piece in pieces:
-            buffer.view[begun : begun + len(piece)] = piece
-            begun += len(piece)
         return buffer
 
     def __len__(self) -> int:
@@ -74,6 +82,23 @@ class SharedBuffer:
         else:
             reduction.send_handle(connection, self._descriptor, 0)
 
+    @contextmanager
+    def as_file(self, path: Path) -> Iterator[None]:
+        """Let libraries open the content under that path, without a disk if there are memory files.
+
+        The path is a link to the memory file of this process, which goes with the block.
+        """
+        if not HAS_MEMORY_FILES:
+            path.write_bytes(self.view)
+            yield
+            return
+        own = self if self._descriptor is not None else SharedBuffer.in_file(self.view)
+        path.symlink_to(f"/proc/self/fd/{own._descriptor}")
+        try:
+            yield
+        finally:
+            path.unlink()
+
     @property
     def is_file(self) -> bool:
         """Whether it travels as a memory file."""
@@ -83,6 +108,54 @@ class SharedBuffer:
         if getattr(self, "_descriptor", None) is not None:
             os.close(self._descriptor)  # type: ignore[arg-type]
             self._descriptor = None
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
+    """Write the data at the end of a memory file."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+class BufferWriter:
+    """A buffer that grows while its bytes come, and claims them; a large one is a memory file."""
+
+    def __init__(self, claim: Claim | None = None) -> None:
+        self._claim = claim
+        self._small = bytearray()
+        self._descriptor: int | None = None
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return self._nbytes
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append the data. Raises what the claim raises when there is no room for it."""
+        if self._claim is not None:
+            self._claim.grow(len(data))
+        self._nbytes += len(data)
+        if self._descriptor is not None:
+            write_all(self._descriptor, data)
+            return
+        self._small += data
+        if HAS_MEMORY_FILES and self._nbytes >= SMALLEST_FILE:
+            self._descriptor = os.memfd_create("retreg", os.MFD_CLOEXEC)
+            write_all(self._descriptor, self._small)
+            self._small = bytearray()
+
+    def finished(self) -> SharedBuffer:
+        """All that was written; nothing can be written any more."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            buffer = SharedBuffer.around(memoryview(self._small))
+        else:
+            buffer = SharedBuffer(self._nbytes, descriptor)
+        buffer.claim = self._claim
+        return buffer
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
 @dataclass(frozen=True, eq=False)

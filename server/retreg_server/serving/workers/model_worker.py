@@ -22,6 +22,7 @@ from retreg.progress import Progress
 from retreg.transforms import Affine
 from retreg_server.serving.workers.messages import Head, Message, SharedBuffer, SharedImage
 
+LONG_AXIS = 64  # voxels; a quarter of that can still be registered
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -140,16 +141,28 @@ class ModelWorker:
             if not _is_out_of_memory(error):
                 raise
             self._free()
-            size = " x ".join(str(max(1, n // 4)) for n in request.fixed.grid.size)
-            raise RegistrationError(
-                "The images do not fit into the memory of the server's device, not even at half "
-                f"their resolution; crop or resample them to {size} voxels."
-            ) from None
+            raise RegistrationError(_too_large(request)) from None
         return replace(result, provenance={**result.provenance, "resolution": "half"})
 
     def _free(self) -> None:
         gc.collect()
         self._engine.free()
+
+
+def _too_large(request: RegistrationRequest) -> str:
+    """What to do when a registration does not fit into memory; never what cannot be done."""
+    sizes = [image.grid.size for image in (request.fixed, request.moving)]
+    smaller = [tuple(n // 4 if n >= LONG_AXIS else n for n in size) for size in sizes]
+    if smaller == sizes:
+        return (
+            "The registration does not fit into the memory of the server, although the images are "
+            "small; check their voxel sizes, or choose another model."
+        )
+    told = [" x ".join(map(str, size)) for size in smaller]
+    return (
+        "The images do not fit into the memory of the server's device, not even at half their "
+        f"resolution; crop or resample them to {told[0]} voxels (fixed) and {told[1]} (moving)."
+    )
 
 
 def halved(image: Image) -> Image:

@@ -133,13 +133,16 @@ class ProcessHandle:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         spec = self._spec
-        self._process = context.Process(
+        process = context.Process(
             target=process_main.main,
             args=(theirs, spec.entry, spec.arguments, spec.environment, spec.memory_bytes),
             daemon=True,
         )
-        self._process.start()
+        process.start()
         theirs.close()
+        self._process = process
+        if self.has_ended:  # while it was starting
+            process.kill()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:

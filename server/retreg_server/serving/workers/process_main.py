@@ -11,8 +11,10 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 from retreg import wire
@@ -23,6 +25,7 @@ from retreg_server.serving.workers import messages
 from retreg_server.serving.workers.messages import Head, Message
 
 NICENESS = 5  # whoever waits for an answer goes before whoever computes, where cores are scarce
+OOM_SCORE = 500  # of 1000; the server has none
 SMALLEST_STEP = 0.01  # progress below this is not worth a message
 CANCELLED = "The registration was cancelled on request."
 
@@ -52,6 +55,7 @@ def main(
     os.environ.update(environment)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    offer_to_the_kernel()
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     handler = made(entry, arguments)
     hello = handler.hello()
@@ -69,6 +73,12 @@ def main(
         return
 
 
+def offer_to_the_kernel() -> None:
+    """Where the memory of the machine runs out, Linux ends this process and not the server."""
+    with suppress(OSError):  # there is no such file elsewhere
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
 def limit_memory(more_bytes: int) -> None:
     """Let this process take so much more memory than it has, where the system can hold it to that.
 
@@ -76,7 +86,6 @@ def limit_memory(more_bytes: int) -> None:
     """
     try:
         import resource
-        from pathlib import Path
 
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     except (ImportError, OSError):

@@ -123,6 +123,11 @@ class RayExecutor:
         """How many replicas were running a moment ago."""
         return self._running
 
+    @property
+    def places(self) -> int:
+        """All that could ever run: what waits on the cluster makes it start replicas."""
+        return self._cluster.replicas[1]
+
     def close(self) -> None:
         """End the replicas, and the cluster when it was started here."""
         if self._looking is not None:

@@ -1,0 +1,1 @@
+"""How bytes become requests: connections with bounds, an event loop that is watched, forms."""
