@@ -21,6 +21,7 @@ from retreg_server.registration.keymorph.initial_maps import Suggest
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
 from retreg_server.registration.volume.landmarks import find_landmarks
+from retreg_server.registration.volume.part_search import part_starts
 from retreg_server.registration.volume.rotation_search import (
     Jitter,
     angles_deg,
@@ -175,13 +176,27 @@ def settle_both(
         forward_starts = [*as_placed, *forward_starts]
         backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
     if in_doubt:
-        forward_starts = [np.linalg.inv(backward.matrix), *forward_starts]
-        backward_starts = [np.linalg.inv(forward.matrix), *backward_starts]
-    return Settled(
-        _better(pair, family, forward, forward_starts),
-        _better(pair.swapped, family, backward, backward_starts),
-        gap,
-    )
+        parts = placed_as_part(pair) if pair.unequal else []
+        forward_starts = [np.linalg.inv(backward.matrix), *parts, *forward_starts]
+        backward_starts = [
+            np.linalg.inv(forward.matrix), *(np.linalg.inv(each) for each in parts),
+            *backward_starts,
+        ]
+    forward = _better(pair, family, forward, forward_starts)
+    backward = _better(pair.swapped, family, backward, backward_starts)
+    if in_doubt and gap_mm(pair, forward.matrix, backward.matrix) > SAME_PLACE_MM:
+        forward, backward = (
+            _better(pair, family, forward, [np.linalg.inv(backward.matrix)]),
+            _better(pair.swapped, family, backward, [np.linalg.inv(forward.matrix)]),
+        )
+    return Settled(forward, backward, gap)
+
+
+def placed_as_part(pair: VolumePair) -> list[np.ndarray]:
+    """Starts (4, 4) that put the smaller object anywhere in the larger one, see part_search."""
+    if pair.volume_ratio < 1:
+        return list(np.linalg.inv(part_starts(pair.swapped)))
+    return list(part_starts(pair))
 
 
 def placed_by_headers(pair: VolumePair) -> list[np.ndarray]:
