@@ -100,13 +100,16 @@ def search(pair: VolumePair, family: str, turned_deg: float) -> Shortlist:
 def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
     """Improve candidates (n, 4, 4) by Gauss-Newton at 1/4 and 1/2 resolution, keep the best.
 
-    Slabs stay rigid here: too little in them says how large they are.
+    Slabs stay rigid here: too little in them says how large they are. Thin ones are looked at from
+    within, whose surroundings the other volume shows, and at finer levels.
     """
+    if pair.is_thin and pair.target.is_thinner(pair.domain):
+        found = settle(pair.swapped, family, np.linalg.inv(candidates))
+        return Found(np.linalg.inv(found.matrix), found.mind)
     family = "rigid" if pair.slab_share < 1 else family
     centre, radius_mm = pair.domain.core, pair.domain.radius_mm
     stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
-    coarse = Aligner(pair.levels[4], COARSE_POINTS)
-    middle = Aligner(pair.levels[2], COARSE_POINTS)
+    coarse, middle = (Aligner(pair.levels[n], COARSE_POINTS) for n in pair.settling_levels)
     moved = [coarse.refine(matrix, stiff, 10) for matrix in candidates]
     order = np.argsort([middle.distance(matrix) for matrix in moved])[:3]
     steps = generators(family, centre, radius_mm)
@@ -235,9 +238,10 @@ def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, flo
     """
     family = "rigid" if pair.slab_share < STIFF else family
     steps = generators(family, pair.domain.core, pair.domain.radius_mm)
-    middle = Aligner(pair.levels[2], COARSE_POINTS)
-    fine = Aligner(pair.levels[1], FINE_POINTS)
-    matrix = fine.refine(middle.refine(found.matrix, steps, 6), steps, 5)
+    matrix, fine = found.matrix, Aligner(pair.levels[1], FINE_POINTS)
+    if not pair.is_thin:
+        matrix = Aligner(pair.levels[2], COARSE_POINTS).refine(matrix, steps, 6)
+    matrix = fine.refine(matrix, steps, 5)
     return matrix, fine.distance(matrix) / max(fine.chance, 1e-9)
 
 

@@ -51,7 +51,7 @@ def _by_grey_levels(pair: VolumePair) -> np.ndarray:
 
 def _by_descriptors(pair: VolumePair, starts: np.ndarray) -> np.ndarray:
     """A few of the starts that Gauss-Newton leads to the most alike descriptors."""
-    coarse = Aligner(pair.levels[4], POINTS)
+    coarse = Aligner(pair.levels[pair.settling_levels[0]], POINTS)
     steps = generators("rigid", pair.domain.core, pair.domain.radius_mm)
     for iterations, kept in ((2, 24), (4, 8), (8, 3)):
         starts = np.stack([coarse.refine(start, steps, iterations) for start in starts])

@@ -31,6 +31,7 @@ BORDERS = (5, 3, 1)  # voxels around the edge of an image that are not believed
 LEFT = 0.25  # of the object, at least
 FEWEST_POINTS = 32  # voxels with a weight at the coarsest level
 THROUGH = 12  # voxels through a slab
+THIN_SLAB = 0.33  # thickness of a slab, as a share of its longest side, of few coarse voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +180,16 @@ class VolumePair:
         """Thickness of the thinner slab as a share of its longest side; 1 without a slab."""
         slabs = [each for each in (self.domain, self.target) if each.is_slab]
         return min((each.thickness_mm / each.longest_mm for each in slabs), default=1.0)
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether coarse voxels see little of a slab but its faces."""
+        return self.slab_share < THIN_SLAB
+
+    @property
+    def settling_levels(self) -> tuple[int, int]:
+        """The levels at which candidates are improved and compared."""
+        return (2, 1) if self.is_thin else (4, 2)
 
     @cached_property
     def samples(self) -> MutualInformationSamples:
