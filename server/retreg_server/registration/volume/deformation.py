@@ -107,17 +107,17 @@ def deform(
     """
     pair = pair_of(fixed, moving)
     ways = (
-        _leeway(pair, (fixed, moving), moving_from_fixed, phase),
-        _leeway(pair.swapped, (moving, fixed), fixed_from_moving, phase),
+        suitable_leeway(pair, (fixed, moving), moving_from_fixed, phase),
+        suitable_leeway(pair.swapped, (moving, fixed), fixed_from_moving, phase),
     )
     forward_start, backward_start = starts or (None, None)
     on = grids or (None, None)
     forward, backward = both_directions(
         lambda own: on_voxels(
-            refine(pair, moving_from_fixed, forward_start, own, leeway=ways[0]), on[0]
+            refine(pair, moving_from_fixed, forward_start, own, way=ways[0]), on[0]
         ),
         lambda own: on_voxels(
-            refine(pair.swapped, fixed_from_moving, backward_start, own, leeway=ways[1]), on[1]
+            refine(pair.swapped, fixed_from_moving, backward_start, own, way=ways[1]), on[1]
         ),
         stages or Stages(),
     )
@@ -129,7 +129,7 @@ def deform(
     )
 
 
-def _leeway(
+def suitable_leeway(
     pair: VolumePairLevel,
     prepared: tuple[PreparedVolume, PreparedVolume],
     matrix: np.ndarray,
@@ -183,12 +183,13 @@ def refine(
     start: DisplacementField | None = None,
     stages: Stages | None = None,
     levels: Sequence[Level] = LEVELS,
-    leeway: Leeway | None = None,
+    way: Leeway | None = None,
 ) -> DisplacementField:
     """The residual u in LPS mm for which x → target_from_domain · (x + u(x)) aligns the pair.
 
     start: a residual to begin with, such as that of a network; the discrete search looks around it.
-    The result has its own lattice, coarser than the volumes, and no fold: see numerics/folding.
+    way: in which directions it may move; None for all. The result has its own lattice, coarser than
+    the volumes, and no fold: see numerics/folding.
     """
     stages = stages or Stages()
     seen = sample(pair.target, pair.domain, target_from_domain)
@@ -201,12 +202,12 @@ def refine(
     finest = _described(*volumes, 1, share)
     stages.at(0.0)
     with stages.part(shares[0]):
-        displacement = _searched(*volumes, finest, start, leeway)
+        displacement = _searched(*volumes, finest, start, way)
     for level, part in zip(levels, shares[1:], strict=True):
         features = finest if level.factor == 1 else _described(*volumes, level.factor, share)
         weight, moving_weight = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
         with stages.part(part):
-            steps = _LevelSteps(*features, weight, moving_weight, level, leeway)
+            steps = _LevelSteps(*features, weight, moving_weight, level, way)
             displacement = steps.settled(displacement, stages, ends)
     field = unfolded(field_from_displacement(displacement, pair.domain))
     stages.at(1.0)
@@ -234,7 +235,7 @@ def _searched(
     aligned: TensorVolume,
     finest: tuple[torch.Tensor, torch.Tensor],
     start: DisplacementField | None,
-    leeway: Leeway | None,
+    way: Leeway | None,
 ) -> torch.Tensor:
     """The best of many shifts for every node of the search, around the start."""
     nodes = domain.pooled(SEARCHED)
@@ -244,7 +245,7 @@ def _searched(
     nothing = torch.zeros_like(fixed[:, :3])
     first = nothing if start is None else displacement_from_field(start, nodes)
     seen = warped(moving, first)
-    allowed = None if leeway is None else leeway.allowed
+    allowed = None if way is None else way.allowed
     step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0], allowed=allowed)
     return composed(step, first)
 
@@ -259,9 +260,9 @@ class _LevelSteps:
         weight: torch.Tensor,
         moving_weight: torch.Tensor,
         level: Level,
-        leeway: Leeway | None,
+        way: Leeway | None,
     ) -> None:
-        self._level, self._leeway = level, leeway
+        self._level, self._way = level, way
         self._fixed, self._weight = fixed[0], weight[0, 0]
         self._moving = torch.cat([moving, _framed(moving_weight)], 1)
         near = functional.max_pool3d(weight, 3, 1, 1)  # slopes need the neighbours
@@ -291,7 +292,7 @@ class _LevelSteps:
         weight = self._weight * self._seen[-1]
         normal = normal_equations(self._fixed, self._seen[:-1], weight, self._level.pool)
         step = smooth_step(
-            normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS, self._leeway
+            normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS, self._way
         )
         return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)
 

@@ -54,7 +54,7 @@ def within_slices(
     domain: TensorVolume, target: TensorVolume, target_from_domain: np.ndarray
 ) -> Leeway | None:
     """The residual u, see along_phase, of what meets already: none across thick slices, and stiffer
-    within them by how many times thicker they are, squared. None without thick slices."""
+    within them by how many times thicker they are, cubed. None without thick slices."""
     allowed, most = np.eye(3), 1.0
     for volume, pulled_back in ((domain, np.eye(3)), (target, target_from_domain[:3, :3].T)):
         times = volume.spacing / np.median(volume.spacing)
@@ -64,7 +64,7 @@ def within_slices(
         most = max(most, float(times.max()))
         if np.linalg.norm(normal) > ANOTHER:
             allowed = allowed - np.outer(_unit(normal), _unit(normal))
-    return None if most == 1 else _leeway(allowed, most**2)
+    return None if most == 1 else _leeway(allowed, most**3)
 
 
 def _axes(volume: TensorVolume) -> np.ndarray:
