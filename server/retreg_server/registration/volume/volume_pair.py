@@ -38,18 +38,16 @@ THIN_SLAB = 0.33  # thickness of a slab, as a share of its longest side, of few 
 class VolumePairLevel:
     """Domain and target volumes at one resolution.
 
-    Channels of both: intensity, and the weight that a voxel may have (0 to 1). has_slab: whether
-    one of them shows a few slices out of something that goes on.
+    Channels of both: intensity, and the weight that a voxel may have (0 to 1).
     """
 
     domain: TensorVolume
     target: TensorVolume
-    has_slab: bool = False
 
     @property
     def swapped(self) -> VolumePairLevel:
         """The other direction."""
-        return VolumePairLevel(self.target, self.domain, self.has_slab)
+        return VolumePairLevel(self.target, self.domain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +151,6 @@ class VolumePair:
             levels[factor] = VolumePairLevel(
                 weighted(cuts[0], factor, insets[0]),
                 weighted(cuts[1], factor, insets[1]),
-                domain.foreground.is_slab or target.foreground.is_slab,
             )
         _refuse_empty(levels[4].domain, domain.foreground)
         _refuse_empty(levels[4].target, target.foreground)
