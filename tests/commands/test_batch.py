@@ -219,6 +219,10 @@ def test_names_that_occur_twice_get_a_number_and_paths_count_from_the_table(tmp_
     (["good.csv", "--option", "smoothing=1"], "--option belongs to a model"),
     (["good.csv", "--model", "auto-fundus", "--option", "smoothing=1"], "does nothing"),
     (["good.csv", "--model", "magic"], "magic"),
+    (["good.csv", "--model", "auto-fundus", "--transform", "affine", "--option", "transform=rigid"],
+     "transform was given twice, as affine and as rigid"),
+    (["good.csv", "--model", "keymorph-fundus", "--option", "refine=true", "--option",
+      "refine=false"], "refine was given twice"),
 ])  # fmt: skip
 def test_an_order_that_cannot_be_carried_out_is_one_sentence(
     tmp_path, monkeypatch, capsys, words, said

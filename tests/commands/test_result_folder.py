@@ -233,6 +233,14 @@ def test_an_option_that_does_nothing_is_refused(finding, capsys, words):
     assert "does nothing in a transform that is" in capsys.readouterr().err
 
 
+def test_a_transform_that_is_named_twice_and_differently_is_refused(finding, capsys):
+    finding(Affine.identity())
+    pictures = save("a.png", PICTURE), save("b.png", PICTURE)
+    words = ["--transform", "affine", "--option", "transform=rigid"]
+    assert register(*pictures, *words) == 2
+    assert "transform was given twice, as affine and as rigid" in capsys.readouterr().err
+
+
 def test_an_option_that_does_something_is_taken(finding):
     finding(Affine.identity())
     pictures = save("a.png", PICTURE), save("b.png", PICTURE)

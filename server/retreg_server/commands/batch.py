@@ -114,7 +114,7 @@ def model_options(args: argparse.Namespace) -> dict[str, Scalar]:
         raise OptionError("--option belongs to a model; name it with --model.")
     if args.model:
         info = get_model(args.model).info
-        options |= options_given(info, args.option)
+        options = options_given(info, args.option, options)
         info.refuse_idle(options)
     return options
 

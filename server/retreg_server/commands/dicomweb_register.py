@@ -97,7 +97,7 @@ def _register(
 
     model = args.model or default_model(fixed, moving)
     options: dict[str, Scalar] = {"transform": args.transform} if args.transform else {}
-    options |= options_given(get_model(model).info, args.option)
+    options = options_given(get_model(model).info, args.option, options)
     return engine.register(RegistrationRequest(fixed, moving, model, options), progress)
 
 

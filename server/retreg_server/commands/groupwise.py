@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         options["smoothing"] = args.smoothing
     if args.transform:
         options["transform"] = args.transform
-    options |= options_given(model.info, args.option)
+    options = options_given(model.info, args.option, options)
     if "smoothing" in options and args.transform != "tps":
         raise OptionError("The option smoothing belongs to --transform tps; leave it or give that.")
     names = folder_names(args.images)

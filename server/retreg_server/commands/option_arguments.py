@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from retreg.errors import OptionError
 from retreg.messages import ModelInfo, Scalar
 from retreg_server.registration.options import parsed_option
 
@@ -19,13 +20,22 @@ def add_option_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def options_given(info: ModelInfo, given: Given) -> dict[str, Scalar]:
+def options_given(
+    info: ModelInfo, given: Given, named: Mapping[str, Scalar] | None = None
+) -> dict[str, Scalar]:
     """The options by name, with values of the types that the model expects.
 
-    Raises OptionError for an option that the model does not have, and when a value cannot be read
-    as a number or as true or false.
+    named: those that have an argument of their own, which are returned as well. Raises OptionError
+    for an option that the model does not have, when a value cannot be read as a number or as true
+    or false, and when an option is given twice and differently.
     """
-    options = {name: parsed_option(info, name, text) for name, text in given}
+    options = dict(named or {})
+    for name, text in given:
+        value = parsed_option(info, name, text)
+        if options.setdefault(name, value) != value:
+            raise OptionError(
+                f"{name} was given twice, as {options[name]} and as {value}; give it once."
+            )
     info.complete(options)  # says what is not known
     return options
 

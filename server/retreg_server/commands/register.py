@@ -247,8 +247,7 @@ def _register(
     from retreg_server.registration.registry import get_model
 
     info = get_model(model).info
-    options |= _device_option(args.device, model)
-    options |= options_given(info, args.option)
+    options = _device_option(args.device, model) | options_given(info, args.option, options)
     for smoothing in args.smoothing:
         info.refuse_idle({**options, "smoothing": smoothing})
     info.refuse_idle(options)
@@ -294,7 +293,7 @@ def _register_on_server(
     with Client(args.server, token(args.token_file), ca_file=args.ca_file) as client:
         for info in client.models() if args.option or args.smoothing else ():
             if info.name == model:
-                options |= options_given(info, args.option)
+                options = options_given(info, args.option, options)
                 info.refuse_idle(options)
         wanted: dict[str, Any] = {**options, "initial": _initial(args, fixed, moving)}
         return client.register(fixed, moving, model=model, progress=report, **wanted)

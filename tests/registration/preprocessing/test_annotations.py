@@ -124,6 +124,40 @@ def test_nor_where_the_marks_are_darker_than_one_and_brighter_than_the_other(kin
     assert not agrees(marked(bright, kind), marked(dark, kind), Affine.identity())
 
 
+def below_a_colour_map(picture: Image, seed: int, form: str) -> Image:
+    """The picture below a half-opaque map, as of the retina's thickness."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((SIZE, SIZE)) - SIZE // 2
+    distance = np.hypot(rows, columns)
+    if form == "sectors":
+        quarter = np.digitize(np.arctan2(rows, columns), [-np.pi / 2, 0, np.pi / 2])
+        values = random.permutation(12)[4 * np.digitize(distance, [60, 120]) + quarter]
+    else:
+        cells = random.normal(size=(11, 11)).astype(np.float32)
+        values = cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    values = np.rint(255 * (values - values.min()) / np.ptp(values)).astype(np.uint8)
+    colours = np.moveaxis(cv2.applyColorMap(values, cv2.COLORMAP_JET), -1, 0)[::-1, None]
+    colours = colours if len(picture.array) == 3 else colours.mean(axis=0, keepdims=True)
+    reach = np.maximum(abs(rows), abs(columns)) if form == "square" else distance
+    opacity = 0.55 * (reach < 175)
+    mixed = picture.array * (1 - opacity) + colours * opacity
+    return replace(picture, array=np.rint(mixed).astype(np.uint8))
+
+
+@pytest.mark.parametrize("form", ["disc", "square", "sectors"])
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_nor_below_the_same_half_opaque_colour_map(seed, form):
+    fixed, moving = (below_a_colour_map(an_eye(x).fixed, seed, form) for x in (4, 11))
+    assert not agrees(fixed, moving, Affine.identity())
+
+
+@pytest.mark.parametrize(("seed", "form"), [(4, "square"), (11, "sectors")])
+def test_nor_below_it_in_colour_and_in_angiography(seed, form):
+    fixed, moving = an_eye(4).fixed, an_eye(9).moving
+    pictures = (below_a_colour_map(picture, seed, form) for picture in (fixed, moving))
+    assert not agrees(*pictures, Affine.identity())
+
+
 @pytest.mark.parametrize("kind", ["white rings", "watermark", "dirt"])
 def test_nor_where_the_pictures_were_cut_and_saved_at_different_sizes(kind):
     fixed, moving = marked(an_eye(4).fixed, kind), marked(an_eye(11).fixed, kind)

@@ -3,13 +3,15 @@ rasters, captions, watermarks, dirt on the lens, reflexes.
 
 No kind of annotation is looked for by its shape or colour. Two pictures with such a layer consist
 of two layers: one that coincides to the pixel, strokes and all, and the vessels, which do not meet
-there. Two pictures of one eye in the same position coincide as well, but what is left when their
-coinciding strokes are painted over still meets, or nothing is left.
+there. Two pictures of one eye in the same position coincide as well, but what is left beside their
+coinciding strokes still meets, or nothing is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,23 +23,42 @@ from retreg_server.registration.preprocessing.vesselness import VesselMaps, erod
 
 SIZE = 448  # pixels on the longer side of the pictures that are compared
 ASPECT = 0.02  # by which the shapes of two exports of one viewer may differ
-BANDS = ((0.8, 3.0, 3.0), (1.6, 6.0, 6.0))  # inner and outer sigma of the strokes, of the window
+Band = tuple[float, float, float]  # inner and outer sigma of what coincides, sigma of the window
 NOISE = 0.006  # of the grey range: strokes fainter than this are not compared
 COINCIDING, ALIKE = 0.85, 0.6  # correlation in a window: of a stroke, and of what belongs to it
 STROKE = 0.15  # of the mean product of the window that a pixel of a stroke reaches
 RIM = 12  # pixels next to the rim of the field of view, which two pictures of one camera share
 LEAST = 0.015  # of the field of view that must coincide; chance reaches 0.005
-FEWEST_TILES = 15  # that what is left must fill to say that it does not meet
-MEETING = 0.53  # of these tiles; one eye reaches 0.6 of them, two eyes with one layer 0.48
+FEWEST_TILES = 15  # that must be left beside the layer to say that they do not meet
 UNRELATED = 0.18  # of these tiles, where what is left of one picture may be mere noise
 NOISE_LIKE = 0.224  # median of a vessel map above which it may be noise; of vessels it is 0.15
 THROUGHOUT = 0.6  # of the strokes that coincide for certain: vessels of two contrasts reach 0.4
 GROWTH = 5  # pixels: the kernel that widens coinciding strokes until the layer lies inside
+MARGIN = 3  # pixels: the kernel that widens them until what lies beside is free of them
 VICINITY = 21  # pixels within which the strongest pixel of a stroke is found
 FILLS = (1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 96.0)  # sigmas with which a hole is filled
+WIDE = 12.0  # sigma from which a quarter of the pixels is enough
 REACHED = 0.1  # weight of the known pixels that is enough
 SAME, OPPOSITE = (1,), (-1,)  # contrast of marks: the signs of what the two pictures show of them
 FAINTEST = 0.01  # of its product in both pictures, what still belongs to the stroke
+
+
+class Layer(NamedTuple):
+    """How a layer is found, and how pictures of one eye are told that coincide as well.
+
+    meeting: share of the tiles that meet there when the layer is painted over. narrow: whether
+    vessels can be seen between its parts, so that pixels that were painted over count too.
+    """
+
+    bands: tuple[Band, ...]
+    meeting: float
+    narrow: bool
+
+
+# One eye reaches 0.6 of the tiles; two eyes reach 0.48 below strokes, and 0.34 beside the slopes
+# and borders of a map of colours.
+STROKES = Layer(((0.8, 3.0, 3.0), (1.6, 6.0, 6.0)), 0.53, narrow=True)
+SLOPES = Layer((*STROKES.bands, (3.2, 12.0, 12.0)), 0.4, narrow=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +86,7 @@ def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE)
+    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STROKES,))
     if marks is None:
         return fixed, moving
     return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
@@ -77,43 +98,49 @@ def shared_marks(
     fixed_inside: np.ndarray,
     moving_inside: np.ndarray,
     contrasts: tuple[int, ...] = SAME,
+    kinds: tuple[Layer, ...] = (STROKES, SLOPES),
 ) -> SharedMarks | None:
     """The layer that two pictures (h, w) float32 from 0 to 1 share pixel by pixel, or None.
 
     fixed_inside, moving_inside: their fields of view (h, w) bool. contrasts: of the marks; grey
     ones are darker than a bright picture and brighter than a dark one, like aligned vessels of two
-    modalities.
+    modalities. kinds: of layers that are looked for in turn; pictures that are not aligned share
+    the slopes of their illumination.
     """
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
-    layers = [_coinciding(fixed, sign * moving, off_the_rim) for sign in contrasts]
-    core = np.logical_or.reduce([certain & valid for certain, _ in layers])
-    if core.sum() <= LEAST * max(valid.sum(), 1):
-        return None
-    where = np.logical_or.reduce([
-        _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
-        for sign, (_, strokes) in zip(contrasts, layers, strict=True)
-    ])
-    maps = (
-        vessel_maps(_filled(fixed, where), fixed_inside),
-        vessel_maps(_filled(moving, where), moving_inside),
-    )
-    agreement, tiles = _agreement(*maps)
-    clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
-        _shows_a_tree(left, where) for left in maps
-    )
-    if tiles < FEWEST_TILES or agreement >= (MEETING if clear else UNRELATED):
-        return None
-    return SharedMarks(where, agreement)
+    for kind in kinds:
+        layers = [_coinciding(fixed, sign * moving, off_the_rim, kind.bands) for sign in contrasts]
+        core = np.logical_or.reduce([certain & valid for certain, _ in layers])
+        if core.sum() <= LEAST * max(valid.sum(), 1):
+            continue
+        where = np.logical_or.reduce([
+            _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
+            if kind.narrow
+            else _grown(strokes, MARGIN)
+            for sign, (_, strokes) in zip(contrasts, layers, strict=True)
+        ])
+        maps = (
+            vessel_maps(_filled(fixed, where), fixed_inside),
+            vessel_maps(_filled(moving, where), moving_inside),
+        )
+        left_out = np.zeros_like(where) if kind.narrow else where
+        agreement, tiles = _agreement(*maps, left_out, kind.meeting)
+        clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
+            _shows_a_tree(left, where) for left in maps
+        )
+        if tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED):
+            return SharedMarks(where, agreement)
+    return None
 
 
 def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray
+    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray, bands: Iterable[Band]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
     certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
-    for inner, outer, window in BANDS:
+    for inner, outer, window in bands:
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
         product = first * second
         shared = _blurred(product, window)
@@ -156,13 +183,24 @@ def _filled(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     known = (~where).astype(np.float32)
     filled, left = values.copy(), where.copy()
     for sigma in FILLS:
-        weight = _blurred(known, sigma)
+        weight = _mean_around(known, sigma)
         reached = left & (weight > REACHED)
-        filled[reached] = (_blurred(values * known, sigma) / np.maximum(weight, REACHED))[reached]
+        mean = _mean_around(values * known, sigma) / np.maximum(weight, REACHED)
+        filled[reached] = mean[reached]
         left &= ~reached
         if not left.any():
             break
     return filled
+
+
+def _mean_around(values: np.ndarray, sigma: float) -> np.ndarray:
+    """The Gaussian mean; a wide one is computed at a quarter of the size."""
+    if sigma < WIDE:
+        return _blurred(values, sigma)
+    size = values.shape[1] // 4, values.shape[0] // 4
+    mean = _blurred(cv2.resize(values, size, interpolation=cv2.INTER_AREA), sigma / 4)
+    full: np.ndarray = cv2.resize(mean, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return full
 
 
 def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
@@ -171,11 +209,18 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
     return bool(beside.size) and float(np.median(beside)) < NOISE_LIKE
 
 
-def _agreement(fixed: VesselMaps, moving: VesselMaps) -> tuple[float, float]:
-    """The best tile agreement of the two kinds of ridges, and the number of tiles."""
+def _agreement(
+    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray, enough: float
+) -> tuple[float, float]:
+    """The best tile agreement of the two kinds of ridges, or one that is enough; its tiles."""
     both = fixed.valid & moving.valid
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
-    return max(tile_agreement(first[a], second[b], both) for a, b in ((0, 0), (1, 0), (0, 1)))
+    best = 0.0, 0.0
+    for a, b in ((0, 0), (1, 0), (0, 1)):
+        best = max(best, tile_agreement(first[a], second[b], both, left_out))
+        if best[0] >= enough:
+            break
+    return best
 
 
 def _painted_over(image: Image, where: np.ndarray) -> Image:
