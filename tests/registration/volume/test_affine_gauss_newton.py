@@ -94,3 +94,11 @@ def test_voxels_of_weight_zero_have_no_say():
     points = CENTRE + np.random.default_rng(0).uniform(-30, 30, (100, 3))
     error = np.linalg.norm(apply_matrix(found, points) - apply_matrix(truth, points), axis=1)
     assert error.mean() < 0.4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_volumes_that_hardly_overlap_are_not_alike(axis):
+    aside = np.eye(4)
+    aside[axis, 3] = 0.9 * 3.0 * SIDE
+    aligner = Aligner(pair_with(aside), 6000)  # the sliver that they share is the same in both
+    assert aligner.distance(aside) > 0.8 * aligner.chance

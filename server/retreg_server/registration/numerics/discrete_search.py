@@ -16,6 +16,7 @@ from retreg_server.registration.numerics.volume_features import patch_mean
 REACH = 3  # nodes in each direction along each axis
 # Against costs that are 1 on average; squared distances are in nodes.
 COUPLINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BESIDE = 0.6  # nodes from what is allowed, of displacements that are tried for it
 RELUCTANCE = 0.006  # of a displacement by one node, so that nothing moves without a reason
 
 
@@ -25,14 +26,19 @@ def convex_start(
     weight: torch.Tensor,
     reach: int = REACH,
     stiffness: float = 1.0,
+    allowed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """A shift (1, d, *shape) of up to reach nodes that brings the features together.
 
     fixed, moving: features (c, *shape) in 2-D or 3-D. weight: of that shape, how much each place
-    has to say. stiffness: how many times more than usual smoothness counts.
+    has to say. stiffness: how many times more than usual smoothness counts. allowed: (d, d), the
+    projection onto the directions in which anything may move.
     """
     steps = torch.arange(-reach, reach + 1, dtype=fixed.dtype, device=fixed.device)
     choices = torch.cartesian_prod(*[steps] * weight.ndim).flip(1)  # x, y(, z)
+    if allowed is not None:
+        projected = choices @ allowed.T
+        choices = projected[(choices - projected).norm(dim=1) < BESIDE]
     own = choices.square().sum(dim=1, keepdim=True)
     costs = _costs(fixed, moving, weight, choices, reach).add_(own, alpha=stiffness * RELUCTANCE)
     shape = (1, weight.ndim, *weight.shape)
@@ -59,7 +65,7 @@ def _costs(
     padded = functional.pad(moving[None], [reach] * 2 * weight.ndim, mode="replicate")[0]
     costs = fixed.new_empty(len(choices), weight.numel())
     for number, choice in enumerate(choices):
-        starts = [int(step) + reach for step in choice.flip(0)]
+        starts = [round(float(step)) + reach for step in choice.flip(0)]
         window = [slice(a, a + n) for a, n in zip(starts, weight.shape, strict=True)]
         cost = (fixed - padded[:, *window]).square_().sum(dim=0).mul_(weight)
         costs[number] = _smooth(cost[None, None]).ravel()

@@ -58,6 +58,10 @@ class Foreground:
         """The shortest side of the box around the object."""
         return float(self.extent_mm.min())
 
+    def is_thinner(self, other: Foreground) -> bool:
+        """Whether it is a slab and the other one is none, or a thicker one."""
+        return self.is_slab and not (other.is_slab and other.thickness_mm <= self.thickness_mm)
+
     @property
     def radius_mm(self) -> float:
         """Radius of the ball with the same volume."""

@@ -79,14 +79,12 @@ class Aligner:
     def distance(self, target_from_domain: np.ndarray) -> float:
         """Weighted mean squared descriptor difference over the points (0 is perfect).
 
-        What a slab does not share with the other volume counts as unrelated: a few voxels are
-        easily alike.
+        What the smaller of both does not share with the other counts as unrelated: a few voxels
+        are easily alike.
         """
         flat, weights = self._seen(target_from_domain)
         squared = (self._values - flat[:, self._index]).square().mean(dim=0)
         found = float((weights * squared).sum() / weights.sum().clamp_min(1e-6))
-        if not self._pair.has_slab:
-            return found
         shared = min(float(weights.sum()) / max(self._shareable, 1e-6), 1.0)
         return shared * found + (1 - shared) * self.chance
 

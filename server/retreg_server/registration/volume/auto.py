@@ -31,13 +31,14 @@ def _deformed(
     prepared: tuple[PreparedVolume, PreparedVolume],
     grids: tuple[Grid, Grid],
     stages: Stages,
+    phase: str,
 ) -> Estimate:
     """The estimate with its affines deformed, and the keypoints where they go now."""
     from retreg_server.registration.volume.deformation import deform
 
     matrices = linear_matrix(estimate.transform), linear_matrix(estimate.backward)
     with stages.stage("deforming", 0.4):
-        deformed = deform(*prepared, *matrices, stages=stages, grids=grids)
+        deformed = deform(*prepared, *matrices, stages=stages, grids=grids, phase=phase)
     marks = estimate.moving_keypoints
     moved = deformed.forward(estimate.fixed_keypoints.points)
     return replace(
@@ -51,10 +52,12 @@ def _deformed(
 
 
 class Family(NamedTuple):
-    """linear: the map that is searched for. then: what becomes of its estimate."""
+    """linear: the map that is searched for. then: what becomes of its estimate.
+    phase: the axis of a patient along which an echo-planar image is distorted, empty for none."""
 
     linear: Linear
     then: Callable[..., Estimate] | None = None
+    phase: str = ""
 
 
 FAMILIES = {
@@ -64,6 +67,17 @@ FAMILIES = {
     "deformable": Family("affine", _deformed),
 }
 TRANSFORM = Option("transform", "Transform", "affine", tuple(FAMILIES))
+PHASE_ENCODING = Option(
+    "phase_encoding", "Distorted along (EPI)", "none", ("none", "LR", "AP", "SI"),
+    families=("deformable",),
+)
+
+
+def family_of(options: Mapping[str, Scalar]) -> Family:
+    """The family that complete options ask for."""
+    phase = str(options["phase_encoding"])
+    family = FAMILIES[str(options["transform"])]
+    return family if phase == "none" else family._replace(phase=phase)
 
 
 def registered(
@@ -97,7 +111,7 @@ def registered(
             find = search_near(pair, family.linear, initial.moving_from_fixed)
         estimate = linear_estimate(pair, family.linear, find, suggest, stages)
     if family.then:
-        estimate = family.then(estimate, prepared, (fixed.grid, moving.grid), stages)
+        estimate = family.then(estimate, prepared, (fixed.grid, moving.grid), stages, family.phase)
     return estimate
 
 
@@ -110,7 +124,7 @@ class AutoVolume:
         kinds=("volume",),
         subject="anatomy",
         produces=tuple(FAMILIES),
-        options=(TRANSFORM,),
+        options=(TRANSFORM, PHASE_ENCODING),
         citation=CITATION,
     )
 
@@ -121,7 +135,7 @@ class AutoVolume:
         self, fixed: Image, moving: Image, options: Mapping[str, Scalar], stages: Stages
     ) -> Estimate:
         """See Model.estimate. Raises RegistrationError when an image shows no object."""
-        family = FAMILIES[str(options["transform"])]
+        family = family_of(options)
         return registered(fixed, moving, family, no_suggestions, stages)
 
     def estimate_near(
@@ -133,5 +147,5 @@ class AutoVolume:
         stages: Stages,
     ) -> Estimate:
         """See GuidedModel.estimate_near."""
-        family = FAMILIES[str(options["transform"])]
+        family = family_of(options)
         return registered(fixed, moving, family, no_suggestions, stages, initial)

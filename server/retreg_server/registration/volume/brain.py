@@ -18,7 +18,14 @@ from retreg_server.registration.keymorph.initial_maps import (
     suggestions,
 )
 from retreg_server.registration.model import Estimate, Stages
-from retreg_server.registration.volume.auto import CITATION, FAMILIES, TRANSFORM, registered
+from retreg_server.registration.volume.auto import (
+    CITATION,
+    FAMILIES,
+    PHASE_ENCODING,
+    TRANSFORM,
+    family_of,
+    registered,
+)
 
 
 class AutoBrain:
@@ -30,7 +37,7 @@ class AutoBrain:
         kinds=("volume",),
         subject="head",
         produces=tuple(FAMILIES),
-        options=(TRANSFORM, KEYPOINTS),
+        options=(TRANSFORM, PHASE_ENCODING, KEYPOINTS),
         citation=CITATION,
     )
 
@@ -44,7 +51,7 @@ class AutoBrain:
 
         With keypoints = network, also OptionError or FileError when its weights cannot be used.
         """
-        family = FAMILIES[str(options["transform"])]
+        family = family_of(options)
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
         advice = seen.suggestions if seen else partial(suggestions, fixed, moving)
         suggest = partial(advice, family.linear)
@@ -60,7 +67,7 @@ class AutoBrain:
         stages: Stages,
     ) -> Estimate:
         """See GuidedModel.estimate_near; keypoints of a network, if wanted, only describe."""
-        family = FAMILIES[str(options["transform"])]
+        family = family_of(options)
         seen = correspondences_if_wanted(options["keypoints"], fixed, moving, stages, 0.05)
         estimate = registered(fixed, moving, family, no_suggestions, stages, initial)
         return seen.described(estimate) if seen else estimate

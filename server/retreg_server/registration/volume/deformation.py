@@ -29,6 +29,7 @@ from retreg_server.registration.numerics.lattice_displacement import (
 )
 from retreg_server.registration.numerics.spaces import TensorVolume, sample
 from retreg_server.registration.numerics.volume_features import described, grey_share
+from retreg_server.registration.volume.affine_gauss_newton import Aligner
 from retreg_server.registration.volume.both_directions import both_directions
 from retreg_server.registration.volume.field_gauss_newton import (
     Stiffness,
@@ -36,6 +37,7 @@ from retreg_server.registration.volume.field_gauss_newton import (
     normal_equations,
     smooth_step,
 )
+from retreg_server.registration.volume.leeway import Leeway, along_phase, within_slices
 from retreg_server.registration.volume.volume_pair import (
     MARGIN_MM,
     TRIM_MM,
@@ -54,6 +56,8 @@ SOLVER_ITERATIONS = 30
 SEARCHED = 4  # voxels along a side of a node of the discrete search
 SEARCH_WORK = 1.0  # of the search, in steps at full resolution, for the progress
 COMPARED_MM = 4.0  # smaller voxels show details that do not meet yet, larger ones outlines only
+COMPARED_POINTS = 8000
+SAME = 0.4  # of the descriptor distance of chance: 0.18 to 0.30 for one person, 0.5 for two
 ROUNDING = 1e-3  # of a power of two
 TIME_LIMIT_S = 120.0  # for one direction; then the levels that are left take one step each
 
@@ -92,20 +96,29 @@ def deform(
     starts: tuple[DisplacementField, DisplacementField] | None = None,
     stages: Stages | None = None,
     grids: tuple[Grid, Grid] | None = None,
+    phase: str = "",
 ) -> Deformed:
     """Deform two volumes onto each other after a global stage, in both directions.
 
     moving_from_fixed, fixed_from_moving: (4, 4) LPS mm, the global stage of each direction.
     starts: residuals to begin with, in the fixed and in the moving world; see refine. stages hears
     of the progress in the current part. grids: those of the fixed and of the moving image; then
-    the fields have their nodes on voxels, see on_voxels.
+    the fields have their nodes on voxels, see on_voxels. phase: see along_phase; empty for none.
     """
     pair = pair_of(fixed, moving)
+    ways = (
+        suitable_leeway(pair, (fixed, moving), moving_from_fixed, phase),
+        suitable_leeway(pair.swapped, (moving, fixed), fixed_from_moving, phase),
+    )
     forward_start, backward_start = starts or (None, None)
     on = grids or (None, None)
     forward, backward = both_directions(
-        lambda own: on_voxels(refine(pair, moving_from_fixed, forward_start, own), on[0]),
-        lambda own: on_voxels(refine(pair.swapped, fixed_from_moving, backward_start, own), on[1]),
+        lambda own: on_voxels(
+            refine(pair, moving_from_fixed, forward_start, own, way=ways[0]), on[0]
+        ),
+        lambda own: on_voxels(
+            refine(pair.swapped, fixed_from_moving, backward_start, own, way=ways[1]), on[1]
+        ),
         stages or Stages(),
     )
     lengths = np.linalg.norm(forward.vectors_mm, axis=0)
@@ -114,6 +127,26 @@ def deform(
         Chain((backward, Affine(fixed_from_moving))),
         {"deformation_mean_mm": float(lengths.mean()), "deformation_max_mm": float(lengths.max())},
     )
+
+
+def suitable_leeway(
+    pair: VolumePairLevel,
+    prepared: tuple[PreparedVolume, PreparedVolume],
+    matrix: np.ndarray,
+    phase: str,
+) -> Leeway | None:
+    """What suits the domain and the target, prepared, under the matrix target_from_domain.
+
+    Thick slices hold back only what shows the same anatomy: other people differ across them, too.
+    """
+    domain, target = (each.volume for each in prepared)
+    if phase:
+        return along_phase(domain, target, matrix, phase)
+    within = within_slices(domain, target, matrix)
+    if within is None:
+        return None
+    seen = Aligner(pair, COMPARED_POINTS)
+    return within if seen.distance(matrix) < SAME * seen.chance else None
 
 
 def on_voxels(field: DisplacementField, grid: Grid | None) -> DisplacementField:
@@ -150,11 +183,13 @@ def refine(
     start: DisplacementField | None = None,
     stages: Stages | None = None,
     levels: Sequence[Level] = LEVELS,
+    way: Leeway | None = None,
 ) -> DisplacementField:
     """The residual u in LPS mm for which x → target_from_domain · (x + u(x)) aligns the pair.
 
     start: a residual to begin with, such as that of a network; the discrete search looks around it.
-    The result has its own lattice, coarser than the volumes, and no fold: see numerics/folding.
+    way: in which directions it may move; None for all. The result has its own lattice, coarser than
+    the volumes, and no fold: see numerics/folding.
     """
     stages = stages or Stages()
     seen = sample(pair.target, pair.domain, target_from_domain)
@@ -167,12 +202,12 @@ def refine(
     finest = _described(*volumes, 1, share)
     stages.at(0.0)
     with stages.part(shares[0]):
-        displacement = _searched(*volumes, finest, start)
+        displacement = _searched(*volumes, finest, start, way)
     for level, part in zip(levels, shares[1:], strict=True):
         features = finest if level.factor == 1 else _described(*volumes, level.factor, share)
         weight, moving_weight = (each.pooled(level.factor).tensor[:, 1:] for each in volumes)
         with stages.part(part):
-            steps = _LevelSteps(*features, weight, moving_weight, level)
+            steps = _LevelSteps(*features, weight, moving_weight, level, way)
             displacement = steps.settled(displacement, stages, ends)
     field = unfolded(field_from_displacement(displacement, pair.domain))
     stages.at(1.0)
@@ -200,6 +235,7 @@ def _searched(
     aligned: TensorVolume,
     finest: tuple[torch.Tensor, torch.Tensor],
     start: DisplacementField | None,
+    way: Leeway | None,
 ) -> torch.Tensor:
     """The best of many shifts for every node of the search, around the start."""
     nodes = domain.pooled(SEARCHED)
@@ -209,7 +245,8 @@ def _searched(
     nothing = torch.zeros_like(fixed[:, :3])
     first = nothing if start is None else displacement_from_field(start, nodes)
     seen = warped(moving, first)
-    step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0])
+    allowed = None if way is None else way.allowed
+    step = convex_start(fixed[0], seen[0, :-1], (weight * seen[:, -1:])[0, 0], allowed=allowed)
     return composed(step, first)
 
 
@@ -223,8 +260,9 @@ class _LevelSteps:
         weight: torch.Tensor,
         moving_weight: torch.Tensor,
         level: Level,
+        way: Leeway | None,
     ) -> None:
-        self._level = level
+        self._level, self._way = level, way
         self._fixed, self._weight = fixed[0], weight[0, 0]
         self._moving = torch.cat([moving, _framed(moving_weight)], 1)
         near = functional.max_pool3d(weight, 3, 1, 1)  # slopes need the neighbours
@@ -253,7 +291,9 @@ class _LevelSteps:
         self._look(rescaled(displacement, self._weight.shape))
         weight = self._weight * self._seen[-1]
         normal = normal_equations(self._fixed, self._seen[:-1], weight, self._level.pool)
-        step = smooth_step(normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS)
+        step = smooth_step(
+            normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS, self._way
+        )
         return step[None].clamp_(-LONGEST_STEP, LONGEST_STEP)
 
     def _look(self, displacement: torch.Tensor) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from retreg_server.registration.volume.leeway import Leeway
+
 DAMPING = 1e-4
 SOLVED = 1e-3  # of the initial squared residual
 Box = tuple[slice, slice, slice]
@@ -67,6 +69,10 @@ class Stiffness:
         if self.bending > 0:
             force += negative_laplacian(rough).mul_(self.bending)
         return force
+
+    def times(self, factor: float) -> Stiffness:
+        """Both weights, multiplied."""
+        return Stiffness(factor * self.diffusion, factor * self.bending)
 
     @property
     def diagonal(self) -> float:
@@ -148,23 +154,36 @@ def _products(fixed: torch.Tensor, warped: torch.Tensor, box: Box) -> torch.Tens
 
 
 def smooth_step(
-    normal: Normal, displacement: torch.Tensor, stiffness: Stiffness, iterations: int
+    normal: Normal,
+    displacement: torch.Tensor,
+    stiffness: Stiffness,
+    iterations: int,
+    leeway: Leeway | None = None,
 ) -> torch.Tensor:
-    """The change (3, k, j, i) of a shift (3, k, j, i) that the equations ask for."""
+    """The change (3, k, j, i) of a shift (3, k, j, i) that the equations ask for.
+
+    Within the leeway, projected conjugate gradients find it.
+    """
+    if leeway is not None:
+        stiffness = stiffness.times(leeway.stiffness)
     diagonal = normal.matrices[[0, 3, 5]] + stiffness.diagonal + DAMPING
-    residual = normal.pulls - stiffness.force(displacement)
+
+    def within(vectors: torch.Tensor) -> torch.Tensor:
+        return vectors if leeway is None else leeway.within(vectors)
+
+    residual = within(normal.pulls - stiffness.force(displacement))
     step = torch.zeros_like(residual)
-    scaled = residual / diagonal
+    scaled = within(residual / diagonal)
     direction = scaled
     power = (residual * scaled).sum()
     enough = SOLVED * power
     for _ in range(iterations):
         image = normal.apply(direction).add_(stiffness.force(direction))
-        image.add_(direction, alpha=DAMPING)
+        image = within(image.add_(direction, alpha=DAMPING))
         length = power / (direction * image).sum()
         step += length * direction
         residual -= length * image
-        scaled = residual / diagonal
+        scaled = within(residual / diagonal)
         previous, power = power, (residual * scaled).sum()
         if power <= enough:
             break

@@ -21,6 +21,7 @@ from retreg_server.registration.keymorph.initial_maps import Suggest
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
 from retreg_server.registration.volume.landmarks import find_landmarks
+from retreg_server.registration.volume.part_search import part_starts
 from retreg_server.registration.volume.rotation_search import (
     Jitter,
     angles_deg,
@@ -99,13 +100,16 @@ def search(pair: VolumePair, family: str, turned_deg: float) -> Shortlist:
 def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
     """Improve candidates (n, 4, 4) by Gauss-Newton at 1/4 and 1/2 resolution, keep the best.
 
-    Slabs stay rigid here: too little in them says how large they are.
+    Slabs stay rigid here: too little in them says how large they are. Thin ones are looked at from
+    within, whose surroundings the other volume shows, and at finer levels.
     """
+    if pair.is_thin and pair.target.is_thinner(pair.domain):
+        found = settle(pair.swapped, family, np.linalg.inv(candidates))
+        return Found(np.linalg.inv(found.matrix), found.mind)
     family = "rigid" if pair.slab_share < 1 else family
     centre, radius_mm = pair.domain.core, pair.domain.radius_mm
     stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
-    coarse = Aligner(pair.levels[4], COARSE_POINTS)
-    middle = Aligner(pair.levels[2], COARSE_POINTS)
+    coarse, middle = (Aligner(pair.levels[n], COARSE_POINTS) for n in pair.settling_levels)
     moved = [coarse.refine(matrix, stiff, 10) for matrix in candidates]
     order = np.argsort([middle.distance(matrix) for matrix in moved])[:3]
     steps = generators(family, centre, radius_mm)
@@ -175,13 +179,27 @@ def settle_both(
         forward_starts = [*as_placed, *forward_starts]
         backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
     if in_doubt:
-        forward_starts = [np.linalg.inv(backward.matrix), *forward_starts]
-        backward_starts = [np.linalg.inv(forward.matrix), *backward_starts]
-    return Settled(
-        _better(pair, family, forward, forward_starts),
-        _better(pair.swapped, family, backward, backward_starts),
-        gap,
-    )
+        parts = placed_as_part(pair) if pair.unequal else []
+        forward_starts = [np.linalg.inv(backward.matrix), *parts, *forward_starts]
+        backward_starts = [
+            np.linalg.inv(forward.matrix), *(np.linalg.inv(each) for each in parts),
+            *backward_starts,
+        ]
+    forward = _better(pair, family, forward, forward_starts)
+    backward = _better(pair.swapped, family, backward, backward_starts)
+    if in_doubt and gap_mm(pair, forward.matrix, backward.matrix) > SAME_PLACE_MM:
+        forward, backward = (
+            _better(pair, family, forward, [np.linalg.inv(backward.matrix)]),
+            _better(pair.swapped, family, backward, [np.linalg.inv(forward.matrix)]),
+        )
+    return Settled(forward, backward, gap)
+
+
+def placed_as_part(pair: VolumePair) -> list[np.ndarray]:
+    """Starts (4, 4) that put the smaller object anywhere in the larger one, see part_search."""
+    if pair.volume_ratio < 1:
+        return list(np.linalg.inv(part_starts(pair.swapped)))
+    return list(part_starts(pair))
 
 
 def placed_by_headers(pair: VolumePair) -> list[np.ndarray]:
@@ -220,9 +238,10 @@ def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, flo
     """
     family = "rigid" if pair.slab_share < STIFF else family
     steps = generators(family, pair.domain.core, pair.domain.radius_mm)
-    middle = Aligner(pair.levels[2], COARSE_POINTS)
-    fine = Aligner(pair.levels[1], FINE_POINTS)
-    matrix = fine.refine(middle.refine(found.matrix, steps, 6), steps, 5)
+    matrix, fine = found.matrix, Aligner(pair.levels[1], FINE_POINTS)
+    if not pair.is_thin:
+        matrix = Aligner(pair.levels[2], COARSE_POINTS).refine(matrix, steps, 6)
+    matrix = fine.refine(matrix, steps, 5)
     return matrix, fine.distance(matrix) / max(fine.chance, 1e-9)
 
 

@@ -101,13 +101,19 @@ def similarities(
 
 def shifted(candidates: np.ndarray, distance_mm: float) -> np.ndarray:
     """(13 n, 4, 4): the candidates, and each moved by distance_mm to twelve sides of the target."""
-    golden = (1 + np.sqrt(5)) / 2
-    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]  # a third of an icosahedron
-    sides = np.concatenate([np.roll(corners, turn, axis=1) for turn in range(3)])
     moves = np.tile(np.eye(4), (13, 1, 1))
-    moves[1:, :3, 3] = distance_mm * sides / np.linalg.norm(sides, axis=1, keepdims=True)
+    moves[1:, :3, 3] = distance_mm * icosahedron()
     moved: np.ndarray = moves[:, None] @ candidates
     return moved.reshape(-1, 4, 4)
+
+
+def icosahedron() -> np.ndarray:
+    """(12, 3) unit vectors to its corners."""
+    golden = (1 + np.sqrt(5)) / 2
+    third = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    corners = np.concatenate([np.roll(third, turn, axis=1) for turn in range(3)])
+    unit: np.ndarray = corners / np.linalg.norm(corners, axis=1, keepdims=True)
+    return unit
 
 
 def angles_deg(first: np.ndarray, second: np.ndarray) -> np.ndarray:

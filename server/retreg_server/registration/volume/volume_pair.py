@@ -31,24 +31,23 @@ BORDERS = (5, 3, 1)  # voxels around the edge of an image that are not believed
 LEFT = 0.25  # of the object, at least
 FEWEST_POINTS = 32  # voxels with a weight at the coarsest level
 THROUGH = 12  # voxels through a slab
+THIN_SLAB = 0.33  # thickness of a slab, as a share of its longest side, of few coarse voxels
 
 
 @dataclass(frozen=True, eq=False)
 class VolumePairLevel:
     """Domain and target volumes at one resolution.
 
-    Channels of both: intensity, and the weight that a voxel may have (0 to 1). has_slab: whether
-    one of them shows a few slices out of something that goes on.
+    Channels of both: intensity, and the weight that a voxel may have (0 to 1).
     """
 
     domain: TensorVolume
     target: TensorVolume
-    has_slab: bool = False
 
     @property
     def swapped(self) -> VolumePairLevel:
         """The other direction."""
-        return VolumePairLevel(self.target, self.domain, self.has_slab)
+        return VolumePairLevel(self.target, self.domain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +151,6 @@ class VolumePair:
             levels[factor] = VolumePairLevel(
                 weighted(cuts[0], factor, insets[0]),
                 weighted(cuts[1], factor, insets[1]),
-                domain.foreground.is_slab or target.foreground.is_slab,
             )
         _refuse_empty(levels[4].domain, domain.foreground)
         _refuse_empty(levels[4].target, target.foreground)
@@ -179,6 +177,16 @@ class VolumePair:
         """Thickness of the thinner slab as a share of its longest side; 1 without a slab."""
         slabs = [each for each in (self.domain, self.target) if each.is_slab]
         return min((each.thickness_mm / each.longest_mm for each in slabs), default=1.0)
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether coarse voxels see little of a slab but its faces."""
+        return self.slab_share < THIN_SLAB
+
+    @property
+    def settling_levels(self) -> tuple[int, int]:
+        """The levels at which candidates are improved and compared."""
+        return (2, 1) if self.is_thin else (4, 2)
 
     @cached_property
     def samples(self) -> MutualInformationSamples:
