@@ -21,6 +21,7 @@ from retreg.image import Image
 from retreg.messages import ModelInfo, RegistrationResult, Scalar
 from retreg.progress import Progress
 from RetRegLib.jobs import Job, OnError, counted, in_a_sentence
+from RetRegLib.scene.guides import NO_GUIDES, Guides
 from RetRegLib.scene.input_pair import Pair
 from RetRegLib.scene.outcome import Outcome, show_outcome
 from RetRegLib.scene.output_nodes import OutputNodes, check_companions, check_output_nodes
@@ -45,10 +46,11 @@ class _Order:
     wanted: OutputNodes = field(default_factory=OutputNodes)
     also: tuple[Any, ...] = ()
     on_top: bool = False
+    guides: Guides = NO_GUIDES
 
     def pair(self) -> Pair:
         """The images, once it is certain that the result will find its nodes; else InputError."""
-        pair = Pair(self.fixed, self.moving, self.wanted.transform, self.on_top)
+        pair = Pair(self.fixed, self.moving, self.wanted.transform, self.on_top, self.guides)
         below = disregarded(self.moving, self.wanted.transform, self.on_top)
         check_output_nodes(self.wanted, self.fixed, self.moving, below)
         check_companions(self.also, self.fixed)
@@ -118,6 +120,7 @@ class Registration:
         wanted: OutputNodes | None = None,
         also: Sequence[Any] = (),
         on_top: bool = False,
+        guides: Guides = NO_GUIDES,
         progress: Progress | None = None,
         **options: Scalar | None,
     ) -> Outcome:
@@ -126,13 +129,14 @@ class Registration:
         fixed, moving: scalar or colour volume nodes. model: None lets the server choose one for
         the images. wanted: nodes to fill instead of new ones. also: nodes that belong to the moving
         volume, such as segmentations, and go along. on_top: start from where an earlier result
-        shows the moving volume, and add to that; else it is registered as it was before.
+        shows the moving volume, and add to that; else it is registered as it was before. guides:
+        masks, and a transform node near which alone the result is looked for.
         progress(stage, fraction): what it raises cancels. options: those of the model, such as
         transform and smoothing.
         Raises InputError, OptionError, RegistrationError, ServerError or Cancelled; then the scene
         is as before.
         """
-        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top)
+        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top, guides)
         return self._register(order, model, progress, options)
 
     def register_async(
@@ -144,6 +148,7 @@ class Registration:
         wanted: OutputNodes | None = None,
         also: Sequence[Any] = (),
         on_top: bool = False,
+        guides: Guides = NO_GUIDES,
         on_done: Callable[[Outcome], None],
         on_error: OnError | None = None,
         on_progress: Progress | None = None,
@@ -155,10 +160,10 @@ class Registration:
         Exactly one of on_done(outcome), on_error(RetRegError) and on_cancelled() is called later,
         on the main thread; without on_error the error is raised there. For the rest see register.
         """
-        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top)
+        order = _Order(fixed, moving, wanted or OutputNodes(), tuple(also), on_top, guides)
         try:
             pair = order.pair()
-            work, abort = self._order(pair.fixed_image, pair.moving_image, model, options)
+            work, abort = self._order(*pair.images, model, {**options, **pair.known})
         except RetRegError as error:
             work, abort = _raising(error), None
 
@@ -172,9 +177,7 @@ class Registration:
             else:
                 on_done(outcome)
 
-        job = Job(work, on_progress, finish, on_error, on_cancelled, abort)
-        self.run(job)
-        return job
+        return self.run(Job(work, on_progress, finish, on_error, on_cancelled, abort))
 
     def register_batch(
         self,
@@ -222,10 +225,11 @@ class Registration:
 
         return register_frames(fixed, sequence, register_one, progress)
 
-    def run(self, job: Job[Any]) -> None:
-        """Start a job and see to it that it is polled."""
+    def run(self, job: Job[T]) -> Job[T]:
+        """Start a job, which is handed back, and see to it that it is polled."""
         job.start()
         self.ticker(job)
+        return job
 
     def pump(self) -> None:
         """Wait for a moment, in which other threads run and the window stays alive."""
@@ -244,8 +248,7 @@ class Registration:
         options: Mapping[str, Scalar | None],
     ) -> Outcome:
         pair = order.pair()
-        images = pair.fixed_image, pair.moving_image
-        result = self._registered(*images, model, progress, options)
+        result = self._registered(*pair.images, model, progress, {**options, **pair.known})
         return self._shown(result, pair, order)
 
     def _registered(
@@ -254,7 +257,7 @@ class Registration:
         moving: Image,
         model: str | None,
         progress: Progress | None,
-        options: Mapping[str, Scalar | None],
+        options: Mapping[str, Any],
     ) -> RegistrationResult:
         work, abort = self._order(fixed, moving, model, options)
         return self._awaited(work, progress, abort)

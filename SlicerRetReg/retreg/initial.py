@@ -13,6 +13,7 @@ from retreg.placement_numbers import placement_numbers
 from retreg.transforms import Affine
 
 IDENTITY, CENTRES, GEOMETRY = "identity", "centres", "geometry"
+WORDS = (IDENTITY, CENTRES, GEOMETRY)
 _POINTS = 40  # along an axis, that are enough for a centre
 
 

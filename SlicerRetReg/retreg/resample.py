@@ -11,11 +11,12 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.splines.on_grid import PLANES
 from retreg.threads import in_threads
-from retreg.transforms import Chain, DisplacementField, Transform
+from retreg.transforms import Affine, Chain, DisplacementField, Transform
 from retreg.voxel_displacements import voxel_map
 
 BLOCK_VOXELS = 1 << 19  # so many voxels are mapped at a time
 _NOTHING_MM = 1e-9
+_NOTHING_VOXELS = 1e-6
 SLAB_VOXELS = 1 << 15  # and so many interpolated: the temporaries stay in the cache
 
 
@@ -57,6 +58,9 @@ def _resampled(
     tolerance_mm: float | None,
 ) -> Image:
     """resample without a look for local corrections."""
+    shift = _whole_shift(transform, grid, moving.grid)
+    if shift is not None:
+        return _shifted(moving, shift, grid, 0.0 if nearest and fill is None else fill)
     outside = fill_values(moving, 0.0 if nearest and fill is None else fill)[:, None, None]
     positions = voxel_map(transform, grid, moving.grid.index_from_world, tolerance_mm)
     out = np.zeros((moving.array.shape[0], *grid.shape), moving.array.dtype)
@@ -76,6 +80,36 @@ def _resampled(
 
     corners = product(range(0, grid.size[2], PLANES), range(0, grid.size[1], rows))
     in_threads(resample_block, corners)
+    return Image(out, grid)
+
+
+def _whole_shift(transform: Transform, grid: Grid, moving: Grid) -> np.ndarray | None:
+    """(3,) whole voxels i, j, k by which the indices of moving are larger, if that is all."""
+    if not isinstance(transform, Affine):
+        return None
+    index_from_index = (
+        moving.index_from_world @ transform.moving_from_fixed @ grid.world_from_index
+    )
+    shift = np.rint(index_from_index[:3, 3])
+    whole = np.eye(4)
+    whole[:3, 3] = shift
+    off = np.abs(index_from_index - whole)[:3] @ (*grid.size, 1)
+    return shift.astype(int) if off.max() < _NOTHING_VOXELS else None
+
+
+def _shifted(moving: Image, shift: np.ndarray, grid: Grid, fill: float | None) -> Image:
+    """The part of moving that lies on grid, and fill around it."""
+    values = np.asarray(fill_values(moving, fill))[:, None, None, None]
+    out = np.empty((len(moving.array), *grid.shape), moving.array.dtype)
+    out[:] = _as_type(np.broadcast_to(values, out.shape[:1] + (1, 1, 1)), out.dtype)
+    low = np.clip(-shift, 0, grid.size)[::-1]
+    high = np.clip(np.array(moving.grid.size) - shift, low[::-1], grid.size)[::-1]
+    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    there = tuple(
+        slice(a + s, b + s) for a, b, s in zip(low, high, shift[::-1], strict=True)
+    )
+    if (low < high).all():
+        out[(slice(None), *here)] = moving.array[(slice(None), *there)]
     return Image(out, grid)
 
 

@@ -20,7 +20,14 @@ Piece = TypeVar("Piece")
 
 
 def in_threads(work: Callable[[Piece], None], pieces: Iterable[Piece]) -> None:
-    """Call work for every piece, on all cores; the first exception is raised here."""
+    """Call work for every piece, on all cores; the first exception is raised here.
+
+    In a process that is told to keep to one core (OMP_NUM_THREADS = 1), in this thread.
+    """
+    if os.environ.get("OMP_NUM_THREADS") == "1":
+        for piece in pieces:
+            work(piece)
+        return
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(work, pieces):
             pass

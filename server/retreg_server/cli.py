@@ -20,8 +20,8 @@ from retreg_server.commands.exit_status import (
 )
 
 VERBS = (
-    "register", "look", "apply", "convert", "batch", "series", "groupwise", "dicomweb-register",
-    "serve", "models", "alive", "token", "demo", "train", "evaluate", "doctor",
+    "register", "look", "apply", "convert", "batch", "series", "mosaic", "groupwise",
+    "dicomweb-register", "serve", "models", "alive", "token", "demo", "train", "evaluate", "doctor",
 )  # fmt: skip
 DEBUG_VARIABLE = "RETREG_DEBUG"
 

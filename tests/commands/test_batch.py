@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from retreg.errors import OptionError
-from retreg.files import write_image
+from retreg.files import write_image, write_transform
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.transforms import Affine
 from retreg_server.batch.page import write_page
 from retreg_server.batch.pairs import pairs_in_folder, pairs_in_table
 from retreg_server.batch.table import worst_first
@@ -262,3 +263,50 @@ def test_the_worst_come_first():
     assert [(row["verdict"], row["agreement"]) for row in ordered] == [
         ("error", None), ("fail", 0.2), ("check", 0.3), ("accept", 0.5), ("accept", 0.9)
     ]  # fmt: skip
+
+
+def test_a_table_may_name_masks_and_an_initial_map(tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "fixed,moving,fixed_mask,moving_mask,initial\n"
+        "a.png,b.png,m.png,,geometry\nc.png,d.png,,n.png,old/transform.h5\ne.png,f.png,,,\n"
+    )
+    first, second, third = pairs_in_table(table)
+    assert first.masks == {"fixed": tmp_path / "m.png"}
+    assert second.masks == {"moving": tmp_path / "n.png"}
+    assert (first.initial, second.initial) == ("geometry", tmp_path / "old/transform.h5")
+    assert (third.masks, third.initial) == ({}, None)
+
+
+def test_masks_and_initial_maps_are_used_and_known_again(eyes, tmp_path, capsys):
+    mask = np.zeros((1, 1, 320, 320), np.uint8)
+    mask[..., :200] = 255
+    write_image(tmp_path / "mask.png", Image(mask, Grid.of_picture(320, 320)))
+    turned = np.eye(4)
+    turned[:2, :2] = [[-1, 0], [0, -1]]
+    write_transform(tmp_path / "turned.h5", Affine(turned), Grid.of_picture(320, 320))
+    pair = f"{eyes}/2_A.png,{eyes}/2_B.png"
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        "name,fixed,moving,fixed_mask,moving_mask,initial\n"
+        f"plain,{pair},,,\nmasked,{pair},mask.png,,\nturned,{pair},,,turned.h5\n"
+        f"missing,{pair},,nothing.png,\nblack,{pair},{eyes}/blank_B.png,,\n"
+    )
+    words = ["batch", str(table), "-o", str(tmp_path / "out")]
+    assert main(words) == 3
+    found = rows(tmp_path / "out")
+    said = json.loads((tmp_path / "out/masked/result.json").read_text("utf-8"))
+    assert said["counted"]["fixed"] == pytest.approx(200 / 320)
+    assert found["masked"]["verdict"] == found["plain"]["verdict"] == "accept"
+    assert float(found["masked"]["overlap"]) != float(found["plain"]["overlap"])
+    assert found["turned"]["verdict"] != "accept"
+    assert "no file 'nothing.png'" in found["missing"]["reason"]
+    assert "leaves nothing" in found["black"]["reason"]
+    capsys.readouterr()
+    assert main(words) == 3
+    assert "5 of 5 pairs had been done before." in capsys.readouterr().out
+    mask[..., 150:] = 0
+    write_image(tmp_path / "mask.png", Image(mask, Grid.of_picture(320, 320)))
+    assert main([*words, "--quiet"]) == 3
+    said = json.loads((tmp_path / "out/masked/result.json").read_text("utf-8"))
+    assert said["counted"]["fixed"] == pytest.approx(150 / 320)

@@ -69,6 +69,29 @@ def test_a_series_goes_on_where_it_stopped(a_series):
     assert again == {"c"}
 
 
+def test_the_canvas_may_hold_all_that_any_picture_shows(a_series):
+    words, out, _ = a_series
+    again = ["series", *words, "-o", str(out), "--transform", "affine", "--quiet"]
+    try:
+        assert main([*again, "--canvas", "union"]) == 3
+        with Picture.open(out / "animation.gif") as animation:
+            assert animation.n_frames == 3
+            union = np.array(animation.size)
+    finally:
+        assert main(again) == 3
+    corner = 320 * (np.cos(np.deg2rad(25)) + np.sin(np.deg2rad(25)))  # of a square that is turned
+    assert (abs(union - corner) < 25).all()
+
+
+def test_a_union_of_volumes_is_refused_before_the_work(tmp_path, capsys):
+    grid = Grid((8, 8, 8), np.eye(4))
+    write_image(tmp_path / "a.nrrd", Image(np.zeros((1, 8, 8, 8), np.uint8), grid))
+    words = [str(tmp_path / "a.nrrd")] * 2
+    assert main(["series", *words, "-o", str(tmp_path / "out"), "--canvas", "union"]) == 2
+    assert "belongs to pictures" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_go_to_the_middle_if_wanted(tmp_path):
     images = [tmp_path / f"{n}.png" for n in range(5)]
     pairs = series_pairs(images, 2)

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
-import requests
 from made_up_dicom import OBLIQUE, a_result, a_spline, an_affine
+from orthanc import is_installed, running_orthanc
 
 from retreg.dicom.objects import KINDS, Registered
 from retreg.dicom.source import source_of
@@ -26,50 +19,16 @@ from retreg_server.dicom.careful_session import Bounds
 from retreg_server.dicom.dicomweb import fetch_series, store_objects
 from retreg_server.dicom.object_folder import all_objects
 
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 BOUNDS = Bounds(50_000_000, 10.0, 60.0)
 
 
 @pytest.fixture(scope="module")
 def orthanc(tmp_path_factory):
     """The archive, as settings would name it."""
-    program = shutil.which("Orthanc")
-    if program is None or not PLUGIN.is_file():
+    if not is_installed():
         pytest.skip("Orthanc with its DICOMweb plugin is not installed")
-    folder = tmp_path_factory.mktemp("orthanc")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    settings = {
-        "StorageDirectory": str(folder), "IndexDirectory": str(folder), "Plugins": [str(PLUGIN)],
-        "HttpPort": port, "DicomServerEnabled": False, "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": True, "RegisteredUsers": {"retreg": "for-this-test"},
-    }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(settings))
-    with (folder / "log").open("w") as log:
-        running = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}/dicom-web"
-        archive = Archive("orthanc", url, "retreg", "for-this-test")
-        try:
-            _wait(archive)
-            yield archive
-        finally:
-            running.terminate()
-            running.wait(20)
-
-
-def _wait(archive):
-    end = time.monotonic() + 20
-    while True:
-        try:
-            answer = requests.get(
-                f"{archive.url}/studies", auth=(archive.user, archive.password), timeout=2
-            )
-            assert answer.ok
-            return
-        except requests.RequestException:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as archive:
+        yield archive
 
 
 def put(archive, folder):

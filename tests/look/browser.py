@@ -74,6 +74,9 @@ class Page:
             self.errors.append(told["exceptionDetails"].get("exception", {}).get("description", ""))
         elif method == "Log.entryAdded" and told["entry"]["level"] == "error":
             self.errors.append(told["entry"]["text"])
+        elif method == "Runtime.consoleAPICalled" and told["type"] == "error":
+            said = (part.get("value", part.get("description")) for part in told["args"])
+            self.errors.append(" ".join(map(str, said)))
         return answer
 
     def open(self, url: str) -> None:
@@ -91,10 +94,11 @@ class Page:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, condition: str) -> None:
-        """Wait until an expression is true, at most 30 s."""
+    def wait_for(self, condition: str, seconds: int = 30) -> None:
+        """Wait until an expression is true."""
         self.run(
-            "new Promise((done, fail) => { const end = Date.now() + 30000; (function look() {"
+            f"new Promise((done, fail) => {{ const end = Date.now() + {1000 * seconds};"
+            "(function look() {"
             f"if ({condition}) done(true); else if (Date.now() > end) fail('waited in vain');"
             "else setTimeout(look, 30); })(); })"
         )

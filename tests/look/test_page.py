@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,79 @@ def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
     np.testing.assert_allclose(read_transform(folder)(probes), spline(probes), atol=0.03)
     for text, left in zip(residuals, np.linalg.norm(spline(fixed) - moving, axis=1), strict=True):
         assert float(text.split(": ")[1].split(" ")[0]) == pytest.approx(left, rel=5e-3)
+    assert page.errors == []
+
+
+def wheel(page: Page, place: tuple[float, float], amount: float) -> None:
+    page.send(
+        "Input.dispatchMouseEvent", type="mouseWheel", x=place[0], y=place[1], deltaX=0,
+        deltaY=amount,
+    )  # fmt: skip
+
+
+def drawn(page: Page) -> list[int]:
+    return page.run(
+        "(gl => { document.getElementById('amount').dispatchEvent(new Event('input'));"
+        "const p = new Uint8Array(4 * 900);"
+        "gl.readPixels((gl.canvas.width >> 1) - 15, (gl.canvas.height >> 1) - 15, 30, 30,"
+        " gl.RGBA, gl.UNSIGNED_BYTE, p); return [...p]; })"
+        "(document.getElementById('images').getContext('webgl2'))"
+    )
+
+
+def test_a_picture_is_made_larger_by_the_wheel_around_the_mouse(page, shown):
+    folder = shown(write_fundus)
+    before = read_result(folder)
+    size, place = before.fixed.grid.size[:2], before.result.fixed_keypoints.points[5]
+    start = pixel_in_picture(page, size, place)
+    one_pixel = pixel_in_picture(page, size, place + [1, 0, 0])[0] - start[0]
+    choose(page, "side", "fixed")
+    wheel(page, start, -500)
+    larger = 1.002**500
+    page.drag(start, (start[0] + 30, start[1]))
+    after = read_result(stored(page, folder), folder / "moving.png").result
+    shift = after.fixed_keypoints.points[5] - place
+    np.testing.assert_allclose(shift, [30 / one_pixel / larger, 0, 0], atol=0.4)
+    assert page.errors == []
+
+
+def test_two_fingers_make_a_picture_larger_and_a_double_click_shows_it_whole(page, shown):
+    shown(write_fundus)
+    whole, area = drawn(page), box(page)
+    x, y = area["left"] + area["width"] / 2, area["top"] + area["height"] / 2 + 25
+    page.send("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    for kind, apart in (("touchStart", 20), ("touchMove", 50), ("touchMove", 90)):
+        fingers = [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}]
+        page.send("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+    page.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    page.send("Emulation.setTouchEmulationEnabled", enabled=False)
+    assert drawn(page) != whole
+    page.run("document.getElementById('marks').dispatchEvent(new MouseEvent('dblclick'))")
+    assert drawn(page) == whole
+    assert page.errors == []
+
+
+def test_a_slider_leads_to_a_new_picture_within_50_ms(page, shown):
+    shown(partial(write_fundus, size=512, count=128))
+    choose(page, "way", "tps")
+    times, widths = page.run("""(async () => {
+      const slider = document.getElementById('smoothing');
+      const gl = document.getElementById('images').getContext('webgl2');
+      const times = [], widths = [];
+      for (let n = 0; n < 20; n++) {
+        const begun = performance.now();
+        slider.value = -2 + 0.1 * n;
+        slider.dispatchEvent(new Event('input'));
+        gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));  // drawn by now
+        times.push(performance.now() - begun);
+        await new Promise((done) => { setTimeout(done, 20); });
+      }
+      await new Promise((done) => { setTimeout(done, 600); });
+      widths.push(gl.canvas.width, gl.canvas.clientWidth);
+      return [times, widths];
+    })()""")
+    assert min(times) <= 50, "the quickest counts: others may use the machine"
+    assert widths[0] == widths[1], "at rest every pixel is drawn"
     assert page.errors == []
 
 

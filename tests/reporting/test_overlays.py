@@ -96,7 +96,7 @@ def test_an_error_of_one_pixel_in_3000_is_a_step_of_one_pixel_in_the_details():
     stripes = np.zeros((1, 1, 1000, 1000), np.uint8)
     stripes[..., 500:] = 200
     fixed = Image(stripes, Grid.of_picture(1000, 1000))
-    (left, _) = overlays._windows(fixed, fixed, moved(1, 0), views(fixed.grid)[0])
+    (left, _) = overlays._windows(fixed, (fixed, fixed), moved(1, 0), views(fixed.grid)[0])
     board = checkerboard(fixed, fixed, moved(1, 0), left)[..., 0]
     edges = {int(np.argmax(row > 100)) for row in board}
     assert len(edges) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,6 @@ import requests
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult
-from retreg_server.commands.serve import listening_socket
-from retreg_server.serving.app import create_app
-from retreg_server.serving.http.server import HttpServer
 from retreg_server.serving.metrics import Metrics
 from retreg_server.serving.settings import Settings
 from retreg_server.serving.workers.executor import LocalExecutor
@@ -27,6 +23,7 @@ from retreg_server.serving.workers.executor import LocalExecutor
 sys.path.insert(0, str(Path(__file__).parent))  # the worker process imports the stand-in by name
 
 import fake_engine
+from served import served
 
 FRESH = Settings(reuse_results=False, stop_grace_s=1)  # every request of a test reaches the model
 
@@ -78,20 +75,8 @@ def running_server(settings: Settings) -> Iterator[Running]:
             memory, count = settings.worker_memory_bytes, metrics.restarts.inc
             return LocalExecutor(settings.devices, count, worker, arguments, memory)
 
-        ready = threading.Event()
-        listener = listening_socket("127.0.0.1", 0)
-        app = create_app(settings, executor, on_ready=ready.set)
-        server = HttpServer(app, settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            assert ready.wait(60)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with served(settings, executor) as url:
             yield Running(url, FakeModel(Path(folder)))
-        finally:
-            server.should_exit = True
-            thread.join()
-            listener.close()
 
 
 @pytest.fixture(scope="session")

@@ -122,3 +122,15 @@ def test_logs_hold_neither_token_nor_options(a_guarded_server, caplog):
     assert "auto-brain" in caplog.text
     assert TOKEN not in caplog.text
     assert "1234.5" not in caplog.text
+
+
+def test_pages_of_listed_origins_may_load_the_panel_and_others_may_not(start_server):
+    with start_server(Settings(token=TOKEN, cors_origins=("https://viewer.example",))) as server:
+        answer = server.get("/viewers/ohif.js", headers={"Origin": "https://viewer.example"})
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://viewer.example"
+        assert answer.headers["Content-Type"].startswith("text/javascript")
+        assert "getPanelModule" in answer.text
+        other = server.get("/viewers/ohif.js", headers={"Origin": "https://elsewhere.example"})
+        assert other.status_code == 403
+        assert server.get("/look").status_code == 200
+        assert server.post("/v1/dicomweb/registrations", json={}).status_code == 401

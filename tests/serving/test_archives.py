@@ -16,7 +16,9 @@ sys.path.append(str(Path(__file__).parents[1] / "dicom"))
 
 from fake_archive import PASSWORD, USER, fake_archive
 
+from retreg import wire
 from retreg.cli import main
+from retreg.files.dicom_registration import read_registration
 from retreg.messages import Keypoints
 from retreg.quality import Quality
 from retreg.transforms import Affine
@@ -144,6 +146,81 @@ def test_a_failure_of_the_registration_is_that_of_the_order(archive, server):
     assert status["state"] == "failed"
     assert status["error"]["message"] == "Nothing in the two images looks alike."
     assert made(archive) == []
+
+
+def test_an_order_tells_the_verdict_and_the_page_can_show_its_result(archive, server):
+    status = ended(server, server.post(ORDERS, json=order(archive, store=[])))
+    assert (status["verdict"], status["reason"]) == ("accept", "It looks right.")
+    for part in ("look", "look/fixed", "look/moving"):
+        assert server.get(f"/v1/registrations/{status['registration']}/{part}").ok
+
+
+def edited(server, registration):
+    """The id of that result after one keypoint was moved by hand."""
+    result = wire.decode_result(wire.loads(
+        server.get(f"/v1/registrations/{registration}/result").content
+    ))  # fmt: skip
+    message = {
+        "fixed": result.fixed_keypoints.points.tolist(),
+        "moving": (result.moving_keypoints.points + [2.0, 0.0, 0.0]).tolist(),
+        "used": [True] * len(result.fixed_keypoints),
+        "transform": "rigid",
+        "reach_mm": 15.0,
+    }
+    return server.post(f"/v1/registrations/{registration}/refit", json=message).json()["id"]
+
+
+def test_an_edited_result_is_stored_in_the_archive(archive, server, tmp_path):
+    first = ended(server, server.post(ORDERS, json=order(archive, store=[])))["registration"]
+    second = edited(server, first)
+    count = len(server.model.requests)
+    wanted = order(archive, registration=second, store=["registration", "series"])
+    status = ended(server, server.post(ORDERS, json=wanted))
+    assert (status["state"], status["registration"]) == ("done", second)
+    assert len(server.model.requests) == count, "nothing is registered anew"
+    kinds = {str(pydicom.dcmread(_file(archive, key)).Modality): key for key in made(archive)}
+    assert set(kinds) == {"MR", "REG"}
+    (tmp_path / "stored.dcm").write_bytes(archive.kept[kinds["REG"]])
+    result = wire.loads(server.get(f"/v1/registrations/{second}/result").content)
+    points = np.random.default_rng(0).uniform(0, 20, (9, 3))
+    expected = wire.decode_transform(result["transform"])(points)
+    found = read_registration(tmp_path / "stored.dcm").transform(points)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["unknown", "other images"])
+def test_a_result_of_other_images_is_not_stored(archive, server, which):
+    first = ended(server, server.post(ORDERS, json=order(archive, store=[])))["registration"]
+    wanted = order(archive, registration="0" * 32 if which == "unknown" else first)
+    if which == "other images":
+        wanted |= {"fixed": wanted["moving"], "moving": wanted["fixed"]}
+    status = ended(server, server.post(ORDERS, json=wanted))
+    assert status["state"] == "failed"
+    assert status["error"]["message"].endswith(".")
+    assert made(archive) == []
+
+
+def test_the_only_archive_needs_no_name(archive, server, start_server):
+    unnamed = {name: value for name, value in order(archive).items() if name != "archive"}
+    assert ended(server, server.post(ORDERS, json=unnamed))["state"] == "done"
+    two = {name: Archive(name, archive.url, USER, PASSWORD) for name in ("a", "b")}
+    with start_server(Settings(archives=two)) as other:
+        answer = other.post(ORDERS, json=unnamed)
+    assert answer.status_code == 422
+    assert "know 2 archives" in answer.json()["message"]
+
+
+def test_no_uid_reaches_the_log(archive, server, caplog):
+    uids = {uid for address in archive.addresses.values() for uid in address.values()}
+    link = "&".join(f"{role}={each['series']}" for role, each in archive.addresses.items())
+    with caplog.at_level("DEBUG"):
+        assert ended(server, server.post(ORDERS, json=order(archive)))["state"] == "done"
+        page = server.get(f"/look?study={archive.addresses['fixed']['study']}&{link}")
+    assert page.status_code == 200
+    assert page.url.endswith(link)
+    assert "/look" in caplog.text
+    lines = [each.getMessage() for each in caplog.records if each.name.startswith("retreg")]
+    assert not [line for line in lines if any(uid in line for uid in uids)]
 
 
 def test_an_order_can_be_cancelled_and_forgotten(archive, server):

@@ -23,6 +23,7 @@ from RetRegLib.panel.result_section import ResultSection
 from RetRegLib.panel.results_list import ResultsList
 from RetRegLib.panel.server_section import ServerSection
 from RetRegLib.refit.landmarks import LANDMARKS, landmark_result
+from RetRegLib.scene.guides import Guides
 from RetRegLib.scene.outcome import Outcome, show_outcome
 from RetRegLib.scene.output_nodes import OutputNodes
 from RetRegLib.scene.parameters import (
@@ -159,6 +160,7 @@ class Panel:
             wanted=wanted,
             also=[node for node in order.also if node.GetScene() is not None],
             on_top=order.on_top,
+            guides=Guides(order.fixed_mask, order.moving_mask, order.initial),
             on_done=self.line.guarded(self._done),
             on_error=self._failed,
             on_progress=self._progressed,
@@ -173,7 +175,8 @@ class Panel:
         """Register the next one of several moving images; after the last one, sum up."""
         if self._waiting:
             moving = self._waiting.pop(0)
-            self._start(replace(self.order.parameters, moving=moving, also=()), OutputNodes())
+            order = replace(self.order.parameters, moving=moving)
+            self._start(replace(order, also=(), moving_mask=None, initial=None), OutputNodes())
         elif self._turns > 1:
             done = self._turns - len(self._failures)
             text = _("{done} of {turns} images are registered; choose them in Results.")

@@ -42,6 +42,9 @@ class RegistrationSection:
             "warped": ui.warpedSelector,
             "fixed_keypoints": ui.fixedKeypointsSelector,
             "moving_keypoints": ui.movingKeypointsSelector,
+            "fixed_mask": ui.fixedMaskSelector,
+            "moving_mask": ui.movingMaskSelector,
+            "initial": ui.initialSelector,
         }
         for selector in self._selectors.values():
             selector.connect("currentNodeChanged(vtkMRMLNode*)", line.guarded(self._node_chosen))
@@ -137,7 +140,9 @@ class RegistrationSection:
         self._edit(**{name: tuple(each.checkedNodes()) for name, each in self._lists.items()})
 
     def _swap(self) -> None:
-        self._edit(fixed=self.parameters.moving, moving=self.parameters.fixed)
+        now = self.parameters
+        masks = {"fixed_mask": now.moving_mask, "moving_mask": now.fixed_mask}
+        self._edit(fixed=now.moving, moving=now.fixed, **masks, initial=None)
 
     def _outputs_chosen(self) -> None:
         self._edit(keep=self._ui.keepCheckBox.checked, on_top=self._ui.onTopCheckBox.checked)

@@ -23,7 +23,9 @@ class Parameters:
     """One registration as it is ordered.
 
     fixed, moving: volume nodes, or None. transform, warped, fixed_keypoints, moving_keypoints:
-    nodes that take the result; None means that a new one is made. more: further moving volumes,
+    nodes that take the result; None means that a new one is made. fixed_mask, moving_mask: volumes
+    or segmentations that are 0 where an image does not count. initial: a transform node near which
+    the result is looked for. more: further moving volumes,
     registered one after the other. also: nodes that go with the first one. keep: whether earlier
     results of the same images stay. on_top: whether it starts from what an earlier result shows.
     model: its name, "" lets the server choose. family: of the transform, "" is the default of the
@@ -37,6 +39,9 @@ class Parameters:
     warped: Any = field(default=None, metadata=REFERENCE)
     fixed_keypoints: Any = field(default=None, metadata=REFERENCE)
     moving_keypoints: Any = field(default=None, metadata=REFERENCE)
+    fixed_mask: Any = field(default=None, metadata=REFERENCE)
+    moving_mask: Any = field(default=None, metadata=REFERENCE)
+    initial: Any = field(default=None, metadata=REFERENCE)
     more: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
     also: tuple[Any, ...] = field(default=(), metadata=REFERENCES)
     keep: bool = False

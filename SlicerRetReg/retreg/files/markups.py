@@ -57,9 +57,9 @@ def write_markups(path: str | Path, keypoints: Keypoints) -> None:
         ],
     }
     with replacing(path, ".mrk.json") as temporary:
-        temporary.write_text(
-            json.dumps({"@schema": _SCHEMA, "markups": [markup]}, indent=1), encoding="utf-8"
-        )
+        # Without indents, which would take a hundred times as long.
+        text = json.dumps({"@schema": _SCHEMA, "markups": [markup]})
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_markups(path: str | Path) -> Keypoints:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image as Picture
 
 from retreg.errors import FileError, RetRegError
 from retreg.files import read_image
 from retreg.files.names import usable_name
+from retreg.image import Image
+from retreg.initial import initial_map
+from retreg.masks import counting
 from retreg.messages import RegistrationRequest, Scalar
 from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
@@ -43,9 +46,9 @@ class Order:
 def is_done(pair: Pair, order: Order, folder: Path) -> bool:
     """Whether folder holds what came of this pair, of these very files, in this order."""
     said = outcome_in(folder)
-    if said.get("order") != order.stamp:
-        return False
     try:
+        if said.get("order") != _stamp(pair, order):
+            return False
         sources = [asdict(source_of(path)) for path in (pair.fixed, pair.moving)]
     except OSError:
         return False
@@ -74,14 +77,17 @@ def register_pair(pair: Pair, order: Order, folder: Path) -> None:
     check_writable(folder)
     try:
         sources = _sources(pair)
-        fixed, moving = read_image(pair.fixed), read_image(pair.moving)
+        fixed, moving = _counting(pair, "fixed"), _counting(pair, "moving")
         model = order.model or default_model(fixed, moving)
         get_model(model).info.refuse_idle(order.options)
-        result = engine.register(RegistrationRequest(fixed, moving, model, order.options))
+        initial = initial_map(pair.initial, fixed, moving) if pair.initial else None
+        request = RegistrationRequest(fixed, moving, model, order.options, initial)
+        result = engine.register(request)
     except RetRegError as error:
         write_failure(pair, order, folder, str(error))
         return
-    result = replace(result, provenance={**result.provenance, "order": order.stamp})
+    stamp = _stamp(pair, order)
+    result = replace(result, provenance={**result.provenance, "order": stamp})
     (folder / FAILURE).unlink(missing_ok=True)
     write_outputs(folder, fixed, moving, result, order.maps, sources=sources)
     small = thumbnail(fixed, moving, result.transform, _THUMBNAIL_PIXELS)
@@ -97,13 +103,36 @@ def write_failure(pair: Pair, order: Order, folder: Path, reason: str) -> None:
             sources.append(asdict(source_of(path)))
         except OSError:
             sources.append({"name": path.name})
+    try:
+        stamp = _stamp(pair, order)
+    except OSError:
+        stamp = order.stamp
     said = {
-        "verdict": "error", "reason": reason, "order": order.stamp,
+        "verdict": "error", "reason": reason, "order": stamp,
         "fixed": sources[0], "moving": sources[1],
     }  # fmt: skip
     for name in (RESULT, THUMBNAIL):
         (folder / name).unlink(missing_ok=True)
     (folder / FAILURE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def _stamp(pair: Pair, order: Order) -> dict[str, Any]:
+    """The order of one pair, with its masks and initial map if it has some. Raises OSError."""
+    given: dict[str, Path | str | None] = {
+        "fixed_mask": pair.fixed_mask, "moving_mask": pair.moving_mask, "initial": pair.initial
+    }  # fmt: skip
+    return order.stamp | {
+        name: asdict(source_of(value)) if isinstance(value, Path) else value
+        for name, value in given.items()
+        if value
+    }
+
+
+def _counting(pair: Pair, role: Literal["fixed", "moving"]) -> Image:
+    """The image of that role, with its mask if there is one."""
+    image = read_image(pair.fixed if role == "fixed" else pair.moving)
+    mask = pair.masks.get(role)
+    return counting(image, read_image(mask), role) if mask else image
 
 
 def _sources(pair: Pair) -> list[Any]:

@@ -5,29 +5,44 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retreg.errors import FileError, OptionError
+from retreg.initial import WORDS
 
 DEFAULT_RULES = (("*/fixed.*", "*/moving.*"), ("*_fixed.*", "*_moving.*"), ("fixed/*", "moving/*"))
-_ROLES = ("fixed", "moving")
+_ROLES, _MASKS = ("fixed", "moving"), ("fixed_mask", "moving_mask")
 _UNSAFE = re.compile(r"[^\w.-]+")
 _LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images to be registered. name: of the folder of their result, without a slash."""
+    """Two images to be registered. name: of the folder of their result, without a slash.
+
+    fixed_mask, moving_mask: images that are 0 where nothing counts. initial: the map near which the
+    result is looked for (retreg.initial), a file or one of its words. None where there is none.
+    """
 
     name: str
     fixed: Path
     moving: Path
+    fixed_mask: Path | None = None
+    moving_mask: Path | None = None
+    initial: Path | str | None = None
+
+    @property
+    def masks(self) -> dict[str, Path]:
+        """The masks that there are, by the role of their image."""
+        given = {"fixed": self.fixed_mask, "moving": self.moving_mask}
+        return {role: path for role, path in given.items() if path}
 
 
 def pairs_in_table(table: Path) -> list[Pair]:
-    """The pairs in a table (.csv, .tsv) with the columns fixed, moving and, if wanted, name.
+    """The pairs in a table (.csv, .tsv) with the columns fixed, moving and, if wanted, name,
+    fixed_mask, moving_mask and initial, which may be empty.
 
     Paths count from the folder of the table. Raises FileError.
     """
@@ -46,12 +61,26 @@ def pairs_in_table(table: Path) -> list[Pair]:
         )
     found = []
     for number, row in enumerate(rows, start=2):
-        fixed, moving = (str(row[heads[role]] or "").strip() for role in _ROLES)
-        if not fixed or not moving:
+        said = {name: str(row[head] or "").strip() for name, head in heads.items()}
+        if not said["fixed"] or not said["moving"]:
             raise FileError(f"Line {number} of {table.name} does not name two images.")
-        name = str(row[heads["name"]] or "").strip() if "name" in heads else ""
-        found.append((name or f"{_stem(fixed)}-{_stem(moving)}", fixed, moving))
-    return named_pairs([(name, table.parent / f, table.parent / m) for name, f, m in found])
+        found.append(_pair_of(said, table.parent))
+    return named_pairs(found)
+
+
+def _pair_of(said: Mapping[str, str], folder: Path) -> Pair:
+    """The pair in a row, by the names of its columns."""
+    fixed, moving = said["fixed"], said["moving"]
+    initial = said.get("initial") or None
+    fixed_mask, moving_mask = (folder / said[x] if said.get(x) else None for x in _MASKS)
+    return Pair(
+        said.get("name") or f"{_stem(fixed)}-{_stem(moving)}",
+        folder / fixed,
+        folder / moving,
+        fixed_mask,
+        moving_mask,
+        initial if initial is None or initial in WORDS else folder / initial,
+    )
 
 
 def pairs_in_folder(
@@ -72,8 +101,8 @@ def pairs_in_folder(
         fixed, moving = (_by_star(folder, p) for p in (fixed_pattern, moving_pattern))
         both = [key for key in sorted(fixed) if key in moving]
         if both:
-            pairs = named_pairs([("-".join(_words(key)), fixed[key], moving[key]) for key in both])
-            return pairs, [fixed[key] for key in sorted(set(fixed) - set(moving))]
+            pairs = [Pair("-".join(_words(key)), fixed[key], moving[key]) for key in both]
+            return named_pairs(pairs), [fixed[key] for key in sorted(set(fixed) - set(moving))]
     shown = " and ".join(rule) if rule else ", ".join(" and ".join(each) for each in DEFAULT_RULES)
     raise OptionError(
         f"No two images in {folder.name} are named by {shown}; name patterns with --pair, such as "
@@ -103,11 +132,11 @@ def _stem(path: str) -> str:
     return Path(path).name.partition(".")[0]
 
 
-def named_pairs(found: list[tuple[str, Path, Path]]) -> list[Pair]:
-    """Pairs with names that can be folders; those that occur twice get a number."""
-    names = [_UNSAFE.sub("_", name).strip("._")[:_LONGEST_NAME] or "pair" for name, _, _ in found]
+def named_pairs(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs with names that can be folders; those that occur twice get a number."""
+    names = [_UNSAFE.sub("_", pair.name).strip("._")[:_LONGEST_NAME] or "pair" for pair in found]
     often = Counter(name.lower() for name in names)
     return [
-        Pair(name if often[name.lower()] == 1 else f"{name}-{n:03d}", fixed, moving)
-        for n, (name, (_, fixed, moving)) in enumerate(zip(names, found, strict=True), start=1)
+        replace(pair, name=name if often[name.lower()] == 1 else f"{name}-{n:03d}")
+        for n, (name, pair) in enumerate(zip(names, found, strict=True), start=1)
     ]

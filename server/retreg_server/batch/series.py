@@ -18,7 +18,8 @@ from retreg.resample import resample
 from retreg.transforms import Affine, Transform
 from retreg_server.batch.one_pair import outcome_in
 from retreg_server.batch.pairs import Pair, named_pairs
-from retreg_server.reporting.views import shown, views
+from retreg_server.reporting.canvas import union_grid
+from retreg_server.reporting.views import PANEL, shown, views
 
 FEWEST = 2
 SHOWN = ("accept", "check")  # what is fit to be looked at; a check is marked as one
@@ -47,19 +48,26 @@ def series_pairs(images: Sequence[Path], reference: int) -> list[Pair]:
         raise OptionError("A series needs two images at least; name them in their order.")
     fixed = images[reference]
     others = [path for n, path in enumerate(images) if n != reference]
-    return named_pairs([(path.name.partition(".")[0], fixed, path) for path in others])
+    return named_pairs([Pair(path.name.partition(".")[0], fixed, path) for path in others])
+
+
+def refuse_union_of_volumes(first: Path) -> None:
+    """Raise OptionError unless the file holds a picture."""
+    if not read_image(first).is_picture:
+        raise OptionError("--canvas union belongs to pictures; leave it for volumes.")
 
 
 def frames_of(
-    images: Sequence[Path], reference: int, pairs: Sequence[Pair], out: Path
+    images: Sequence[Path], reference: int, pairs: Sequence[Pair], out: Path, is_union: bool
 ) -> tuple[list[Frame], dict[str, str]]:
     """The members that were registered, in the order of images, and the reasons of the others.
 
-    out: holds the folders of the pairs. A volume is shown in the axial plane through the middle of
+    out: holds the folders of the pairs. is_union: whether the canvas holds all that any of them
+    shows, or what the reference shows. A volume is shown in the axial plane through the middle of
     the reference. Raises FileError when a result cannot be read again.
     """
     canvas = read_image(images[reference])
-    view = views(canvas.grid)[0]
+    view = views(_union(canvas.grid, pairs, out) if is_union else canvas.grid)[0]
     left_out: dict[str, str] = {}
     frames = []
     waiting = iter(pairs)
@@ -75,6 +83,19 @@ def frames_of(
         transform = read_transform(folder / "transform.h5")
         frames.append(_frame(read_image(path), transform, view, path.name, said["verdict"]))
     return frames, left_out
+
+
+def _union(reference: Grid, pairs: Sequence[Pair], out: Path) -> Grid:
+    """The pixels of the reference continued until they hold every picture that was registered."""
+    corners = [reference.corners()]
+    for folder in (out / pair.name for pair in pairs):
+        said = outcome_in(folder)
+        if said.get("verdict") in SHOWN:
+            placed = said["moving"]
+            moving = Grid(tuple(placed["size"]), np.array(placed["world_from_index"]))
+            back = read_transform(folder / "transform_backward.h5")
+            corners.append(back(moving.corners()))
+    return union_grid(reference, np.concatenate(corners), PANEL)
 
 
 def _frame(image: Image, transform: Transform, view: Grid, name: str, verdict: str) -> Frame:

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument(
         "pairs", type=Path, metavar="PAIRS",
-        help="a table (.csv) with the columns fixed and moving, and name if wanted; or a folder",
+        help="a table (.csv) with the columns fixed and moving, and if wanted name, fixed_mask, "
+        "moving_mask and initial; or a folder",
     )  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(

@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", choices=("first", "middle"), default="first",
         help="the image onto whose canvas all others are brought",
     )  # fmt: skip
+    parser.add_argument(
+        "--canvas", choices=("reference", "union"), default="reference",
+        help="show what that image shows, or all that any of the pictures shows",
+    )  # fmt: skip
     parser.add_argument("--model", help="see `retreg models`; chosen from the images by default")
     parser.add_argument("--transform", choices=FAMILIES, help="the model's default if not given")
     add_option_argument(parser)
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Register what is not done yet; 0 when every image is shown, else 3."""
     from retreg_server.batch.one_pair import Order, is_done
-    from retreg_server.batch.series import frames_of, series_pairs
+    from retreg_server.batch.series import frames_of, refuse_union_of_volumes, series_pairs
     from retreg_server.batch.series_page import ANIMATION, PAGE, write_series
     from retreg_server.batch.table import rows_of, write_table
     from retreg_server.batch.workers import run_pairs
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     reference = 0 if args.reference == "first" else len(args.images) // 2
     pairs = series_pairs(args.images, reference)
+    if args.canvas == "union":
+        refuse_union_of_volumes(args.images[reference])
     check_writable(args.out)
     order = Order(args.model, model_options(args))
     todo = [p for p in pairs if args.again or not is_done(p, order, args.out / p.name)]
@@ -55,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
         run_pairs(todo, order, args.out, workers_for(args, todo), count)
     write_table(args.out, rows_of(pairs, args.out))
-    frames, left_out = frames_of(args.images, reference, pairs, args.out)
+    frames, left_out = frames_of(
+        args.images, reference, pairs, args.out, args.canvas == "union"
+    )
     write_series(args.out, frames, left_out)
     if not args.quiet:
         for name, reason in left_out.items():

@@ -41,8 +41,14 @@ def archives_from(table: Any) -> dict[str, Archive]:
     return {str(name): _archive(str(name), entry) for name, entry in table.items()}
 
 
-def archive_named(archives: Mapping[str, Archive], name: str) -> Archive:
-    """Raises InputError for a name that is not in the settings."""
+def archive_named(archives: Mapping[str, Archive], name: str | None) -> Archive:
+    """The archive of that name; without one, the only archive that there is. Raises InputError."""
+    if name is None and len(archives) == 1:
+        return next(iter(archives.values()))
+    if name is None:
+        raise InputError(
+            f"The settings know {len(archives)} archives, so that one has to be named; say which."
+        )
     if name not in archives:
         known = ", ".join(sorted(archives)) or "none"
         raise InputError(

@@ -13,7 +13,7 @@ from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.transforms import Affine, Transform
 from retreg_server.reporting.sheet import Panel, Sign, ring, sheet
-from retreg_server.reporting.views import PANEL, seen, shown, shrunk, views
+from retreg_server.reporting.views import PANEL, coarser, seen_of, shown, shown_part, shrunk, views
 
 TILES = 8  # checkerboard fields along the longer side
 DIMMED = 0.45  # brightness of what only one of the images shows
@@ -48,18 +48,24 @@ def overlay(fixed: Image, moving: Image, result: RegistrationResult) -> np.ndarr
 def thumbnail(fixed: Image, moving: Image, transform: Transform, longest: int) -> np.ndarray:
     """A checkerboard of at most longest pixels a side; of a volume the axial slice."""
     small = shrunk(fixed, longest), shrunk(moving, longest)
-    picture = Picture.fromarray(checkerboard(*small, transform, views(fixed.grid)[0]))
-    picture.thumbnail((longest, longest))
-    return np.asarray(picture)
+    return checkerboard(*small, transform, coarser(views(fixed.grid)[0], longest))
 
 
-def checkerboard(fixed: Image, moving: Image, transform: Transform, view: Grid) -> np.ndarray:
+def checkerboard(
+    fixed: Image,
+    moving: Image,
+    transform: Transform,
+    view: Grid,
+    parts: tuple[Image, Image] | None = None,
+) -> np.ndarray:
     """Fields of fixed and of moving (through transform) in turn; (rows, columns, 3) uint8.
 
-    Where only one of them shows something, that one is seen, dimmed.
+    Where only one of them shows something, that one is seen, dimmed. parts: where each of them
+    shows something (see shown_part), if that is known.
     """
     first, second = shown(fixed, Affine.identity(), view), shown(moving, transform, view)
-    in_first, in_second = seen(fixed, Affine.identity(), view), seen(moving, transform, view)
+    one, other = parts or (shown_part(fixed), shown_part(moving))
+    in_first, in_second = seen_of(one, Affine.identity(), view), seen_of(other, transform, view)
     field = max(8, max(view.size) // TILES)
     i, j = np.arange(view.size[0]) // field, np.arange(view.size[1]) // field
     is_second = np.where(in_first & in_second, (i[None, :] + j[:, None]) % 2 == 1, in_second)
@@ -72,12 +78,13 @@ def checkerboard(fixed: Image, moving: Image, transform: Transform, view: Grid) 
 def _picture_rows(fixed: Image, moving: Image, result: RegistrationResult) -> list[list[Panel]]:
     view = views(fixed.grid)[0]
     small = shrunk(fixed, PANEL), shrunk(moving, PANEL)
-    before = checkerboard(*small, Affine.identity(), view)
-    after = checkerboard(*small, result.transform, view)
+    parts = shown_part(fixed), shown_part(moving)
+    before = checkerboard(*small, Affine.identity(), view, parts)
+    after = checkerboard(*small, result.transform, view, parts)
     rows = [[Panel("Before", before), Panel("After", after)]]
     if max(fixed.grid.size) > PANEL:
-        windows = _windows(fixed, moving, result.transform, view)
-        details = [checkerboard(fixed, moving, result.transform, window) for window in windows]
+        windows = _windows(fixed, parts, result.transform, view)
+        details = [checkerboard(fixed, moving, result.transform, at, parts) for at in windows]
         rows.append([Panel("After, a detail pixel by pixel", detail) for detail in details])
     both = (small[0], result.fixed_keypoints), (small[1], result.moving_keypoints)
     names = "Keypoints in the fixed image", "Keypoints in the moving image"
@@ -97,9 +104,12 @@ def _volume_rows(fixed: Image, moving: Image, result: RegistrationResult) -> lis
     return rows
 
 
-def _windows(fixed: Image, moving: Image, transform: Transform, view: Grid) -> list[Grid]:
+def _windows(
+    fixed: Image, parts: tuple[Image, Image], transform: Transform, view: Grid
+) -> list[Grid]:
     """Two parts of the plane in the pixels of fixed: left and right in what both images show."""
-    together = seen(fixed, Affine.identity(), view) & seen(moving, transform, view)
+    in_fixed, in_moving = parts
+    together = seen_of(in_fixed, Affine.identity(), view) & seen_of(in_moving, transform, view)
     rows, columns = np.nonzero(together if together.any() else ~together)
     size = np.minimum(fixed.grid.size[:2], PANEL)
     windows = []

@@ -64,9 +64,11 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def refuse_inputs_within(folder: Path, inputs: Iterable[Path]) -> None:
-    """Raise FileError when an image lies in folder under a name that a result takes."""
-    taken = {(folder / name).resolve() for name in (*RESULT_FILES, *MAP_FILES)}
+def refuse_inputs_within(
+    folder: Path, inputs: Iterable[Path], names: Iterable[str] = (*RESULT_FILES, *MAP_FILES)
+) -> None:
+    """Raise FileError when an image lies in folder under one of the names that a result takes."""
+    taken = {(folder / name).resolve() for name in names}
     for path in map(usable_name, inputs):
         if path.resolve() in taken:
             raise FileError(

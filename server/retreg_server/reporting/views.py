@@ -24,7 +24,7 @@ def views(grid: Grid) -> list[Grid]:
     axial (left to the right, posterior down), coronal and sagittal (superior up).
     """
     if grid.is_plane:
-        return [_coarser(grid, max(grid.size) / min(PANEL, max(grid.size)))]
+        return [coarser(grid, PANEL)]
     corners = grid.corners()
     low, high = corners.min(axis=0), corners.max(axis=0)
     step = float(np.max(high - low)) / SLICE
@@ -71,12 +71,21 @@ def shown(image: Image, transform: Transform, view: Grid) -> np.ndarray:
 
 
 def seen(image: Image, transform: Transform, view: Grid) -> np.ndarray:
-    """Where the image shows something in the plane of view, (rows, columns) bool.
+    """Where the image shows something in the plane of view, (rows, columns) bool."""
+    return seen_of(shown_part(image), transform, view)
+
+
+def shown_part(image: Image) -> Image:
+    """1 where an image shows something, on a coarse grid of its own.
 
     A picture: inside its field of view, without the black around it. A volume: inside its grid.
     """
-    mask = _field_of_view(image) if image.is_picture else _whole(image)
-    return resample(mask, transform, view, fill=0).array[0, 0] > 0.5
+    return _field_of_view(image) if image.is_picture else _whole(image)
+
+
+def seen_of(part: Image, transform: Transform, view: Grid) -> np.ndarray:
+    """As seen, of an image whose shown_part is known."""
+    return resample(part, transform, view, fill=0).array[0, 0] > 0.5
 
 
 def object_in(image: Image, view: Grid) -> np.ndarray:
@@ -128,8 +137,9 @@ def _as_float(image: Image) -> Image:
     return Image(image.array.astype(np.float32), image.grid)
 
 
-def _coarser(grid: Grid, step: float) -> Grid:
-    """The plane in steps of so many pixels."""
+def coarser(grid: Grid, longest: int) -> Grid:
+    """The plane in so many pixels of its longer side at most."""
+    step = max(grid.size) / min(longest, max(grid.size))
     scale = np.diag([step, step, 1, 1])
     scale[:2, 3] = (step - 1) / 2
     i, j = (max(1, round(n / step)) for n in grid.size[:2])

@@ -26,11 +26,15 @@ from retreg_server.serving.routes import (
     register_files,
     registrations,
     server_info,
+    viewers,
 )
 from retreg_server.serving.service import MakeExecutor, Service, executor_of
 from retreg_server.serving.settings import Settings
 
 EXPIRE_EVERY_S = 60.0
+PARTS = (
+    server_info, images, registrations, register_files, monailabel, look, look_page, viewers,
+)  # fmt: skip
 
 
 def _nothing() -> None:
@@ -68,7 +72,7 @@ def create_app(
         responses=DOCUMENTED,
     )
     app.state.service, app.state.archive_orders = service, archive_orders
-    for part in (server_info, images, registrations, register_files, monailabel, look, look_page):
+    for part in PARTS:
         app.include_router(part.router)
     for prefix in dicomweb.PREFIXES:
         app.include_router(dicomweb.router, prefix=prefix)

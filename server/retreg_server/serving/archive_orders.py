@@ -16,7 +16,8 @@ from typing import Any
 from retreg import wire
 from retreg.errors import Cancelled, RetRegError, ServerError
 from retreg.messages import Scalar
-from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg.quality import Quality
+from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.serving.access.caller import caller
 from retreg_server.serving.counted_pool import CountedPool, Room
 from retreg_server.serving.errors import INTERNAL, ApiError, api_error
@@ -39,14 +40,18 @@ FAILED = (
 
 @dataclass(frozen=True)
 class Order:
-    """Two series of an archive that the settings name, and what to do with them."""
+    """Two series of an archive that the settings name, and what to do with them.
 
-    archive: str
+    registration: the id of one of these images that is to be stored, instead of a new one.
+    """
+
+    archive: Archive
     fixed: SeriesName
     moving: SeriesName
     model: str | None
     options: Mapping[str, Scalar]
     kinds: Sequence[str]
+    registration: str | None = None
 
 
 @dataclass(eq=False)
@@ -61,6 +66,7 @@ class ArchiveJob:
     registration: str | None = None
     stored: Mapping[str, Sequence[str]] = field(default_factory=dict)
     owner: str = ""
+    quality: Quality | None = None
     note: str = ""
     ended_at: float | None = None
     work: asyncio.Task[None] | None = None
@@ -89,9 +95,7 @@ class ArchiveOrders:
         self._counted = CountedPool(self._pool, self._line, service.account)
 
     def begin(self, order: Order) -> ArchiveJob:
-        """Start the work. Raises InputError for an unknown archive, ApiError 429 when full."""
-        caller().require("register")
-        archive_named(self._service.settings.archives, order.archive)
+        """Start the work. Raises ApiError 429 when full."""
         self._expire()
         waiting = sum(not job.status.has_ended for job in self._jobs.values())
         if waiting >= self._service.settings.queue_size:
@@ -166,23 +170,45 @@ class ArchiveOrders:
             await self._fetch(job, order.archive, wanted, folder / role, n / 4)
             for n, (role, wanted) in enumerate(series.items())
         ]
-        result = await self._register(job, order, images)
-        if await asyncio.to_thread(_verdict, result) == "fail":
+        result = await self._result(job, order, images)
+        job.quality = await asyncio.to_thread(_quality, result)
+        if job.quality.verdict == "fail":
             job.note = FAILED
         elif order.kinds:
-            head = {"task": "store", "archive": order.archive, "kinds": list(order.kinds)}
+            head = {"task": "store", "archive": order.archive.name, "kinds": list(order.kinds)}
             head["folders"] = [str(folder / role) for role in series]
             head["headers"] = [image.header for image in images]
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
             job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
 
     async def _fetch(
-        self, job: ArchiveJob, archive: str, wanted: SeriesName, folder: Path, begun: float
+        self, job: ArchiveJob, archive: Archive, wanted: SeriesName, folder: Path, begun: float
     ) -> SharedImage:
-        head = {"task": "fetch", "archive": archive, "folder": str(folder), **asdict(wanted)}
+        head = {"task": "fetch", "archive": archive.name, "folder": str(folder), **asdict(wanted)}
         answer = await self._ask(job, head, (), begun)
         header, address = answer.head["header"], answer.head["address"]
-        return SharedImage.received(header, answer.buffers[0], address)
+        image = SharedImage.received(header, answer.buffers[0], address)
+        self._service.keep(image)  # for the page that shows the result
+        return image
+
+    async def _result(
+        self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]
+    ) -> bytes:
+        """The result as JSON text, of a registration that is named or of a new one."""
+        if order.registration is None:
+            return await self._register(job, order, images)
+        service = self._service
+        named = await service.jobs.get(order.registration)
+        addresses = [service.fixed_addresses.get(named.id), named.record.moving]
+        if named.status.state != "done" or addresses != [image.address for image in images]:
+            raise ApiError(
+                422,
+                "bad-input",
+                "There is no result of these two series under that id; name the series that were "
+                "registered, the fixed one as fixed.",
+            )
+        job.registration = named.id
+        return named.status.result
 
     async def _register(
         self, job: ArchiveJob, order: Order, images: Sequence[SharedImage]
@@ -219,15 +245,16 @@ class ArchiveOrders:
             room = Room(limit, limit)  # a series is fetched once
             async with self._counted.turn(0, deadline_s):
                 return await self._counted.ask(head, enclosed, room, deadline_s, tell)
-        except (TimeoutError, ProcessDied, ProcessFailed):
+        except (TimeoutError, ProcessDied, ProcessFailed) as error:
+            logger.error("A process for archives ended with %s: %s.", type(error).__name__, error)
             raise ServerError(
                 "The series takes more time or memory than the server allows; choose a smaller "
                 "one, or allow more in the settings."
             ) from None
 
 
-def _verdict(result: bytes) -> str:
-    return wire.decode_result(wire.loads(result)).quality.verdict
+def _quality(result: bytes) -> Quality:
+    return wire.decode_result(wire.loads(result)).quality
 
 
 def status_message(job: ArchiveJob) -> dict[str, Any]:
@@ -240,6 +267,8 @@ def status_message(job: ArchiveJob) -> dict[str, Any]:
         "registration": job.registration,
         "stored": {series: list(uids) for series, uids in job.stored.items()},
     }
+    if job.quality is not None:
+        message |= {"verdict": job.quality.verdict, "reason": job.quality.reason}
     if job.note:
         message["note"] = job.note
     if job.status.error is not None:

@@ -18,6 +18,7 @@ import pytest
 from retreg import Client, Keypoints
 from retreg.errors import Cancelled
 from retreg.fitting import fit
+from retreg.image import Image
 from retreg.messages import ModelInfo, Option, RegistrationResult
 from retreg.quality import Quality
 
@@ -70,6 +71,7 @@ class FakeServer:
     error: Exception | None = None
     gate: threading.Event = field(default_factory=threading.Event)
     orders: list[dict[str, Any]] = field(default_factory=list)
+    images: list[tuple[Image, Image]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def connection(self, url: str, token: str = "", ca_file: str = "") -> Any:
@@ -95,7 +97,8 @@ class FakeClient(Client):
     def cancel(self) -> None:
         self._server.cancelled.set()
 
-    def register(self, _fixed, _moving, model=None, progress=None, **options):
+    def register(self, fixed, moving, model=None, progress=None, **options):
+        self._server.images.append((fixed, moving))
         self._server.orders.append({"model": model, **options})
         progress("comparing the images", 0.25)
         while not self._server.gate.wait(0.01):
@@ -104,7 +107,8 @@ class FakeClient(Client):
             progress("comparing the images", 0.25)
         if self._server.error is not None:
             raise self._server.error
-        return result_for(options, self._server.verdict)
+        plain = {name: value for name, value in options.items() if name != "initial"}
+        return result_for(plain, self._server.verdict)
 
 
 @dataclass

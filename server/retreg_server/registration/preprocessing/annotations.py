@@ -112,13 +112,11 @@ def shared_marks(
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
     for kind in kinds:
         layers = [_coinciding(fixed, sign * moving, off_the_rim, kind.bands) for sign in contrasts]
-        core = np.logical_or.reduce([certain & valid for certain, _ in layers])
+        core = np.logical_or.reduce([certain for certain, _ in layers]) & valid
         if core.sum() <= LEAST * max(valid.sum(), 1):
             continue
         where = np.logical_or.reduce([
-            _sharpened(fixed, sign * moving, _grown(strokes, GROWTH))
-            if kind.narrow
-            else _grown(strokes, MARGIN)
+            _painted(fixed, sign * moving, strokes, kind)
             for sign, (_, strokes) in zip(contrasts, layers, strict=True)
         ])
         maps = (
@@ -160,6 +158,15 @@ def _coinciding(
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
     blurred: np.ndarray = cv2.GaussianBlur(values, (0, 0), sigma)
     return blurred
+
+
+def _painted(
+    fixed: np.ndarray, moving: np.ndarray, strokes: np.ndarray, kind: Layer
+) -> np.ndarray:
+    """Where (h, w) bool the layer is painted over, of which strokes coincide."""
+    if kind.narrow:
+        return _sharpened(fixed, moving, _grown(strokes, GROWTH))
+    return _grown(strokes, MARGIN)
 
 
 def _sharpened(fixed: np.ndarray, moving: np.ndarray, around: np.ndarray) -> np.ndarray:

@@ -25,7 +25,9 @@ def tile_agreement(
     them.
     """
     masked = np.where(both, fixed, 0)
-    counted = np.ones(both.shape, np.float32) if left_out is None else np.float32(~left_out)
+    counted = np.ones(both.shape, np.float32)
+    if left_out is not None:
+        counted[left_out] = 0
     found = []
     for top in range(REACH, fixed.shape[0] - TILE - REACH, TILE // 2):
         for left in range(REACH, fixed.shape[1] - TILE - REACH, TILE // 2):

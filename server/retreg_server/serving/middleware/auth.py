@@ -85,8 +85,10 @@ def refusal(failures: Failures, address: str) -> ApiError:
 
 
 def _is_page(scope: Scope) -> bool:
-    """Whether files of the page are asked for: the same for everybody, and without results."""
-    return scope["method"] == "GET" and scope["path"].startswith("/look/")
+    """Whether files for browsers are asked for: the same for everybody, and without results."""
+    path = scope["path"]
+    is_one = path == "/look" or path.startswith(("/look/", "/viewers/"))
+    return scope["method"] == "GET" and is_one
 
 
 def unauthorised() -> ApiError:

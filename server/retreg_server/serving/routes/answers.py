@@ -103,7 +103,10 @@ class RegistrationStatus(Answer):
 
 
 class ArchiveStatus(Answer):
-    """How far a registration of two series of an archive is. stored: instance UIDs by series."""
+    """How far a registration of two series of an archive is. stored: instance UIDs by series.
+
+    verdict and reason: as soon as there is a result.
+    """
 
     id: str
     state: State
@@ -111,6 +114,8 @@ class ArchiveStatus(Answer):
     fraction: float
     registration: str | None
     stored: dict[str, list[str]]
+    verdict: Verdict | None = None
+    reason: str | None = None
     note: str | None = None
     error: Failure | None = None
 

@@ -9,12 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from retreg import wire
-from retreg_server.dicom.archives import SeriesName
+from retreg_server.dicom.archives import SeriesName, archive_named
+from retreg_server.serving.access.caller import caller
 from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.routes.answers import ArchiveStatus
 from retreg_server.serving.routes.registrations import Name, Value
+from retreg_server.serving.routes.responses import TheService
 
 PREFIXES = ("/v1/dicomweb/registrations", "/v1/dicom/registrations")
 """Two names of the same."""
@@ -35,16 +37,21 @@ class SeriesAddress(BaseModel):
 
 
 class ArchiveOrder(BaseModel):
-    """An archive by the name that the settings give it, two of its series, and what to store."""
+    """An archive by the name that the settings give it, two of its series, and what to store.
+
+    archive: may be left out where the settings know only one. registration: the id of a result of
+    these series, such as one that was edited, that is stored instead of a new one.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    archive: Name
+    archive: Name | None = None
     fixed: SeriesAddress
     moving: SeriesAddress
     model: Name | None = None
     options: Annotated[dict[Name, Value], Field(max_length=100)] = {}
     store: Annotated[list[Kind], Field(max_length=4)] = ["series", "registration"]
+    registration: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
 
 
 async def orders_of(request: Request) -> ArchiveOrders:
@@ -58,15 +65,20 @@ Orders = Annotated[ArchiveOrders, Depends(orders_of)]
 
 
 @router.post("", status_code=202, response_model=ArchiveStatus)
-async def order_registration(order: ArchiveOrder, orders: Orders) -> Response:
+async def order_registration(
+    order: ArchiveOrder, orders: Orders, service: TheService
+) -> Response:
     """Fetch both series, register them and store the result; the answer holds the id to ask by."""
     fixed, moving = (
         SeriesName(each.study, each.series) for each in (order.fixed, order.moving)
     )
+    caller().require("register")
+    archive = archive_named(service.settings.archives, order.archive)
     options = wire.loads(wire.dumps(order.options))
-    job = orders.begin(
-        Order(order.archive, fixed, moving, order.model, options, tuple(order.store))
+    wanted = Order(
+        archive, fixed, moving, order.model, options, tuple(order.store), order.registration
     )
+    job = orders.begin(wanted)
     headers = {"Location": f"{PREFIXES[0]}/{job.id}"}
     return json_response(status_message(job), 202, headers)
 

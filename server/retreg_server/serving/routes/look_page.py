@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Annotated
 
-from fastapi import APIRouter, Path
-from starlette.responses import Response
+from fastapi import APIRouter, Path, Request
+from starlette.responses import RedirectResponse, Response
 
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.routes.responses import content
@@ -23,6 +23,18 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+
+
+@router.get("", status_code=307, response_class=RedirectResponse)
+async def look_at_series_of_archive(request: Request) -> Response:
+    """To the page for two series of an archive, by the parameters study, fixed and moving."""
+    return RedirectResponse(f"look/?{request.url.query}", headers=HEADERS)
+
+
+@router.get("/", responses=content("text/html"), response_class=Response)
+async def look_at_series() -> Response:
+    """The page; it orders the registration itself, and asks for the token."""
+    return _file("look.html")
 
 
 @router.get("/{job_id}", responses=content("text/html"), response_class=Response)

@@ -17,12 +17,25 @@ export function fieldOf(message) {
   for (let n = 0; n < count; n++) {
     for (let c = 0; c < 3; c++) vectors[3 * n + c] = planes[c * count + n] * unit;
   }
+  const map = (point) => plus(point, interpolated(grid, vectors, point));
+  return { ...latticeOf(grid), vectors, map, back: (target, start) => back(map, target, start) };
+}
+
+function latticeOf(grid) {
   const [ni, nj, nk] = grid.size, nodes = [];
   for (let k = 0; k < nk; k++) for (let j = 0; j < nj; j++) for (let i = 0; i < ni; i++) {
     nodes.push(mapped(grid.worldFromIndex, [i, j, k]));
   }
-  const map = (point) => plus(point, interpolated(grid, vectors, point));
-  return { grid, nodes, vectors, map, back: (target, start) => back(map, target, start) };
+  return { grid, nodes };
+}
+
+// A lattice over the same place with so many nodes at most: {grid, nodes}.
+export function coarser({ grid }, most) {
+  const sizeAt = (step) => grid.size.map((n) => Math.ceil((n - 1) / step) + 1);
+  let step = 1;
+  while (sizeAt(step).reduce((product, n) => product * n) > most) step++;
+  const matrix = grid.worldFromIndex.map((row) => row.map((x, c) => (c < 3 ? step * x : x)));
+  return latticeOf(gridOf({ size: sizeAt(step), world_from_index: matrix }));
 }
 
 function interpolated({ size, indexFromWorld }, vectors, point) {
@@ -58,15 +71,15 @@ export function back(map, target, start) {
   return point;
 }
 
-// Displacements of a map at the nodes of a field, ready for a texture: x, y, z, 0 of each.
-export function sampled(field, map) {
-  const texels = new Float32Array(4 * field.nodes.length);
-  if (map === field.map) {
-    for (let n = 0; n < field.nodes.length; n++) {
-      texels.set(field.vectors.subarray(3 * n, 3 * n + 3), 4 * n);
+// Displacements of a map at the nodes of a field or lattice, as a texture: x, y, z, 0 of each.
+export function sampled(lattice, map) {
+  const texels = new Float32Array(4 * lattice.nodes.length);
+  if (map === lattice.map) {
+    for (let n = 0; n < lattice.nodes.length; n++) {
+      texels.set(lattice.vectors.subarray(3 * n, 3 * n + 3), 4 * n);
     }
     return texels;
   }
-  field.nodes.forEach((node, n) => texels.set(minus(map(node), node), 4 * n));
+  lattice.nodes.forEach((node, n) => texels.set(minus(map(node), node), 4 * n));
   return texels;
 }

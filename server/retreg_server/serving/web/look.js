@@ -1,20 +1,23 @@
 // The page: what people set, and the result that follows it.
 
-import { fieldOf, sampled, back } from "./field.js";
+import { back, coarser, fieldOf, sampled } from "./field.js";
 import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
-import { indexAt, panelAt, pixelOf } from "./panels.js";
+import { WHOLE, indexAt, panelAt, pixelOf, pulled, zoomed } from "./panels.js";
 import { refitted, residual } from "./refit.js";
-import { TokenNeeded, goTo, image, store, told, useToken } from "./server.js";
+import { TokenNeeded, comesFromArchive, goTo, image, namesSeries, register, store, storeInArchive, told,
+  useToken } from "./server.js";
 import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
 const GRAB_PX = 14, MOST_LIVE = 600;
+const DRAFT_NODES = 2000, DRAFT_MS = 20, REST_MS = 120; // of pictures while something moves
 const AMOUNTS = ["Share of the moving image", "Share of the moving image", "Number of fields",
   "Strength", "Share of the moving image"];
 const EDITED = "Edited by hand; look at it before you use it.";
 
-let view, now, panels = [], drag = null, listing = 0;
+const fingers = new Map(); // where they lie, by the id of the pointer
+let view, now, panels = [], drag = null, pull = null, resting = 0;
 
 const settings = () => ({
   way: at("way").value,
@@ -32,19 +35,22 @@ async function open() {
     movingBefore: keys[1].points[n], weight: keys[0].weights[n], used: keys[0].inliers[n],
     usedBefore: keys[0].inliers[n] }));
   now = { result, grid: fixed, field, points, chosen: points.length ? 0 : -1, map: field.map,
-    index: fixed.size.map((n) => Math.floor(n / 2)), usualReach: result.reach_mm };
+    index: fixed.size.map((n) => Math.floor(n / 2)), usualReach: result.reach_mm,
+    part: WHOLE, draft: coarser(field, DRAFT_NODES), sharpness: 1 };
   at("login").hidden = true;
   document.querySelector("main").hidden = false;
   view ??= new View(at("images"));
-  view.setImages(fixed, moving, field.grid);
-  const isPicture = fixed.size[2] === 1;
-  document.querySelectorAll(".volume").forEach((part) => { part.hidden = isPicture; });
+  view.setImages(fixed, moving);
+  document.querySelectorAll(".volume").forEach((part) => { part.hidden = isPicture(); });
+  document.querySelectorAll(".picture").forEach((part) => { part.hidden = !isPicture(); });
   fixed.size.forEach((n, c) => Object.assign(at(`slice${c}`), { max: n - 1, value: now.index[c] }));
   Object.assign(at("reach"), { value: 0.5 });
   at("way").value = "correction";
+  at("archive-row").hidden = !comesFromArchive();
   describe(result);
   refit();
-  list();
+  rest();
+  now.sharpness = view.sharpnessWithin(DRAFT_MS, now.index, looks());
 }
 
 function describe({ quality, notes = [], model }) {
@@ -68,7 +74,8 @@ function verdict(word, reason) {
   at("reason").textContent = reason;
 }
 
-// Everything follows the points: the transform, the picture, the residuals.
+// Everything follows the points: the transform, the picture, the residuals. While something moves,
+// the picture is a draft; it is drawn in full as soon as nothing does.
 function refit() {
   const set = settings(), { points, field, result } = now;
   at("reach-row").hidden = set.way !== "correction";
@@ -91,15 +98,26 @@ function refit() {
     at("fit").textContent = error.message;
   }
   for (const point of points) point.seen = back(now.map, point.moving, point.fixed);
-  now.texels = sampled(field, now.map);
-  view.setDisplacements(field.grid.size, now.texels);
   const edited = isEdited();
   at("store").disabled = !edited;
+  at("archive").disabled = edited;
   if (edited) verdict("check", EDITED);
   else verdict(result.quality.verdict, result.quality.reason);
-  draw();
-  clearTimeout(listing);
-  listing = setTimeout(list, 80);
+  show(now.draft, now.sharpness);
+  clearTimeout(resting);
+  resting = setTimeout(rest, REST_MS);
+}
+
+function rest() {
+  clearTimeout(resting);
+  show(now.field, 1);
+  list();
+}
+
+function show(lattice, sharpness) {
+  [now.lattice, now.texels] = [lattice, sampled(lattice, now.map)];
+  view.setDisplacements(lattice.grid, now.texels);
+  draw(sharpness);
 }
 
 function list() {
@@ -114,10 +132,12 @@ function list() {
   at("list").selectedIndex = now.chosen;
 }
 
-function draw() {
-  const mode = Number(at("mode").value), lines = at("grid").checked;
-  panels = view.draw(now.index, { mode, amount: Number(at("amount").value), lines });
-  const arrows = at("arrows").checked ? arrowsOf(now.field, now.texels) : [];
+const looks = () => ({ mode: Number(at("mode").value), amount: Number(at("amount").value),
+  lines: at("grid").checked, part: now.part });
+
+function draw(sharpness = 1) {
+  panels = view.draw(now.index, looks(), sharpness);
+  const arrows = at("arrows").checked ? arrowsOf(now.lattice, now.texels) : [];
   drawMarks(at("marks"), panels, now.grid, now.index, { points: now.points, chosen: now.chosen, arrows,
     showsPoints: at("points").checked });
 }
@@ -150,9 +170,30 @@ const pixel = (event) => {
   return [event.clientX - box.left, event.clientY - box.top];
 };
 
+const isPicture = () => now.grid.size[2] === 1;
+
+function see(part) {
+  now.part = part;
+  draw();
+}
+
+const between = ([a, b]) => ({ length: Math.hypot(a[0] - b[0], a[1] - b[1]),
+  x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2 });
+
+// Two fingers make a picture larger and pull it.
+function pinch(event) {
+  const before = between([...fingers.values()]);
+  fingers.set(event.pointerId, pixel(event));
+  const after = between([...fingers.values()]);
+  const larger = zoomed(now.part, after.length / before.length, panels[0], before.x, before.y);
+  see(pulled(larger, panels[0], after.x - before.x, after.y - before.y));
+}
+
 function begin(event) {
+  fingers.set(event.pointerId, pixel(event));
+  if (fingers.size > 1) drag = pull = null;
   const [x, y] = pixel(event), panel = panelAt(panels, x, y);
-  if (!panel) return;
+  if (!panel || fingers.size > 1) return;
   const shown = at("side").value === "fixed" ? "fixed" : "seen";
   let best = -1, nearest = GRAB_PX;
   now.points.forEach((point, n) => {
@@ -161,7 +202,8 @@ function begin(event) {
     if (at("points").checked && slices <= 1.5 && away < nearest) [best, nearest] = [n, away];
   });
   if (best < 0) {
-    if (now.grid.size[2] > 1) visit(indexAt(panel, now.grid, now.index, x, y));
+    if (isPicture()) pull = [x, y];
+    else visit(indexAt(panel, now.grid, now.index, x, y));
     return;
   }
   choose(best, false);
@@ -170,6 +212,13 @@ function begin(event) {
 }
 
 function move(event, isFinal) {
+  if (fingers.size === 2 && fingers.has(event.pointerId) && isPicture()) pinch(event);
+  if (isFinal) fingers.delete(event.pointerId);
+  if (pull) {
+    const [x, y] = pixel(event);
+    see(pulled(now.part, panels[0], x - pull[0], y - pull[1]));
+    pull = isFinal ? null : [x, y];
+  }
   if (!drag) return;
   const { panel, point, from } = drag, [x, y] = pixel(event);
   const index = indexAt(panel, now.grid, from, x, y);
@@ -191,7 +240,7 @@ function press(event) {
     const [axis, sign] = step, panel = panels[0];
     const flipped = (axis === "h" && panel.flipH) || (axis === "v" && panel.flipV);
     const length = sign * (flipped ? -1 : 1) * (event.shiftKey ? 10 : 1);
-    if (axis === "across" && now.grid.size[2] === 1) return;
+    if (axis === "across" && isPicture()) return;
     const shift = [0, 1, 2].map((r) => now.grid.worldFromIndex[r][panel[axis]] * length);
     put(point, plus(at("side").value === "fixed" ? point.fixed : point.seen, shift), true);
   } else return;
@@ -226,14 +275,35 @@ async function keep() {
   }
 }
 
+async function keepInArchive() {
+  at("archive").disabled = true;
+  const tell = (stage) => { at("stored").textContent = stage; };
+  try {
+    at("stored").textContent = `Stored in the archive: ${await storeInArchive(tell)} objects.`;
+  } catch (error) {
+    at("stored").textContent = error.message;
+    at("archive").disabled = isEdited();
+  }
+}
+
+function wait(stage, fraction, cancel) {
+  at("login").hidden = true;
+  at("waiting").hidden = false;
+  at("progress").value = fraction;
+  at("cancel").onclick = cancel;
+  verdict("", stage);
+}
+
 async function enter() {
   try {
+    if (namesSeries()) await register(wait);
     await open();
   } catch (error) {
     if (error instanceof TokenNeeded) at("login").hidden = false;
     verdict("", error.message);
     if (error instanceof TokenNeeded) at("token").focus();
   }
+  at("waiting").hidden = true;
 }
 
 at("login").addEventListener("submit", (event) => {
@@ -242,7 +312,7 @@ at("login").addEventListener("submit", (event) => {
   at("token").value = "";
   enter();
 });
-for (const id of ["amount", "grid", "arrows", "points"]) at(id).addEventListener("input", draw);
+for (const id of ["amount", "grid", "arrows", "points"]) at(id).addEventListener("input", () => draw());
 at("mode").addEventListener("input", () => {
   at("amount-name").textContent = AMOUNTS[at("mode").value];
   draw();
@@ -260,15 +330,22 @@ at("list").addEventListener("keydown", (event) => {
 at("toggle").addEventListener("click", toggle);
 at("reset").addEventListener("click", reset);
 at("store").addEventListener("click", keep);
+at("archive").addEventListener("click", keepInArchive);
 at("marks").addEventListener("pointerdown", begin);
 at("marks").addEventListener("pointermove", (event) => move(event, false));
 at("marks").addEventListener("pointerup", (event) => move(event, true));
+at("marks").addEventListener("pointercancel", (event) => {
+  fingers.delete(event.pointerId);
+  drag = pull = null;
+});
+at("marks").addEventListener("dblclick", () => see(WHOLE));
 at("marks").addEventListener("keydown", press);
 at("marks").addEventListener("wheel", (event) => {
   const panel = panelAt(panels, ...pixel(event));
-  if (!panel || now.grid.size[2] === 1) return;
+  if (!panel) return;
   event.preventDefault();
-  visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
+  if (isPicture()) see(zoomed(now.part, 1.002 ** -event.deltaY, panel, ...pixel(event)));
+  else visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
 }, { passive: false });
 new ResizeObserver(() => { if (now && view) draw(); }).observe(at("images"));
 addEventListener("popstate", enter);

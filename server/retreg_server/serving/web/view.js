@@ -12,6 +12,7 @@ in vec2 share; out vec4 colour;
 uniform sampler3D fixedImage, movingImage, displacements;
 uniform vec3 fixedSize, movingSize, latticeSize, at, horizontal, vertical;
 uniform vec2 flipped, extent;
+uniform vec3 seenPart;
 uniform mat4 worldFromIndex, indexFromWorld, movingFromWorld, latticeFromWorld;
 uniform float amount, line; uniform int mode; uniform bool lines, greyFixed, greyMoving;
 vec3 seen(sampler3D image, vec3 index, vec3 size, bool grey) {
@@ -22,7 +23,7 @@ vec3 seen(sampler3D image, vec3 index, vec3 size, bool grey) {
 }
 float grey(vec3 c) { return dot(c, vec3(0.299, 0.587, 0.114)); }
 void main() {
-  vec2 part = mix(share, 1.0 - share, flipped);
+  vec2 place = seenPart.xy + seenPart.z * share, part = mix(place, 1.0 - place, flipped);
   vec3 index = at * (1.0 - horizontal - vertical)
     + horizontal * (part.x * dot(fixedSize, horizontal) - 0.5)
     + vertical * (part.y * dot(fixedSize, vertical) - 0.5);
@@ -48,6 +49,7 @@ void main() {
   colour.a = 1.0;
 }`;
 
+const LEAST_SHARP = 0.25;
 const columns = (rows) => Float32Array.from([0, 1, 2, 3].flatMap((c) => rows.map((row) => row[c])));
 
 function programOf(gl) {
@@ -94,7 +96,7 @@ export class View {
 
   place(name) { return this.gl.getUniformLocation(this.program, name); }
 
-  setImages(fixed, moving, lattice) {
+  setImages(fixed, moving) {
     const { gl } = this;
     this.grid = fixed;
     [fixed, moving].forEach(({ size, channels, voxels }, unit) => {
@@ -102,32 +104,48 @@ export class View {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.texImage3D(gl.TEXTURE_3D, 0, inside, ...size, 0, outside, gl.UNSIGNED_BYTE, voxels);
     });
-    for (const [name, { size }] of Object.entries({ fixed, moving, lattice })) {
+    for (const [name, { size }] of Object.entries({ fixed, moving })) {
       gl.uniform3fv(this.place(`${name}Size`), size);
     }
     gl.uniform1i(this.place("greyFixed"), fixed.channels === 1);
     gl.uniform1i(this.place("greyMoving"), moving.channels === 1);
     const matrices = { worldFromIndex: fixed.worldFromIndex, indexFromWorld: fixed.indexFromWorld,
-      movingFromWorld: moving.indexFromWorld, latticeFromWorld: lattice.indexFromWorld };
+      movingFromWorld: moving.indexFromWorld };
     for (const [name, rows] of Object.entries(matrices)) {
       gl.uniformMatrix4fv(this.place(name), false, columns(rows));
     }
   }
 
-  setDisplacements(size, texels) {
+  setDisplacements({ size, indexFromWorld }, texels) {
     const { gl } = this;
+    gl.uniform3fv(this.place("latticeSize"), size);
+    gl.uniformMatrix4fv(this.place("latticeFromWorld"), false, columns(indexFromWorld));
     gl.activeTexture(gl.TEXTURE2);
     gl.texImage3D(gl.TEXTURE_3D, 0, this.finest, ...size, 0, gl.RGBA, gl.FLOAT, texels);
   }
 
+  // The sharpness with which a drawing takes so long at most here; 1 is every pixel of the screen.
+  sharpnessWithin(milliseconds, at, settings) {
+    this.drawn(at, settings); // with all that is done only once
+    const begun = performance.now();
+    this.drawn(at, settings);
+    return Math.min(1, Math.max(LEAST_SHARP, Math.sqrt(milliseconds / (performance.now() - begun))));
+  }
+
+  drawn(at, settings) {
+    const { gl } = this;
+    this.draw(at, settings);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)); // waits for it
+  }
+
   // Draws the slices that meet at an index; returns their panels in CSS pixels.
-  draw(at, { mode, amount, lines }) {
-    const { gl, canvas } = this, ratio = window.devicePixelRatio || 1;
+  draw(at, { mode, amount, lines, part }, sharpness = 1) {
+    const { gl, canvas } = this, ratio = (window.devicePixelRatio || 1) * sharpness;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
     }
-    const panels = panelsOf(this.grid, width, height);
+    const panels = panelsOf(this.grid, width, height, part);
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 1);
     gl.clear(gl.COLOR_BUFFER_BIT);
@@ -136,6 +154,7 @@ export class View {
     gl.uniform1i(this.place("lines"), lines);
     gl.uniform1f(this.place("line"), Math.max(...panels.map((p) => Math.max(p.w, p.height))) / 20);
     gl.uniform3fv(this.place("at"), at);
+    gl.uniform3f(this.place("seenPart"), part.x, part.y, part.span);
     for (const panel of panels) {
       const unit = (axis) => [0, 1, 2].map((c) => (c === axis ? 1 : 0));
       gl.uniform3fv(this.place("horizontal"), unit(panel.h));

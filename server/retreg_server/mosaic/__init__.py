@@ -1,0 +1,1 @@
+"""Overlapping pictures of one retina as one picture: overlaps, places, blending."""
