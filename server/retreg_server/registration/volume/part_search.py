@@ -24,6 +24,7 @@ TURN_DEG = 50.0  # of the rotations that are tried
 TURNS = 3000  # over all of them, of which those within TURN_DEG are tried
 STEP = 0.25  # of the radius of the part, between places
 WIDE_DEG, WIDE_STEP = 30.0, 0.8  # from which Gauss-Newton finds its way
+WIDE_STARTS = 500  # of these, the most likely by grey levels
 CLIMBERS, COPIES = 16, 24
 APART = 0.25  # of the radius: how far apart two candidates put the part
 POINTS = 6000
@@ -34,6 +35,8 @@ def part_starts(pair: VolumePair) -> np.ndarray:
     climbed = _by_grey_levels(pair)
     wide = np.radians(WIDE_DEG) * np.concatenate([np.zeros((1, 3)), icosahedron()])
     placed = _placed(pair, Rotation.from_rotvec(wide).as_matrix(), WIDE_STEP)
+    likely = np.argsort(-pair.samples.scores(placed), kind="stable")[:WIDE_STARTS]
+    placed = placed[likely]
     return _by_descriptors(pair, np.concatenate([climbed, placed]))
 
 
