@@ -105,10 +105,14 @@ class ModelInfo:
     subject: str = ""
 
     def refuse_idle(self, given: Mapping[str, Scalar]) -> None:
-        """Raise OptionError for an option that does nothing in the transform family."""
+        """Raise OptionError for an option that does nothing in the transform family.
+
+        One that is at its default asks for nothing.
+        """
         family = self.complete(given).get("transform")
         for option in self.options:
-            if option.name in given and option.families and family not in option.families:
+            is_asked = given.get(option.name, option.default) != option.default
+            if is_asked and option.families and family not in option.families:
                 raise OptionError(
                     f"The option {option.name} does nothing in a transform that is {family}; it "
                     f"belongs to {' and '.join(option.families)}, so leave it or choose that "

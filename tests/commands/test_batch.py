@@ -219,7 +219,7 @@ def test_names_that_occur_twice_get_a_number_and_paths_count_from_the_table(tmp_
     (["good.csv", "--workers", "0"], "--workers 0"),
     (["good.csv", "--option", "smoothing=1"], "--option belongs to a model"),
     (["good.csv", "--model", "auto-fundus", "--option", "smoothing=1"], "does nothing"),
-    (["good.csv", "--model", "magic"], "magic"),
+    (["good.csv", "--model", "magic"], "magic"), (["wide.csv"], "Line 2 of wide.csv has more"),
     (["good.csv", "--model", "auto-fundus", "--transform", "affine", "--option", "transform=rigid"],
      "transform was given twice, as affine and as rigid"),
     (["good.csv", "--model", "keymorph-fundus", "--option", "refine=true", "--option",
@@ -230,6 +230,7 @@ def test_an_order_that_cannot_be_carried_out_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     for name, text in {"empty": "", "half": "fixed,moving\na,b\na,\n", "heads": "a,b\n1,2\n",
+                       "wide": "fixed,moving\na.png,b.png,c.png\n",
                        "good": "fixed,moving\na.png,b.png\n"}.items():  # fmt: skip
         Path(f"{name}.csv").write_text(text)
     assert main(["batch", *words, "-o", "out"]) == 2

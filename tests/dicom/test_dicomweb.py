@@ -158,6 +158,9 @@ def test_archives_are_read_from_the_settings(tmp_path):
     assert archive_named(found, "open") is found["open"]
     with pytest.raises(InputError, match="which know named, open, token"):
         archive_named(found, "other")
+    for name in (None, "open"):
+        with pytest.raises(InputError, match="The settings know no archive; add one"):
+            archive_named({}, name)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from retreg.image import Image
 from retreg.inverse import inverse_of
 from retreg.resample import resample
 from retreg_server.cli import main
-from retreg_server.mosaic import outputs, pairs
+from retreg_server.mosaic import outputs, pairs, placement
 from retreg_server.phantoms.fundus import make_fundus_pair
 
 SIZE = 420
@@ -50,6 +50,7 @@ def a_mosaic(tmp_path_factory):
     out = folder / "out"
     out.mkdir()
     (out / "mosaic.png").write_text("of an earlier run")
+    (out / "mosaic.json").write_text('{"views": []}')
     (out / "notes.txt").write_text("of the user")
     (out / "transforms").mkdir()
     (out / "transforms" / "own.h5").write_text("of the user")
@@ -141,6 +142,37 @@ def test_views_that_share_nothing_make_no_mosaic(tmp_path, capsys, monkeypatch):
     assert "No two of the pictures overlap" in complaint
     assert "Nearest are 01-0 and 02-1: Nothing was found." in complaint
     assert not any(out.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mosaic.json"])
+def test_files_of_others_with_the_names_of_a_mosaic_are_kept(tmp_path, capsys, name):
+    write(tmp_path, {f"{n}.png": np.zeros((64, 64, 3), np.uint8) for n in range(2)})
+    views, out = [str(tmp_path / f"{n}.png") for n in range(2)], tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert main(["mosaic", *views, "-o", str(out)]) == 2
+    assert f"{name} in out is not of an earlier mosaic" in capsys.readouterr().err
+    assert (out / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("ends", "status", "left"), [
+    (KeyboardInterrupt, 130, {"mosaic.json", "mosaic.png"}),
+    (RegistrationError("Nothing was found."), 3, set()),
+])  # fmt: skip
+def test_an_earlier_mosaic_goes_only_where_its_views_make_none(
+    tmp_path, monkeypatch, ends, status, left
+):
+    def ended(*_args: object) -> None:
+        raise ends
+
+    write(tmp_path, {f"{n}.png": np.zeros((64, 64, 3), np.uint8) for n in range(2)})
+    views, out = [str(tmp_path / f"{n}.png") for n in range(2)], tmp_path / "out"
+    out.mkdir()
+    (out / "mosaic.json").write_text('{"views": []}')
+    (out / "mosaic.png").write_bytes(b"")
+    monkeypatch.setattr(placement, "make_mosaic", ended)
+    assert main(["mosaic", *views, "-o", str(out)]) == status
+    assert {path.name for path in out.iterdir()} == left
 
 
 def test_a_view_that_a_result_would_replace_is_refused_and_kept(tmp_path, capsys):

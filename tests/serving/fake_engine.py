@@ -24,6 +24,7 @@ OPTIONS = (
     Option("steps", "Steps of 20 ms", 0, minimum=0, maximum=1000),
     Option("kind", "What to do", "affine", choices=KINDS),
     Option("mirror", "A switch", False),
+    Option("axis", "Of what is rigid", "none", choices=("none", "AP"), families=("rigid",)),
     Option("smoothing", "Smoothing", 0.0, minimum=0.0),
     Option("transform", "Family", "affine", choices=("rigid", "affine")),
 )

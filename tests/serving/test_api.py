@@ -23,8 +23,8 @@ from retreg.messages import RegistrationResult
 from retreg_server.serving.settings import Settings
 
 EYE = np.eye(4)
-DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "smoothing": 0.0,
-            "transform": "affine"}  # fmt: skip
+DEFAULTS = {"shift": 0.0, "steps": 0, "kind": "affine", "mirror": False, "axis": "none",
+            "smoothing": 0.0, "transform": "affine"}  # fmt: skip
 
 
 def upload(server, image: Image, encoding: wire.Encoding = "identity") -> str:
@@ -249,6 +249,7 @@ def test_an_order_of_the_wrong_shape_is_refused(a_server, a_volume, change):
         {"options": {"kind": "magic"}},
         {"options": {"kind": 1}},
         {"options": {"mirror": 1}},
+        {"options": {"axis": "AP"}},
         {"options": {"smoothing": "NaN"}},
     ],
 )

@@ -110,8 +110,12 @@ class RegistrationSection:
         return ""
 
     def options(self) -> dict[str, Scalar]:
-        """The options of the model, as Registration.register takes them."""
-        known = {option.name for option in self.model.options} if self.model else set()
+        """The options of the model that do something in the family, for Registration.register."""
+        known = {
+            option.name
+            for option in (self.model.options if self.model else ())
+            if not option.families or self.family in option.families
+        }
         own: Mapping[str, Scalar] = {
             "transform": self.family,
             "smoothing": self.parameters.smoothing,

@@ -22,7 +22,12 @@ from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
 from retreg_server.registration.registry import default_model, get_model
 from retreg_server.reporting.overlays import thumbnail
-from retreg_server.reporting.result_folder import check_writable, write_outputs
+from retreg_server.reporting.result_folder import (
+    MAP_FILES,
+    RESULT_FILES,
+    check_writable,
+    write_outputs,
+)
 from retreg_server.reporting.sources import source_of
 
 RESULT, FAILURE, THUMBNAIL = "result.json", "error.json", "thumbnail.jpg"
@@ -111,7 +116,7 @@ def write_failure(pair: Pair, order: Order, folder: Path, reason: str) -> None:
         "verdict": "error", "reason": reason, "order": stamp,
         "fixed": sources[0], "moving": sources[1],
     }  # fmt: skip
-    for name in (RESULT, THUMBNAIL):
+    for name in (*RESULT_FILES, *MAP_FILES, THUMBNAIL):
         (folder / name).unlink(missing_ok=True)
     (folder / FAILURE).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 

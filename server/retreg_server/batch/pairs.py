@@ -53,7 +53,7 @@ def pairs_in_table(table: Path) -> list[Pair]:
     first = text.lstrip().partition("\n")[0]
     delimiter = next((sign for sign in "\t;," if sign in first), ",")
     rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    heads = {head.strip().lower(): head for head in (rows[0] if rows else {}) if head}
+    heads = {_column(head): head for head in (rows[0] if rows else {}) if head}
     if not rows or not set(_ROLES) <= set(heads):
         raise FileError(
             f"{table.name} holds no table of pairs; a line fixed,moving and a line for each pair "
@@ -61,11 +61,21 @@ def pairs_in_table(table: Path) -> list[Pair]:
         )
     found = []
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise FileError(
+                f"Line {number} of {table.name} has more cells than the first line names; name "
+                "them all."
+            )
         said = {name: str(row[head] or "").strip() for name, head in heads.items()}
         if not said["fixed"] or not said["moving"]:
             raise FileError(f"Line {number} of {table.name} does not name two images.")
         found.append(_pair_of(said, table.parent))
     return named_pairs(found)
+
+
+def _column(head: str) -> str:
+    """The name of a column however it is written: Fixed mask is fixed_mask."""
+    return head.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _pair_of(said: Mapping[str, str], folder: Path) -> Pair:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retreg.errors import InputError, OptionError
+from retreg.errors import InputError, OptionError, RegistrationError
 from retreg_server.commands.exit_status import EXIT_FAILED
 from retreg_server.commands.groupwise import folder_names
 from retreg_server.commands.register import ProgressBar
@@ -42,8 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the mosaic; 0 when every view is part of it, 3 when one is left out or looks wrong."""
-    from retreg_server.mosaic.outputs import MOSAIC_FILES, TRANSFORMS, clear, write_mosaic
-    from retreg_server.mosaic.placement import make_mosaic
+    from retreg_server.mosaic.outputs import (
+        MOSAIC_FILES,
+        TRANSFORMS,
+        refuse_files_of_others,
+        write_mosaic,
+    )
     from retreg_server.registration.model import Stages
     from retreg_server.reporting.output_room import SMALL_FILES_BYTES, check_room
     from retreg_server.reporting.result_folder import check_writable, refuse_inputs_within
@@ -51,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     check_writable(args.out)
     refuse_inputs_within(args.out, args.views, MOSAIC_FILES)
+    refuse_files_of_others(args.out)
     check_room(args.out, MOSAIC_FILES, SMALL_FILES_BYTES)
     if (args.out / TRANSFORMS).exists():
         check_writable(args.out / TRANSFORMS)
@@ -58,12 +63,23 @@ def run(args: argparse.Namespace) -> int:
         stages = Stages(bar)
         with stages.stage("reading", 0.05):
             views = _read(args.views, stages)
-        clear(args.out)
         with stages.part(0.8):
-            mosaic = make_mosaic(views.images, views.names, stages, args.transform == "quadratic")
+            mosaic = _made(args, views, stages)
         with stages.stage("blending", 0.15):
             write_mosaic(args.out, views, mosaic, args.longest, stages)
     return _told(args, views, mosaic)
+
+
+def _made(args: argparse.Namespace, views: Views, stages: Stages) -> Mosaic:
+    """The mosaic; without one, what an earlier one left is removed, for it is none of these."""
+    from retreg_server.mosaic.outputs import clear
+    from retreg_server.mosaic.placement import make_mosaic
+
+    try:
+        return make_mosaic(views.images, views.names, stages, args.transform == "quadratic")
+    except RegistrationError:
+        clear(args.out)
+        raise
 
 
 def _check(args: argparse.Namespace) -> None:

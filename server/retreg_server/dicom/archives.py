@@ -45,12 +45,16 @@ def archive_named(archives: Mapping[str, Archive], name: str | None) -> Archive:
     """The archive of that name; without one, the only archive that there is. Raises InputError."""
     if name is None and len(archives) == 1:
         return next(iter(archives.values()))
+    if not archives:
+        raise InputError(
+            "The settings know no archive; add one as [archives.NAME] to the settings file."
+        )
     if name is None:
         raise InputError(
             f"The settings know {len(archives)} archives, so that one has to be named; say which."
         )
     if name not in archives:
-        known = ", ".join(sorted(archives)) or "none"
+        known = ", ".join(sorted(archives))
         raise InputError(
             f"There is no archive {name!r} in the settings, which know {known}; add it as "
             "[archives.NAME] to the settings file."

@@ -131,14 +131,30 @@ def write_mosaic(
         ) from error
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier mosaic left in folder, and nothing else."""
+def earlier_files(folder: Path) -> tuple[str, ...]:
+    """The names below folder that an earlier mosaic has left, by its own report."""
     try:
         views_ = json.loads((folder / REPORT).read_text(encoding="utf-8"))["views"]
         names = [Path(view["transform"]).name for view in views_ if view["placed"]]
     except (OSError, ValueError, LookupError, TypeError):
-        names = []
-    for name in (*MOSAIC_FILES, *(f"{TRANSFORMS}/{name}" for name in names)):
+        return ()
+    return (*MOSAIC_FILES, *(f"{TRANSFORMS}/{name}" for name in names))
+
+
+def refuse_files_of_others(folder: Path) -> None:
+    """Raise FileError for a file that a mosaic would replace and that is none of a mosaic."""
+    own = earlier_files(folder)
+    for name in MOSAIC_FILES:
+        if name not in own and (folder / name).is_file():
+            raise FileError(
+                f"{name} in {folder.name} is not of an earlier mosaic; choose another folder with "
+                "-o."
+            )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier mosaic left in folder, and nothing else."""
+    for name in earlier_files(folder):
         (folder / name).unlink(missing_ok=True)
     if (folder / TRANSFORMS).is_dir() and not any((folder / TRANSFORMS).iterdir()):
         (folder / TRANSFORMS).rmdir()

@@ -204,6 +204,7 @@ class Service:
         turn: Turn | None = None,
     ) -> Job:
         """Queue a registration; turn: as of Jobs.submit. Raises OptionError or ApiError 429."""
+        model.refuse_idle(options)
         task = Task(fixed, moving, model.name, model.complete(options), initial)
         job = await self.jobs.submit(task, f"{self.version} {model.weights_sha256}", turn)
         self.fixed_addresses.put(job.id, fixed.address, 1)

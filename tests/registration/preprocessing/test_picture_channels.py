@@ -27,6 +27,14 @@ def seen(channels: list[np.ndarray]) -> np.ndarray:
     return retina_picture(image, "fixed", SIZE).grey
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (31, 300), (300, 9)])
+def test_a_picture_too_small_to_show_vessels_is_refused(shape):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 1, *shape), np.uint8)
+    image = Image(noise, Grid.of_picture(*shape[::-1]))
+    with pytest.raises(RegistrationError, match=f"{shape[1]} by {shape[0]} pixels shows too little"):
+        retina_picture(image, "fixed", SIZE)
+
+
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
 @pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
 @pytest.mark.parametrize("opacity", [False, True])

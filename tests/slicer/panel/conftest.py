@@ -26,7 +26,7 @@ SLICER_TESTS = Path(__file__).parents[1]
 MODULE_FILE = SLICER_TESTS.parents[1] / "SlicerRetReg" / "RetReg.py"
 
 FAMILIES = ("affine", "rigid", "tps")
-SMOOTHING = Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0)
+SMOOTHING = Option("smoothing", "Smoothing of the spline", 0.1, minimum=0.0, families=("tps",))
 MODELS = (
     ModelInfo(
         "volume-model",

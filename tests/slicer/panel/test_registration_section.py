@@ -120,7 +120,7 @@ def test_options_of_another_model_are_not_sent(ready):
     order = ready.panel.order
     order.show(replace(order.parameters, model="gone", options={"looks": 77, "unknown": 1}))
     assert order.model.name == "volume-model"
-    assert order.options() == {"transform": "affine", "smoothing": 0.1}
+    assert order.options() == {"transform": "affine"}
 
 
 def test_what_was_chosen_is_in_the_scene_and_comes_back_with_it(ready, slicer, scene, make_window):
