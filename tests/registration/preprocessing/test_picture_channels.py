@@ -31,7 +31,8 @@ def seen(channels: list[np.ndarray]) -> np.ndarray:
 def test_a_picture_too_small_to_show_vessels_is_refused(shape):
     noise = np.random.default_rng(0).integers(0, 255, (1, 1, *shape), np.uint8)
     image = Image(noise, Grid.of_picture(*shape[::-1]))
-    with pytest.raises(RegistrationError, match=f"{shape[1]} by {shape[0]} pixels shows too little"):
+    sentence = f"{shape[1]} by {shape[0]} pixels shows too little"
+    with pytest.raises(RegistrationError, match=sentence):
         retina_picture(image, "fixed", SIZE)
 
 
