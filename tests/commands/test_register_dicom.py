@@ -14,7 +14,7 @@ from retreg.transforms import Affine
 from retreg_server.registration import engine
 
 PHOTOGRAPH = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.5.1", "Modality": "OP"}
-SIZE = (3, 24, 32)
+SIZE = (3, 64, 80)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def scans(tmp_path, write_dicom):
         folder.mkdir()
         uid = f"1.2.3.{len(name)}"
         for n in range(5):
-            pixels = rng.integers(0, 1000, (24, 32), dtype=np.int16)
+            pixels = rng.integers(0, 1000, SIZE[1:], dtype=np.int16)
             place = {"ImagePositionPatient": [0, 0, 2 * n], "SeriesInstanceUID": uid}
             says = {"Modality": "MR", **SCAN, **place, **attributes}
             write_dicom(folder / f"{n}.dcm", pixels, **says)
@@ -197,7 +197,7 @@ def test_images_that_are_no_dicom_have_no_objects(tmp_path, requests, capsys):
     from PIL import Image
 
     path = str(tmp_path / "a.png")
-    Image.fromarray(np.zeros((24, 32), np.uint8)).save(path)
+    Image.fromarray(np.zeros(SIZE[1:], np.uint8)).save(path)
     assert main(["register", path, path, "-o", str(tmp_path / "out"), "--dicom"]) == 2
     assert "a.png is no DICOM image" in capsys.readouterr().err
     assert not requests
