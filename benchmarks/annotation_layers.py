@@ -267,6 +267,28 @@ def _contours(random: Random, shape: Shape) -> Layer:
     return layer
 
 
+def _colour_map(random: Random, shape: Shape) -> Layer:
+    """A half-opaque map of the retina's thickness: smooth, of rings or of sectors."""
+    layer, (rows, columns) = Layer.clear(shape), np.indices(shape)
+    middle = np.array(shape) * (0.5 + random.uniform(-0.08, 0.08, 2))
+    reach = min(shape) * random.uniform(0.18, 0.42)
+    down, right = (rows - middle[0]) / reach, (columns - middle[1]) / reach
+    distance = np.hypot(down, right)
+    cells = random.normal(size=(int(random.integers(4, 14)),) * 2).astype(np.float32)
+    smooth = cv2.resize(cells, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    quarter = np.digitize(np.arctan2(down, right), [-np.pi / 2, 0, np.pi / 2])
+    sectors = random.permutation(12)[4 * np.digitize(distance, [1 / 3, 2 / 3]) + quarter]
+    values = (smooth, smooth, distance + 0.15 * smooth, sectors)[int(random.integers(4))]
+    levels = np.rint(255 * (values - values.min()) / np.ptp(values)).astype(np.uint8)
+    palette = int(random.choice([cv2.COLORMAP_JET, cv2.COLORMAP_VIRIDIS, cv2.COLORMAP_TURBO]))
+    square = np.maximum(abs(down), abs(right))
+    everywhere = np.zeros(shape)
+    extent = (distance, distance, square, everywhere)[int(random.integers(4))]
+    layer.colours = cv2.applyColorMap(levels, palette)[..., ::-1].astype(np.float32)
+    layer.opacity = np.float32(extent < 1) * np.float32(random.uniform(0.25, 0.75))
+    return layer
+
+
 KINDS: dict[str, Callable[[Random, Shape], Layer]] = {
     "etdrs": _etdrs,
     "faint-etdrs": _faint_etdrs,
@@ -281,4 +303,5 @@ KINDS: dict[str, Callable[[Random, Shape], Layer]] = {
     "reflex": _reflex,
     "frame": _frame,
     "contours": _contours,
+    "colour-map": _colour_map,
 }
