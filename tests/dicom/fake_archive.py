@@ -10,7 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pydicom
+from pydicom.uid import generate_uid
 
 USER, PASSWORD = "retreg", "a-secret-of-the-archive"
 BASIC = "Basic cmV0cmVnOmEtc2VjcmV0LW9mLXRoZS1hcmNoaXZl"
@@ -34,6 +36,19 @@ class FakeArchive:
         for path in [folder] if folder.is_file() else sorted(folder.iterdir()):
             data = self.take(path.read_bytes())
         return str(data.StudyInstanceUID), str(data.SeriesInstanceUID)
+
+    def put_series(self, folder, write_dicom, seed):
+        """Take a series of five noisy slices, which are written to a folder."""
+        frame, series = generate_uid(), generate_uid()
+        pixels = np.random.default_rng(seed).integers(0, 999, (5, 20, 24), dtype=np.int16)
+        for n in range(5):
+            write_dicom(
+                folder / f"{n}.dcm", pixels[n], Modality="MR", StudyInstanceUID="1.2.3",
+                SeriesInstanceUID=series, FrameOfReferenceUID=frame, PixelSpacing=[1, 1],
+                SliceThickness=2, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                ImagePositionPatient=[0, 0, 2 * n], PatientID="P-1",
+            )  # fmt: skip
+        return self.put_folder(folder)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -14,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run",
@@ -163,3 +165,13 @@ def running_browser(folder: Path) -> Iterator[Page]:
                 process.wait(10)
             process.kill()
             process.wait()
+
+
+@contextmanager
+def shown_browser(folder: Path, width: int, height: int) -> Iterator[Page]:
+    """A browser of so many pixels; skips the test where Chromium is not installed."""
+    if chromium() is None:
+        pytest.skip("Chromium is not installed")
+    with running_browser(folder) as opened:
+        opened.appear(width, height)
+        yield opened

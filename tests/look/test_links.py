@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pydicom.uid import generate_uid
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "dicom"))
 sys.path.append(str(Path(__file__).parents[1] / "serving"))
 
-from browser import Page, chromium, running_browser
+from browser import Page, shown_browser
 from fake_archive import PASSWORD, USER, fake_archive
 from served import served
 
@@ -31,16 +29,7 @@ def archive(tmp_path_factory, write_dicom):
         links = ["study=1.2.3"]
         for role in ("fixed", "moving"):
             folder = tmp_path_factory.mktemp(role)
-            frame, series = generate_uid(), generate_uid()
-            pixels = np.random.default_rng(len(role)).integers(0, 999, (5, 20, 24), dtype=np.int16)
-            for n in range(5):
-                write_dicom(
-                    folder / f"{n}.dcm", pixels[n], Modality="MR", StudyInstanceUID="1.2.3",
-                    SeriesInstanceUID=series, FrameOfReferenceUID=frame, PixelSpacing=[1, 1],
-                    SliceThickness=2, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-                    ImagePositionPatient=[0, 0, 2 * n], PatientID="P-1",
-                )  # fmt: skip
-            running.put_folder(folder)
+            _, series = running.put_series(folder, write_dicom, len(role))
             links.append(f"{role}={series}")
         running.link = "&".join(links)
         yield running
@@ -63,10 +52,7 @@ def server(archive, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    if chromium() is None:
-        pytest.skip("Chromium is not installed")
-    with running_browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.appear(1000, 700)
+    with shown_browser(tmp_path_factory.mktemp("profile"), 1000, 700) as opened:
         yield opened
 
 

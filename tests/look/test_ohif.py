@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parents[1] / "dicom"))
 sys.path.append(str(Path(__file__).parents[1] / "serving"))
 
-from browser import Page, chromium, running_browser
+from browser import Page, shown_browser
 from made_up_dicom import MR, STUDY
 from ohif_site import DIST, PANEL, ohif_site
 from orthanc import is_installed, running_orthanc
@@ -110,10 +110,7 @@ def site(archive):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    if chromium() is None:
-        pytest.skip("Chromium is not installed")
-    with running_browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.appear(WIDTH, HEIGHT)
+    with shown_browser(tmp_path_factory.mktemp("profile"), WIDTH, HEIGHT) as opened:
         yield opened
 
 

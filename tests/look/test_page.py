@@ -15,7 +15,7 @@ import uvicorn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from browser import Page, chromium, running_browser
+from browser import Page, shown_browser
 from made_up_results import write_fundus, write_head
 
 from retreg.files import read_transform
@@ -30,10 +30,7 @@ WIDTH, HEIGHT = 1280, 860
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Page]:
-    if chromium() is None:
-        pytest.skip("Chromium is not installed")
-    with running_browser(tmp_path_factory.mktemp("profile")) as opened:
-        opened.appear(WIDTH, HEIGHT)
+    with shown_browser(tmp_path_factory.mktemp("profile"), WIDTH, HEIGHT) as opened:
         yield opened
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
 
 sys.path.append(str(Path(__file__).parents[1] / "dicom"))
 
@@ -37,16 +36,7 @@ def an_archive(tmp_path_factory, write_dicom):
         for name in ("fixed", "moving"):
             folder = tmp_path_factory.mktemp("archive") / name
             folder.mkdir()
-            frame, series = generate_uid(), generate_uid()
-            pixels = np.random.default_rng(len(name)).integers(0, 999, (5, 20, 24), dtype=np.int16)
-            for n in range(5):
-                write_dicom(
-                    folder / f"{n}.dcm", pixels[n], Modality="MR", StudyInstanceUID="1.2.3",
-                    SeriesInstanceUID=series, FrameOfReferenceUID=frame, PixelSpacing=[1, 1],
-                    SliceThickness=2, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
-                    ImagePositionPatient=[0, 0, 2 * n], PatientID="P-1",
-                )  # fmt: skip
-            study, series = running.put_folder(folder)
+            study, series = running.put_series(folder, write_dicom, len(name))
             running.addresses[name] = {"study": study, "series": series}
         running.sent = dict(running.kept)
         yield running

@@ -123,7 +123,7 @@ def shared_marks(
             vessel_maps(_filled(fixed, where), fixed_inside),
             vessel_maps(_filled(moving, where), moving_inside),
         )
-        left_out = np.zeros_like(where) if kind.narrow else where
+        left_out = None if kind.narrow else where
         agreement, tiles = _agreement(*maps, left_out, kind.meeting)
         clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
             _shows_a_tree(left, where) for left in maps
@@ -217,7 +217,7 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
 
 
 def _agreement(
-    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray, enough: float
+    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray | None, enough: float
 ) -> tuple[float, float]:
     """The best tile agreement of the two kinds of ridges, or one that is enough; its tiles."""
     both = fixed.valid & moving.valid
