@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import cv2
@@ -110,14 +111,20 @@ def shared_marks(
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
+    compared = cache(partial(_Compared.of, fixed, moving))
     for kind in kinds:
-        layers = [_coinciding(fixed, sign * moving, off_the_rim, kind.bands) for sign in contrasts]
-        core = np.logical_or.reduce([certain for certain, _ in layers]) & valid
+        bands = [compared(band) for band in kind.bands]
+        certain = [_reaching(COINCIDING, bands, sign) & off_the_rim for sign in contrasts]
+        core = np.logical_or.reduce(certain) & valid
         if core.sum() <= LEAST * max(valid.sum(), 1):
             continue
+        layers = [
+            _touched(_reaching(ALIKE, bands, sign) & off_the_rim, seeds)
+            for sign, seeds in zip(contrasts, certain, strict=True)
+        ]
         where = np.logical_or.reduce([
             _painted(fixed, sign * moving, strokes, kind)
-            for sign, (_, strokes) in zip(contrasts, layers, strict=True)
+            for sign, strokes in zip(contrasts, layers, strict=True)
         ])
         maps = (
             vessel_maps(_filled(fixed, where), fixed_inside),
@@ -133,26 +140,40 @@ def shared_marks(
     return None
 
 
-def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray, bands: Iterable[Band]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
-    certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
-    for inner, outer, window in bands:
+class _Compared(NamedTuple):
+    """What a band of two pictures has in common, each (h, w) float32: the product of both, its mean
+    in the window of a pixel, and their correlation there."""
+
+    product: np.ndarray
+    shared: np.ndarray
+    correlation: np.ndarray
+
+    @classmethod
+    def of(cls, fixed: np.ndarray, moving: np.ndarray, band: Band) -> _Compared:
+        inner, outer, window = band
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
         product = first * second
         shared = _blurred(product, window)
         energies = [_blurred(x * x, window) + NOISE**2 for x in (first, second)]
-        correlation = shared / cv2.sqrt(energies[0] * energies[1])
-        stroke = product > STROKE * shared
-        certain |= stroke & (correlation > COINCIDING)
-        alike |= stroke & (correlation > ALIKE)
-    certain &= within
-    _, labels = cv2.connectedComponents((alike & within).astype(np.uint8))
+        return cls(product, shared, shared / cv2.sqrt(energies[0] * energies[1]))
+
+
+def _reaching(least: float, bands: Iterable[_Compared], sign: int) -> np.ndarray:
+    """Where (h, w) bool strokes of a contrast of that sign correlate by more than least."""
+    return np.logical_or.reduce([
+        (sign * band.product > STROKE * sign * band.shared) & (sign * band.correlation > least)
+        for band in bands
+    ])
+
+
+def _touched(strokes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The connected strokes (h, w) bool that hold one of the seeds (h, w) bool."""
+    _, labels = cv2.connectedComponents(strokes.astype(np.uint8))
     touched = np.zeros(labels.max() + 1, bool)
-    touched[labels[certain]] = True
+    touched[labels[seeds]] = True
     touched[0] = False
-    return certain, touched[labels]
+    held: np.ndarray = touched[labels]
+    return held
 
 
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -224,7 +245,7 @@ def _agreement(
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
     best = 0.0, 0.0
     for a, b in ((0, 0), (1, 0), (0, 1)):
-        best = max(best, tile_agreement(first[a], second[b], both, left_out))
+        best = max(best, tile_agreement(first[a], second[b], both, left_out, best[0]))
         if best[0] >= enough:
             break
     return best

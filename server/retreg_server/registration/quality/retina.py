@@ -61,13 +61,11 @@ class PictureQuality:
         fixed = self._fixed.array[:, 0]
         warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
         both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
-        agreement, tiles, correlation = max(
-            (
-                *tile_agreement(fixed[a], warped[b], both),
-                _correlation(fixed[a][both], warped[b][both]),
-            )
-            for a, b in POLARITIES
-        )
+        best = 0.0, 0.0, -1.0
+        for a, b in POLARITIES:
+            found = tile_agreement(fixed[a], warped[b], both, least=best[0])
+            best = max(best, (*found, _correlation(fixed[a][both], warped[b][both])))
+        agreement, tiles, correlation = best
         marks = shared_marks(fixed[GREY], warped[GREY], fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5)
         meeting = self._meeting_marks(transform)
         return {
