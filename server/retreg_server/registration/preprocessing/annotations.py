@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from retreg.image import Image
-from retreg_server.registration.preprocessing.retina_picture import stored_thumbnail
+from retreg_server.registration.preprocessing.retina_picture import StoredPicture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
 from retreg_server.registration.preprocessing.vesselness import VesselMaps, eroded, vessel_maps
 
@@ -73,24 +73,47 @@ class SharedMarks:
     agreement: float
 
 
-def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
-    """Both pictures with the marks painted over that they carry at the same pixels.
+class PicturePair:
+    """Two pictures as they were given, and beside the marks that both carry at the same pixels.
 
-    Pictures that were saved at two sizes are compared at one. The images themselves are returned
-    when they share no marks. Raises RegistrationError when one of them is blank or too small.
+    Model and verdict look at one pair, so that marks and fields of view are found once.
     """
-    first, first_inside = stored_thumbnail(fixed, "fixed", SIZE)
-    second, second_inside = stored_thumbnail(moving, "moving", SIZE)
+
+    def __init__(self, fixed: Image, moving: Image) -> None:
+        self.stored = StoredPicture(fixed, "fixed"), StoredPicture(moving, "moving")
+
+    @cached_property
+    def beside(self) -> tuple[StoredPicture, StoredPicture]:
+        """Both with the marks painted over, or stored itself when they share none.
+
+        Pictures that were saved at two sizes are compared at one. Raises RegistrationError when
+        one of them is blank or too small.
+        """
+        where = _where_marked(*self.stored)
+        if where is None:
+            return self.stored
+        fixed, moving = (
+            StoredPicture(_painted_over(each.image, where), each.role) for each in self.stored
+        )
+        return fixed, moving
+
+    @property
+    def are_marked(self) -> bool:
+        """Whether they share marks."""
+        return self.beside is not self.stored
+
+
+def _where_marked(fixed: StoredPicture, moving: StoredPicture) -> np.ndarray | None:
+    """Where (h, w) bool, in a thumbnail of both, marks lie at the same pixels."""
+    (first, first_inside), (second, second_inside) = (x.thumbnail(SIZE) for x in (fixed, moving))
     aspects = [grey.shape[0] / grey.shape[1] for grey in (first, second)]
     if abs(aspects[0] / aspects[1] - 1) > ASPECT:
-        return fixed, moving
+        return None
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STROKES,))
-    if marks is None:
-        return fixed, moving
-    return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
+    return None if marks is None else marks.where
 
 
 def shared_marks(
@@ -130,12 +153,9 @@ def shared_marks(
             vessel_maps(_filled(fixed, where), fixed_inside),
             vessel_maps(_filled(moving, where), moving_inside),
         )
-        left_out = None if kind.narrow else where
-        agreement, tiles = _agreement(*maps, left_out, kind.meeting)
-        clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
-            _shows_a_tree(left, where) for left in maps
-        )
-        if tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED):
+        throughout = bool(core.sum() > THROUGHOUT * where[valid].sum())
+        agreement = _told_apart(maps, where, kind, throughout)
+        if agreement is not None:
             return SharedMarks(where, agreement)
     return None
 
@@ -229,6 +249,17 @@ def _mean_around(values: np.ndarray, sigma: float) -> np.ndarray:
     mean = _blurred(cv2.resize(values, size, interpolation=cv2.INTER_AREA), sigma / 4)
     full: np.ndarray = cv2.resize(mean, values.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return full
+
+
+def _told_apart(
+    maps: tuple[VesselMaps, VesselMaps], where: np.ndarray, kind: Layer, throughout: bool
+) -> float | None:
+    """The agreement of what is left of two pictures if it is too small for one eye, else None."""
+    left_out = None if kind.narrow else where
+    agreement, tiles = _agreement(*maps, left_out, kind.meeting)
+    clear = throughout or all(_shows_a_tree(left, where) for left in maps)
+    apart = tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED)
+    return agreement if apart else None
 
 
 def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:

@@ -10,11 +10,8 @@ from retreg.image import Image
 from retreg.quality import jacobian_determinants, normalised_mutual_information
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
-from retreg_server.registration.preprocessing.annotations import (
-    shared_marks,
-    without_shared_marks,
-)
-from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
+from retreg_server.registration.preprocessing.annotations import PicturePair, shared_marks
+from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
@@ -27,17 +24,18 @@ POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 class PictureQuality:
     """The two pictures prepared once, then measured under any transform."""
 
-    def __init__(self, fixed: Image, moving: Image) -> None:
-        beside = without_shared_marks(fixed, moving)
-        pictures = (
-            retina_picture(beside[0], "fixed", DIAMETER),
-            retina_picture(beside[1], "moving", DIAMETER),
-        )
+    def __init__(self, fixed: Image, moving: Image, seen: PicturePair | None = None) -> None:
+        """seen: the same two images, if a model has looked at them already."""
+        pair = seen or PicturePair(fixed, moving)
+        pictures = [each.retina(DIAMETER) for each in pair.beside]
         self.grid = _grid(pictures[0])
         self._fixed, self._moving = _layers(pictures[0]), _layers(pictures[1])
-        self._marks = None
-        if beside[0] is not fixed:
-            self._marks = _changed(fixed, beside[0]), _changed(moving, beside[1])
+        self._marks: list[Image] = []
+        if pair.are_marked:
+            self._marks = [
+                _changed(stored.image, painted.image)
+                for stored, painted in zip(pair.stored, pair.beside, strict=True)
+            ]
 
     @property
     def points(self) -> np.ndarray:
@@ -93,7 +91,7 @@ class PictureQuality:
 
     def _meeting_marks(self, transform: Transform) -> float:
         """Share of the picture where the marks of both lie on each other, if most of them do."""
-        if self._marks is None:
+        if not self._marks:
             return 0.0
         transforms = Affine.identity(), transform
         fixed, warped = (
