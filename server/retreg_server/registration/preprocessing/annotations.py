@@ -141,14 +141,11 @@ def shared_marks(
         core = np.logical_or.reduce(certain) & valid
         if core.sum() <= LEAST * max(valid.sum(), 1):
             continue
-        layers = [
-            _touched(_reaching(ALIKE, bands, sign) & off_the_rim, seeds)
-            for sign, seeds in zip(contrasts, certain, strict=True)
-        ]
-        where = np.logical_or.reduce([
-            _painted(fixed, sign * moving, strokes, kind)
-            for sign, strokes in zip(contrasts, layers, strict=True)
-        ])
+        layers = []
+        for sign, seeds in zip(contrasts, certain, strict=True):
+            strokes = _touched(_reaching(ALIKE, bands, sign) & off_the_rim, seeds)
+            layers.append(_painted(fixed, sign * moving, strokes, kind))
+        where = np.logical_or.reduce(layers)
         maps = (
             vessel_maps(_filled(fixed, where), fixed_inside),
             vessel_maps(_filled(moving, where), moving_inside),
@@ -276,7 +273,7 @@ def _agreement(
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
     best = 0.0, 0.0
     for a, b in ((0, 0), (1, 0), (0, 1)):
-        best = max(best, tile_agreement(first[a], second[b], both, left_out, best[0]))
+        best = max(best, tile_agreement(first[a], second[b], both, left_out, best[0], enough))
         if best[0] >= enough:
             break
     return best

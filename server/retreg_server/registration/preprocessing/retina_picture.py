@@ -15,6 +15,7 @@ import numpy as np
 from retreg.errors import EmptyImageError
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
+from retreg_server.registration.numerics.percentiles import percentile
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
 
 THUMBNAIL = 256
@@ -250,7 +251,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
-    low, high = np.percentile(grey, (0.1, 99.9))
+    low, high = (percentile(grey, q) for q in (0.1, 99.9))
     if not high - low > 1e-6 * max(abs(low), abs(high)):
         raise EmptyImageError(
             f"The {role} picture is blank: nearly all its pixels have the same value; give a "

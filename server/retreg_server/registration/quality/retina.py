@@ -48,6 +48,19 @@ class PictureQuality:
         thin[::8, ::8] = chosen[::8, ::8]
         return self.grid.lattice()[thin.ravel()]
 
+    def unmoved(self) -> dict[str, float]:
+        """agreement of the stronger ridges of both, and nmi, as the pictures lie in the world."""
+        fixed, warped, both = self._layers_under(Affine.identity())
+        agreement, _ = tile_agreement(fixed[STRONGEST], warped[STRONGEST], both)
+        nmi = normalised_mutual_information(fixed[GREY][both], warped[GREY][both])
+        return {"agreement": agreement, "nmi": nmi}
+
+    def _layers_under(self, transform: Transform) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The layers (4, h, w) of both pictures on the grid, and where (h, w) both show retina."""
+        fixed = self._fixed.array[:, 0]
+        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
+        return fixed, warped, (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
+
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
 
@@ -56,9 +69,7 @@ class PictureQuality:
         Also meeting_marks: the share of the picture under marks that both carry and that the
         transform puts onto each other, although the vessels below them do not meet.
         """
-        fixed = self._fixed.array[:, 0]
-        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
-        both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
+        fixed, warped, both = self._layers_under(transform)
         best = 0.0, 0.0, -1.0
         for a, b in POLARITIES:
             found = tile_agreement(fixed[a], warped[b], both, least=best[0])
