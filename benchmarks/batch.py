@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
+from server import family
 
 COMMAND = [sys.executable, "-m", "retreg.cli"]
 PATTERNS = ("same_eye_pairs_unam/*_A.jpg", "multimodal_landmark_pairs/*_fixed.png")
@@ -110,30 +111,35 @@ def _cpu_s() -> float:
 
 
 class _Memory:
-    """The largest memory of a process and its children: what they share counts once (PSS)."""
+    """The largest memory of a process and its children (Linux): what they share counts once."""
 
     EVERY_S = 0.2
 
     def __init__(self, pid: int) -> None:
-        self._root, self._peak, self._ends = psutil.Process(pid), 0.0, threading.Event()
+        self._root, self._peak, self._ends = pid, 0.0, threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._ends.wait(self.EVERY_S):
-            used = 0.0
-            try:
-                for each in (self._root, *self._root.children(recursive=True)):
-                    used += each.memory_full_info().pss
-            except psutil.Error:
-                continue
-            self._peak = max(self._peak, used)
+            used = [_proportional_bytes(pid) for pid in family(self._root)]
+            self._peak = max(self._peak, sum(used))
 
     def stop(self) -> float:
         """Bytes."""
         self._ends.set()
         self._thread.join()
         return self._peak
+
+
+def _proportional_bytes(pid: int) -> float:
+    """The memory of a process, and its share of what it has together with others; 0 if it ended."""
+    try:
+        said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss:\s+(\d+) kB", said, re.MULTILINE)
+    return 1024.0 * int(found.group(1)) if found else 0.0
 
 
 def differing(pairs: Sequence[Pair], *places: Path) -> list[str]:
