@@ -87,7 +87,8 @@ class Limits:
     the size of the imaged object. correlation of the vessels counts for pictures only.
     undeformed: the agreement under the global map below a deformation, which makes any two images
     somewhat alike. meeting_marks: most of the picture that may lie under an annotation that both
-    carry and that the transform puts onto itself.
+    carry and that the transform puts onto itself. lead: most by which the correlation, which strong
+    edges rule, may exceed the agreement, in which all parts count alike.
     """
 
     agreement: float
@@ -97,6 +98,7 @@ class Limits:
     correlation: float
     undeformed: float
     meeting_marks: float
+    lead: float
 
 
 # Unrelated pictures agree in 7 % of their tiles and unrelated volumes in 4 % of their blocks, by
@@ -104,11 +106,11 @@ class Limits:
 # none of 123 right ones rejected (`retreg evaluate retina` and `brain`; the table in README.md).
 ACCEPT = Limits(
     agreement=0.4, inconsistency=0.02, overlap=0.25, blocks=15, correlation=0.2, undeformed=0.25,
-    meeting_marks=0.0,
+    meeting_marks=0.0, lead=0.2,
 )
 FAIL = Limits(
     agreement=0.25, inconsistency=0.1, overlap=0.1, blocks=5, correlation=0.1, undeformed=0.12,
-    meeting_marks=1.0,
+    meeting_marks=1.0, lead=1.0,
 )
 SLAB_AGREEMENT = 0.6  # to accept a slab: of its few blocks more agree by chance
 # Pictures that share less than half: so many places are possible that of their few tiles up to 63 %
@@ -223,6 +225,11 @@ def _complaint(numbers: Mapping[str, float], limits: Limits, needed: Limits) -> 
         return (
             f"the vessels of the two pictures correlate by only {numbers['correlation']:.2f} "
             f"({needed.correlation:g} is needed)"
+        )
+    if numbers.get("correlation", 0.0) - agreement > limits.lead:
+        return (
+            "what meets is a few strong edges, as of a map that both pictures carry; only "
+            f"{agreement:.0%} of the image finds its counterpart {usual}"
         )
     return ""
 

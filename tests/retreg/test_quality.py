@@ -136,6 +136,7 @@ def test_a_bad_result_is_named_first_and_then_what_is_needed(name):
         ({"correlation": 0.3, "overlap": 0.3, "agreement": 0.65}, "check", "counterpart"),
         ({"correlation": 0.3, "overlap": 0.12}, "check", "share only"),
         ({"correlation": 0.0}, "fail", "correlate"),
+        ({"correlation": 0.85, "agreement": 0.55}, "check", "strong edges"),
         ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
         ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
         ({"agreement_undeformed": np.nan}, "fail", "before it was deformed"),
