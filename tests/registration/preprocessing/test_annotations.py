@@ -12,13 +12,16 @@ import pytest
 
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.messages import RegistrationRequest
 from retreg.quality import judge
 from retreg.transforms import Affine
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.pair import PhantomPair
+from retreg_server.registration.engine import register
 from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.model import Stages
-from retreg_server.registration.preprocessing.annotations import without_shared_marks
+from retreg_server.registration.preprocessing import annotations
+from retreg_server.registration.preprocessing.annotations import PicturePair
 from retreg_server.registration.quality.retina import PictureQuality
 
 SIZE = 512
@@ -223,7 +226,7 @@ def brighter(picture: Image) -> Image:
 def test_a_copy_of_a_picture_is_no_annotation(changed):
     fixed = an_eye(4).fixed
     copy = changed(fixed)
-    assert without_shared_marks(fixed, copy)[0] is fixed
+    assert not PicturePair(fixed, copy).are_marked
     assert agrees(fixed, copy, Affine.identity())
 
 
@@ -231,16 +234,16 @@ def test_a_copy_of_a_picture_is_no_annotation(changed):
 @pytest.mark.parametrize("seed", [2, 5])
 def test_two_pictures_of_one_eye_in_one_position_share_no_annotation(seed, moving):
     pair = an_eye(seed, 0.0, moving)
-    assert without_shared_marks(pair.fixed, pair.moving)[0] is pair.fixed
+    assert not PicturePair(pair.fixed, pair.moving).are_marked
     assert agrees(pair.fixed, pair.moving, pair.truth)
 
 
 def test_pictures_without_marks_and_with_marks_on_one_of_them_stay_as_they_are():
     pair = an_eye(4)
     for fixed in (pair.fixed, marked(pair.fixed, "white rings")):
-        beside = without_shared_marks(fixed, pair.moving)
-        assert beside[0] is fixed
-        assert beside[1] is pair.moving
+        both = PicturePair(fixed, pair.moving)
+        assert both.beside is both.stored
+        assert [each.image for each in both.stored] == [fixed, pair.moving]
 
 
 def test_marks_are_painted_over_beyond_the_field_of_view_too():
@@ -251,7 +254,7 @@ def test_marks_are_painted_over_beyond_the_field_of_view_too():
         replace(x, array=np.maximum(x.array, np.rint(255 * beyond)).astype(np.uint8))
         for x in (pair.fixed, pair.moving)
     )
-    beside = without_shared_marks(fixed, moving)[0].array
+    beside = PicturePair(fixed, moving).beside[0].image.array
     dark = (pair.fixed.array.max(axis=0)[0] < 30).astype(np.uint8)
     outside = (beyond > 0.5) & (cv2.erode(dark, np.ones((25, 25))) > 0)
     assert outside.sum() > 200
@@ -261,9 +264,18 @@ def test_marks_are_painted_over_beyond_the_field_of_view_too():
 def test_only_the_marks_are_painted_over():
     pair = an_eye(4)
     fixed = marked(pair.fixed, "white rings")
-    beside = without_shared_marks(fixed, marked(pair.moving, "white rings"))[0]
+    beside = PicturePair(fixed, marked(pair.moving, "white rings")).beside[0].image
     wrong = np.abs(beside.array.astype(float) - pair.fixed.array).max(axis=0)
     before = np.abs(fixed.array.astype(float) - pair.fixed.array).max(axis=0)
     assert (wrong == 0).mean() > 0.7
     assert wrong[before > 0].mean() < 0.2 * before[before > 0].mean()
     assert beside.array.dtype == fixed.array.dtype
+
+
+def test_model_and_verdict_look_for_marks_once(monkeypatch):
+    pair, looks = an_eye(4), []
+    look = annotations._where_marked
+    monkeypatch.setattr(annotations, "_where_marked", lambda *both: looks.append(1) or look(*both))
+    found = register(RegistrationRequest(pair.fixed, pair.moving, "auto-fundus"))
+    assert found.quality.verdict == "accept"
+    assert len(looks) == 1

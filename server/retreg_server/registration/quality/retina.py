@@ -10,11 +10,8 @@ from retreg.image import Image
 from retreg.quality import jacobian_determinants, normalised_mutual_information
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
-from retreg_server.registration.preprocessing.annotations import (
-    shared_marks,
-    without_shared_marks,
-)
-from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
+from retreg_server.registration.preprocessing.annotations import PicturePair, shared_marks
+from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
 from retreg_server.registration.preprocessing.vesselness import eroded, vessel_maps
 
@@ -29,17 +26,18 @@ POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 class PictureQuality:
     """The two pictures prepared once, then measured under any transform."""
 
-    def __init__(self, fixed: Image, moving: Image) -> None:
-        beside = without_shared_marks(fixed, moving)
-        pictures = (
-            retina_picture(beside[0], "fixed", DIAMETER),
-            retina_picture(beside[1], "moving", DIAMETER),
-        )
+    def __init__(self, fixed: Image, moving: Image, seen: PicturePair | None = None) -> None:
+        """seen: the same two images, if a model has looked at them already."""
+        pair = seen or PicturePair(fixed, moving)
+        pictures = [each.retina(DIAMETER) for each in pair.beside]
         self.grid = _grid(pictures[0])
         self._fixed, self._moving = _layers(pictures[0]), _layers(pictures[1])
-        self._marks = None
-        if beside[0] is not fixed:
-            self._marks = _changed(fixed, beside[0]), _changed(moving, beside[1])
+        self._marks: list[Image] = []
+        if pair.are_marked:
+            self._marks = [
+                _changed(stored.image, painted.image)
+                for stored, painted in zip(pair.stored, pair.beside, strict=True)
+            ]
 
     @property
     def points(self) -> np.ndarray:
@@ -52,6 +50,19 @@ class PictureQuality:
         thin[::8, ::8] = chosen[::8, ::8]
         return self.grid.lattice()[thin.ravel()]
 
+    def unmoved(self) -> dict[str, float]:
+        """agreement of the stronger ridges of both, and nmi, as the pictures lie in the world."""
+        fixed, warped, both = self._layers_under(Affine.identity())
+        agreement, _ = tile_agreement(fixed[STRONGEST], warped[STRONGEST], both)
+        nmi = normalised_mutual_information(fixed[GREY][both], warped[GREY][both])
+        return {"agreement": agreement, "nmi": nmi}
+
+    def _layers_under(self, transform: Transform) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The layers (4, h, w) of both pictures on the grid, and where (h, w) both show retina."""
+        fixed = self._fixed.array[:, 0]
+        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
+        return fixed, warped, (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
+
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
 
@@ -60,16 +71,12 @@ class PictureQuality:
         Also meeting_marks: the share of the picture under marks that both carry and that the
         transform puts onto each other, although the vessels below them do not meet.
         """
-        fixed = self._fixed.array[:, 0]
-        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
-        both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
-        agreement, tiles, correlation = max(
-            (
-                *tile_agreement(fixed[a], warped[b], both),
-                _correlation(fixed[a][both], warped[b][both]),
-            )
-            for a, b in POLARITIES
-        )
+        fixed, warped, both = self._layers_under(transform)
+        best = 0.0, 0.0, -1.0
+        for a, b in POLARITIES:
+            found = tile_agreement(fixed[a], warped[b], both, least=best[0])
+            best = max(best, (*found, _correlation(fixed[a][both], warped[b][both])))
+        agreement, tiles, correlation = best
         met, of_marks = self._met(transform)
         marks = None
         if of_marks > APART:  # or else what meets lies elsewhere than the layer of the files
@@ -107,7 +114,7 @@ class PictureQuality:
         0 and 1 without marks in view. The second one is 0 for what meets by chance. Of wide marks
         only the outlines count: the rest lies on each other after a small move, too.
         """
-        if self._marks is None:
+        if not self._marks:
             return 0.0, 1.0
         transforms = Affine.identity(), transform
         fixed, warped = (
