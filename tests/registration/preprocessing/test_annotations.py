@@ -191,6 +191,28 @@ def test_one_eye_turned_below_the_same_annotation_is_aligned(kind):
     assert np.linalg.norm(missed, axis=1).mean() < 2
 
 
+def below_wide_shapes(picture: Image, seed: int) -> Image:
+    """The picture with five white polygons on it, as of stickers and blinded names."""
+    random, opacity = np.random.default_rng(seed), np.zeros((SIZE, SIZE), np.float32)
+    for centre in random.integers(60, SIZE - 60, (5, 2)):
+        corners = (centre + random.integers(-70, 70, (5, 2))).astype(np.int32)
+        cv2.fillConvexPoly(opacity, cv2.convexHull(corners), 1.0, cv2.LINE_AA)
+    mixed = picture.array * (1 - opacity) + 255 * opacity
+    return replace(picture, array=np.rint(mixed).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 5])
+def test_wide_shapes_that_still_overlap_after_a_small_move_have_not_met(seed):
+    """The second picture of the eye moved by 12 pixels, the shapes did not."""
+    pair = make_fundus_pair(
+        4 + seed, size=SIZE, rotation_deg=0, elastic_px=0, shift=(0.02, 0.015), moving="colour"
+    )
+    fixed, moving = (below_wide_shapes(picture, seed) for picture in (pair.fixed, pair.moving))
+    assert agrees(fixed, moving, pair.truth)
+    stranger = below_wide_shapes(an_eye(20 + seed).fixed, seed)
+    assert not agrees(fixed, stranger, Affine.identity())
+
+
 def saved_as_jpeg(picture: Image) -> Image:
     stored = cv2.imencode(".jpg", np.moveaxis(picture.array[:, 0], 0, -1), [1, 50])[1]
     return replace(picture, array=np.moveaxis(cv2.imdecode(stored, 1), -1, 0)[:, None])

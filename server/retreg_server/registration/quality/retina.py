@@ -13,11 +13,13 @@ from retreg.transforms import Affine, Transform
 from retreg_server.registration.preprocessing.annotations import PicturePair, shared_marks
 from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
-from retreg_server.registration.preprocessing.vesselness import vessel_maps
+from retreg_server.registration.preprocessing.vesselness import eroded, vessel_maps
 
 DIAMETER = 448  # pixels of the field of view in which the quality is measured
 STRONGEST, OTHER, INSIDE, GREY = range(4)  # channels of the prepared pictures
-MOSTLY = 0.7  # of the marks of both pictures, that must lie on each other to have met
+MOSTLY = 0.6  # of the marks of both pictures, that must lie on each other to have met
+APART = 0.4  # of them, below which they did not come near each other
+OUTLINE = 6  # pixels from the rim of marks: strokes are narrower than two of it
 POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 
 
@@ -75,15 +77,21 @@ class PictureQuality:
             found = tile_agreement(fixed[a], warped[b], both, least=best[0])
             best = max(best, (*found, _correlation(fixed[a][both], warped[b][both])))
         agreement, tiles, correlation = best
-        marks = shared_marks(fixed[GREY], warped[GREY], fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5)
-        meeting = self._meeting_marks(transform)
+        met, of_marks = self._met(transform)
+        marks = None
+        if of_marks > APART:  # or else what meets lies elsewhere than the layer of the files
+            shown = fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5
+            marks = shared_marks(fixed[GREY], warped[GREY], *shown)
         return {
             "overlap": self._overlap(transform, both),
             "correlation": correlation,
             "agreement": agreement if marks is None else min(agreement, marks.agreement),
             "blocks": tiles,
             "nmi": normalised_mutual_information(fixed[GREY][both], warped[GREY][both]),
-            "meeting_marks": meeting if marks is None else max(meeting, float(marks.where.mean())),
+            "meeting_marks": max(
+                met if of_marks > MOSTLY else 0.0,
+                0.0 if marks is None else float(marks.where.mean()),
+            ),
         }
 
     def _overlap(self, transform: Transform, both: np.ndarray) -> float:
@@ -100,17 +108,24 @@ class PictureQuality:
         area = both.sum() * np.prod(self.grid.spacing[:2])
         return float(min(max(area / areas[0], growth * area / areas[1]), 1.0))
 
-    def _meeting_marks(self, transform: Transform) -> float:
-        """Share of the picture where the marks of both lie on each other, if most of them do."""
+    def _met(self, transform: Transform) -> tuple[float, float]:
+        """Share of the picture, and of the marks of one, where the marks of both lie on each other.
+
+        0 and 1 without marks in view. The second one is 0 for what meets by chance. Of wide marks
+        only the outlines count: the rest lies on each other after a small move, too.
+        """
         if not self._marks:
-            return 0.0
+            return 0.0, 1.0
         transforms = Affine.identity(), transform
         fixed, warped = (
-            resample(marks, by, self.grid).array > 0.5
+            _outlined(resample(marks, by, self.grid).array[0, 0] > 0.5)
             for marks, by in zip(self._marks, transforms, strict=True)
         )
-        together, fewer = float((fixed & warped).sum()), float(min(fixed.sum(), warped.sum()))
-        return together / fixed.size if together > MOSTLY * fewer else 0.0
+        fewer, more = sorted((float(fixed.sum()), float(warped.sum())))
+        if fewer == 0:
+            return 0.0, 1.0
+        together, by_chance = float((fixed & warped).sum()), more / fixed.size
+        return together / fixed.size, (together / fewer - by_chance) / (1 - by_chance + 1e-9)
 
 
 def _grid(picture: Picture) -> Grid:
@@ -130,6 +145,11 @@ def _changed(stored: Image, painted: Image) -> Image:
     """Where a picture was painted over, as 0 and 1."""
     changed = (stored.array != painted.array).any(axis=0, keepdims=True)
     return Image(changed.astype(np.float32), stored.grid)
+
+
+def _outlined(marks: np.ndarray) -> np.ndarray:
+    """The marks (h, w) bool without the inner parts of wide ones."""
+    return marks & ~eroded(marks, OUTLINE)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
