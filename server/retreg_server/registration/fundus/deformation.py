@@ -90,8 +90,10 @@ def _followed(
         way, weights = tracked(points, fixed, moving, through, window, farthest)
         if not weights.any():
             break
+        alike, good = np.zeros(len(points)), weights > 0
+        alike[good] = patch_similarity(points[good], way[good], fixed, moving, through)
         # Squared: most points of little weight were found in the wrong place.
-        weights = np.square(weights * patch_similarity(points, way, fixed, moving, through))
+        weights = np.square(weights * alike)
         vectors = current(points + way) - points
         field = _unfolded(points, vectors, weights, fixed)
         if field is None:

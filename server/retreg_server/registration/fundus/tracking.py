@@ -38,18 +38,31 @@ def tracked(
         np.rint(255 * np.clip(x * (shown & fixed.valid), 0, 1)).astype(np.uint8)
         for x in (fixed.samples[..., 0], warped_moving)
     )
-    end = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ITERATIONS, SETTLED)
-    settings = {"winSize": (window, window), "maxLevel": LEVELS, "criteria": end}
-    start = points.astype(np.float32)[:, None]
-    forward, found_forward, _ = cv2.calcOpticalFlowPyrLK(first, second, start, None, **settings)
-    backward, found_backward, _ = cv2.calcOpticalFlowPyrLK(second, first, forward, None, **settings)
-    shift = (forward - start)[:, 0].astype(np.float64)
-    mismatch = np.linalg.norm((backward - start)[:, 0], axis=1)
     column, row = np.clip(np.rint(points), 0, (width - 1, height - 1)).astype(int).T
-    good = (found_forward & found_backward).ravel().astype(bool) & shown[row, column]
-    good &= (np.linalg.norm(shift, axis=1) < farthest) & (mismatch < 1)
-    shift[~good] = 0
-    return shift, np.where(good, 1 / (1 + (2 * mismatch) ** 2), 0.0)
+    start = points.astype(np.float32)
+    kept = np.flatnonzero(shown[row, column])
+    end, found = _followed(start[kept], first, second, window)
+    found &= np.linalg.norm((end - start[kept]).astype(np.float64), axis=1) < farthest
+    kept, end = kept[found], end[found]
+    back, found = _followed(end, second, first, window)
+    mismatch = np.linalg.norm(back - start[kept], axis=1)
+    good = found & (mismatch < 1)
+    shift, weights = np.zeros(points.shape), np.zeros(len(points))
+    shift[kept[good]] = (end - start[kept])[good]
+    weights[kept[good]] = 1 / (1 + (2 * mismatch[good]) ** 2)
+    return shift, weights
+
+
+def _followed(
+    points: np.ndarray, start: np.ndarray, end: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (n, 2) float32 of a picture (h, w) uint8 lie in another one, and which do."""
+    if not len(points):
+        return points, np.zeros(0, bool)
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, ITERATIONS, SETTLED)
+    settings = {"winSize": (window, window), "maxLevel": LEVELS, "criteria": stop}
+    found, status, _ = cv2.calcOpticalFlowPyrLK(start, end, points[:, None], None, **settings)
+    return found[:, 0], status.ravel().astype(bool)
 
 
 def patch_similarity(
