@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
+from retreg.resample import resample
 from retreg.transforms import Affine
 from retreg_server.reporting import overlays
 from retreg_server.reporting.overlays import (
@@ -18,6 +20,7 @@ from retreg_server.reporting.overlays import (
     checkerboard,
     overlay,
     thumbnail,
+    write_png,
 )
 from retreg_server.reporting.sheet import GAP, PAPER, TITLE, Panel, Sign, sheet
 from retreg_server.reporting.views import PANEL, object_in, seen, shown, shrunk, views
@@ -172,3 +175,26 @@ def test_a_thumbnail_is_the_checkerboard_alone():
     in_red, in_blue = ((np.abs(small.astype(int) - c) < 30).all(axis=2) for c in (RED, BLUE))
     assert in_red.mean() > 0.2
     assert in_blue.mean() > 0.2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_written_as_png_is_what_is_read(tmp_path, channels):
+    drawn = np.random.default_rng(2).integers(0, 256, (40, 60, 3), np.uint8)
+    drawn = drawn if channels == 3 else drawn[..., 0]
+    write_png(tmp_path / "drawn.png", drawn)
+    np.testing.assert_array_equal(np.asarray(Picture.open(tmp_path / "drawn.png")), drawn)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_shown_as_they_are_resampled(dtype, channels):
+    noise = np.random.default_rng(3).integers(0, 200, (channels, 1, 90, 120))
+    picture = Image(noise.astype(dtype), Grid.of_picture(120, 90))
+    matrix = np.eye(4)
+    matrix[:2] = [[0.9, -0.2, 0, 7.3], [0.2, 0.9, 0, -4.1]]
+    found = shown(picture, Affine(matrix), picture.grid).astype(float)
+    expected = resample(picture, Affine(matrix), picture.grid).array[:, 0].astype(float)
+    if not (dtype == np.uint8 and channels == 3):  # which is shown as it is
+        low, high = np.percentile(picture.grey(), (1, 99.5))
+        expected = np.clip((expected - low) / (high - low), 0, 1) * 255
+    assert np.abs(found - np.moveaxis(expected, 0, -1)).max() < 3
