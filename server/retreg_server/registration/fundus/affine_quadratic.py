@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from retreg_server.registration.fundus.pixel_maps import QuadraticMap
-from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, sampled
+from retreg_server.registration.fundus.vessel_pyramid import VesselPyramidLevel, sampled, values_at
 
 FEWEST_POINTS = 200
 ITERATIONS = 10
@@ -56,7 +56,7 @@ def _support(
     """Centre and radius of the part of the fixed map that the moving one shows."""
     points = fixed.structured_points
     mapped = points @ start[:2, :2].T + start[:2, 2]
-    _, shown = sampled(moving, mapped)
+    _, shown = values_at(moving, mapped)
     points = points[shown] if shown.sum() > FEWEST_POINTS else points
     centre = points.mean(axis=0)
     radius = ROOM * float(np.percentile(np.linalg.norm(points - centre, axis=1), 95))
@@ -71,7 +71,7 @@ def _refined(
     iterations: int,
 ) -> QuadraticMap:
     points = fixed.structured_points
-    values = sampled(fixed, points)[0][:, 0]
+    values, _ = values_at(fixed, points)
     basis = current.basis(points)[:, :terms]
     for _ in range(iterations):
         samples, shown = sampled(moving, current(points))

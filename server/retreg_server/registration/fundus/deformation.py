@@ -16,7 +16,7 @@ from retreg_server.registration.fundus.tracking import patch_similarity, tracked
 from retreg_server.registration.fundus.vessel_pyramid import (
     PixelDisplacement,
     VesselPyramidLevel,
-    sampled,
+    values_at,
     vessel_similarity,
 )
 
@@ -45,7 +45,7 @@ def dense_displacement(
     tracked from there; the result under which the vessels are more alike is kept.
     """
     points = fixed.structured_points
-    points = points[sampled(fixed, points)[0][:, 0] > LEAST_VESSEL]
+    points = points[values_at(fixed, points)[0] > LEAST_VESSEL]
     points = points[:: max(1, len(points) // MOST_POINTS)]
     start = start or PixelDisplacement.none(fixed.valid.shape)
     found = _followed(points, fixed, moving, mapped, start)

@@ -8,7 +8,7 @@ from retreg_server.registration.fundus.global_alignment import TOLERANCE, Linear
 from retreg_server.registration.fundus.pixel_maps import PixelPairs, QuadraticMap
 from retreg_server.registration.fundus.prepared_picture import PreparedPicture
 from retreg_server.registration.fundus.tracking import tracked
-from retreg_server.registration.fundus.vessel_pyramid import sampled
+from retreg_server.registration.fundus.vessel_pyramid import values_at
 from retreg_server.registration.preprocessing.vessel_corners import vessel_corners
 
 CELLS = 16  # cells per side of the picture; each holds one inlier at most
@@ -50,7 +50,7 @@ def _vessel_points(
     """Corners of the vessel tree (n, 2) that both pictures show."""
     level = fixed.levels[-1]
     points = vessel_corners(level.samples[..., 0].copy(), fixed.maps.valid, CELLS**2, 0.02, 12.0)
-    shown: np.ndarray = points[sampled(moving.levels[-1], mapped(points))[1]]
+    shown: np.ndarray = points[values_at(moving.levels[-1], mapped(points))[1]]
     return shown
 
 

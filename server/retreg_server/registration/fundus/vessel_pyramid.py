@@ -41,10 +41,15 @@ class VesselPyramidLevel:
         return (np.column_stack([x, y]) + 0.5) * self.factor - 0.5
 
     @cached_property
+    def plain(self) -> np.ndarray:
+        """The map alone (h, w, 1)."""
+        return np.ascontiguousarray(self.samples[..., :1])
+
+    @cached_property
     def compared(self) -> tuple[np.ndarray, np.ndarray]:
         """Full-size points (n, 2) STRIDE apart in the field, and the map (n,) there."""
         points = lattice(self, STRIDE)
-        return points, sampled(self, points)[0][:, 0]
+        return points, values_at(self, points)[0]
 
 
 def pyramid(
@@ -92,6 +97,13 @@ def sampled(level: VesselPyramidLevel, points: np.ndarray) -> tuple[np.ndarray, 
     values, start, shown = _bilinear(level.samples, level.factor, points)
     shown &= level.valid.ravel()[start]
     return values, shown
+
+
+def values_at(level: VesselPyramidLevel, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As sampled, of the map alone: (n,) values."""
+    values, start, shown = _bilinear(level.plain, level.factor, points)
+    shown &= level.valid.ravel()[start]
+    return values[:, 0], shown
 
 
 def _bilinear(
@@ -155,7 +167,7 @@ def lattice(level: VesselPyramidLevel, stride: float) -> np.ndarray:
     height, width = np.array(level.valid.shape) * level.factor
     x, y = np.meshgrid(np.arange(0, width, stride), np.arange(0, height, stride))
     points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
-    valid: np.ndarray = points[sampled(level, points)[1]]
+    valid: np.ndarray = points[values_at(level, points)[1]]
     return valid
 
 
@@ -163,10 +175,10 @@ def _correlation(
     values: np.ndarray, moving: VesselPyramidLevel, targets: np.ndarray
 ) -> tuple[float, float]:
     """Pearson's correlation of values with the moving level at targets, and the share inside."""
-    samples, shown = sampled(moving, targets)
+    found, shown = values_at(moving, targets)
     if shown.sum() < 50:
         return 0.0, 0.0
-    a, b = values[shown] - values[shown].mean(), samples[shown, 0] - samples[shown, 0].mean()
+    a, b = values[shown] - values[shown].mean(), found[shown] - found[shown].mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return (float(a @ b) / scale if scale > 0 else 0.0), float(shown.mean())
 
