@@ -221,12 +221,22 @@ def _complaint(numbers: Mapping[str, float], limits: Limits, needed: Limits) -> 
             "going there by another image of the group gives another result, "
             f"{_apart(numbers['triangle'])}"
         )
-    if not numbers.get("correlation", 1.0) >= limits.correlation:
+    return _vessel_complaint(numbers, limits, needed, usual)
+
+
+def _vessel_complaint(
+    numbers: Mapping[str, float], limits: Limits, needed: Limits, usual: str
+) -> str:
+    """What is wrong with how the vessels of pictures correlate, or nothing."""
+    agreement, correlation = numbers.get("agreement", 0.0), numbers.get("correlation")
+    if correlation is None:  # volumes have none
+        return ""
+    if not correlation >= limits.correlation:
         return (
-            f"the vessels of the two pictures correlate by only {numbers['correlation']:.2f} "
+            f"the vessels of the two pictures correlate by only {correlation:.2f} "
             f"({needed.correlation:g} is needed)"
         )
-    if numbers.get("correlation", 0.0) - agreement > limits.lead:
+    if correlation - agreement > limits.lead:
         return (
             "what meets is a few strong edges, as of a map that both pictures carry; only "
             f"{agreement:.0%} of the image finds its counterpart {usual}"

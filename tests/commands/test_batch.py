@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -42,6 +43,12 @@ def eyes(tmp_path_factory):
     write_image(folder / "blank_B.png", blank)
     write_image(folder / "alone_A.png", pairs[1].fixed)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_of_opencv():
+    """This process has threads that its children do not have, as where it showed a picture."""
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (0, 0), 5)
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +159,14 @@ def is_alive(pid):
 def test_a_pair_whose_process_dies_does_not_stop_the_others(eyes, tmp_path, monkeypatch):
     from retreg_server.batch import one_pair
 
-    real = one_pair.read_image
+    real = one_pair.read_images
 
-    def deadly(path):
-        if path.name == "2_A.png":
+    def deadly(inputs):
+        if inputs[0][0].name == "2_A.png":
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(path)
+        return real(inputs)
 
-    monkeypatch.setattr(one_pair, "read_image", deadly)
+    monkeypatch.setattr(one_pair, "read_images", deadly)
     words = ["batch", str(eyes), "--pair", "[12]_A.png", "[12]_B.png", "-o", str(tmp_path)]
     assert main(words) == 2  # brackets are no stars
     table = tmp_path / "t.csv"

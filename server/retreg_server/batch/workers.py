@@ -65,7 +65,7 @@ def _begin(workers: int) -> None:
         os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
         import cv2
 
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(0)  # with 1, a child waits for ever for the threads that its parent has
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
