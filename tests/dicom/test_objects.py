@@ -231,6 +231,14 @@ def test_values_that_are_not_valid_are_not_copied(a_scan, tmp_path, dciodvfy):
         assert not dciodvfy(data, tmp_path)
 
 
+@pytest.mark.parametrize("how", ["GR", ["SE", "EP"]])
+def test_a_scanning_sequence_is_copied_as_the_word_that_it_is(a_scan, tmp_path, dciodvfy, how):
+    paths = [a_scan(name, ScanningSequence=how) for name in ("fixed", "moving")]
+    data = dict(objects_of(registered(*paths, an_affine())))["series/0001.dcm"]
+    assert data.ScanningSequence == how
+    assert not dciodvfy(data, tmp_path)
+
+
 def test_nothing_of_the_patient_is_in_warnings_or_logs(a_scan, caplog, recwarn):
     from retreg_server.dicom.object_folder import all_objects
 
