@@ -181,6 +181,7 @@ def in_process(work: Callable[..., None], *arguments: Any) -> Iterator[Any]:
     here, there = context.Pipe()
     process = context.Process(target=work, args=(there, *arguments))
     process.start()
+    there.close()  # so that a process that died is noticed
     try:
         yield here.recv()
     finally:

@@ -58,7 +58,7 @@ def derived_series(pair: Pair, warped: Image, words: Words) -> Iterator[Any]:
     warped: (1, k, j, i) on pair.grid.
     """
     modality = str(pair.moving.header.Modality)
-    storage = storage_of(pair.moving.headers, warped.array)
+    storage = storage_of(pair.moving, warped.array)
     first = _common(pair, modality, storage, words)
     for number in range(warped.grid.size[2]):
         yield _slice(first, warped, storage, number)

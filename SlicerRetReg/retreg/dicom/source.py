@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from retreg.errors import FileError
-from retreg.files.dicom_geometry import frames_of
-from retreg.files.dicom_header import read_header
+from retreg.files.dicom_geometry import Frame, frames_of
 from retreg.files.dicom_mosaic import is_mosaic
 from retreg.files.dicom_registration import ImageSet
-from retreg.files.dicom_series import main_series
+from retreg.files.dicom_series import Slice, main_series, slice_in, slices_in
 from retreg.files.dicom_stack import stacked, unplaced_grid
 from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
@@ -26,10 +25,12 @@ _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceU
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """headers: pydicom data sets of one series, without pixels. frame: the number, from 1, of the
-    picture that was taken from a file of several; None for the whole."""
+    """headers: pydicom data sets of one series, without pixels. frames: the first one of each, or
+    all of the only one. frame: the number, from 1, of the picture that was taken from a file of
+    several; None for the whole."""
 
     headers: tuple[Any, ...]
+    frames: tuple[Frame, ...]
     frame: int | None = None
 
     @property
@@ -40,7 +41,7 @@ class Source:
     @property
     def is_placed(self) -> bool:
         """Whether the image lies somewhere in a body, as scans do and photographs do not."""
-        return frames_of(self.header)[0].axes is not None or is_mosaic(self.header)
+        return self.frames[0].axes is not None or is_mosaic(self.header)
 
     @property
     def frame_of_reference(self) -> str:
@@ -57,12 +58,9 @@ class Source:
         if is_mosaic(header):
             raise FileError("A mosaic was given; the volumes of a series were expected.")
         columns, rows = int(header.Columns), int(header.Rows)
-        frames = [frames_of(each)[0] for each in self.headers]
-        if len(frames) == 1:
-            frames = frames_of(header)
         if not self.is_placed:
-            return unplaced_grid(frames[0], 1, columns, rows)
-        return stacked(frames, columns, rows)[1]
+            return unplaced_grid(self.frames[0], 1, columns, rows)
+        return stacked(self.frames, columns, rows)[1]
 
     @property
     def images(self) -> ImageSet:
@@ -79,30 +77,34 @@ def source_of(path: str | Path, frame: int | None = None) -> Source:
     path = usable_name(path)
     with reading(path.name, Format.DICOM.value):
         if path.is_dir():
-            files = [each.path for each in main_series(path)[0]]
-        elif recognised(path) is Format.DICOM:
-            files = [path]
+            slices = main_series(slices_in(path, is_whole=True), path.name)[0]
         else:
-            raise FileError(
-                f"{path.name} is no DICOM image, so no DICOM objects can refer to it; give DICOM "
-                "files or series for both images, or leave --dicom out."
-            )
-        return source_from([read_header(file, is_whole=True) for file in files], path.name, frame)
+            one = slice_in(path, is_whole=True) if recognised(path) is Format.DICOM else None
+            if one is None:
+                raise FileError(
+                    f"{path.name} is no DICOM image, so no DICOM objects can refer to it; give "
+                    "DICOM files or series for both images, or leave --dicom out."
+                )
+            slices = [one]
+        return source_from(slices, path.name, frame)
 
 
-def source_from(headers: Sequence[Any], name: str, frame: int | None = None) -> Source:
-    """The source with these pydicom data sets, sorted by place. Raises FileError as source_of."""
-    missing = [tag for tag in _NEEDED if any(not header.get(tag) for header in headers)]
+def source_from(slices: Sequence[Slice], name: str, frame: int | None = None) -> Source:
+    """The source with these slices, sorted by place. Raises FileError as source_of."""
+    missing = [tag for tag in _NEEDED if any(not each.header.get(tag) for each in slices)]
     if missing:
         raise FileError(
             f"{name} has no {missing[0]}, so no DICOM objects can refer to it; export it again "
             "from where it is archived."
         )
-    return Source(tuple(sorted(headers, key=_height)), frame)
+    slices = sorted(slices, key=lambda each: _height(each.frame))
+    headers = tuple(each.header for each in slices)
+    only = len(slices) == 1
+    frames = frames_of(headers[0]) if only else [each.frame for each in slices]
+    return Source(headers, tuple(frames), frame)
 
 
-def _height(header: Any) -> float:
-    frame = frames_of(header)[0]
+def _height(frame: Frame) -> float:
     if frame.axes is None or frame.position is None:
         return 0.0
     return float(frame.position @ np.cross(frame.axes[:, 0], frame.axes[:, 1]))

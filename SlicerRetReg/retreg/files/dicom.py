@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from retreg.about import About
 from retreg.errors import FileError
 from retreg.files.dicom_about import about_of, image_type, is_projection
 from retreg.files.dicom_geometry import Frame, frames_of, is_film
-from retreg.files.dicom_header import read_header
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
 from retreg.files.dicom_pixels import Pixels, pixels_of, refuse_large_header
 from retreg.files.dicom_repeats import one_per_place
-from retreg.files.dicom_series import Slice, main_series
+from retreg.files.dicom_series import Slice, main_series, slice_in, slices_in
 from retreg.files.dicom_stack import places, stacked, unplaced_grid
 from retreg.files.dicom_values import fill_padding, voxel_type
 from retreg.files.doors import reading
@@ -39,20 +38,25 @@ def read_dicom_file(path: Path, frame: int | None = None) -> Image:
     photography, the world is that of a picture times the pixel spacing. MONOCHROME1 is not
     inverted. Raises FileError or GeometryError.
     """
-    header = read_header(path)
-    if not header.get("Rows") or not header.get("Columns"):
+    one = slice_in(path)
+    if one is None:
         raise FileError(f"{path.name} holds no DICOM image, or is cut off; choose another file.")
-    refuse_large_header(path.name, header)
+    return _image_of_one(one, frame)
+
+
+def _image_of_one(one: Slice, frame: int | None) -> Image:
+    header = one.header
+    refuse_large_header(one.name, header)
     frames = frames_of(header)
     if frame is None:
-        _refuse_several_pictures(path.name, header, frames)
+        _refuse_several_pictures(one.name, header, frames)
     elif not 1 <= frame <= len(frames):
         raise FileError(
-            f"{path.name} holds {len(frames)} frames; {frame} is none of them, so choose one from "
+            f"{one.name} holds {len(frames)} frames; {frame} is none of them, so choose one from "
             f"1 to {len(frames)}."
         )
-    mosaic = mosaic_of(path, header) if is_mosaic(header) else None
-    pixels = _filled(pixels_of(path, header, frames, voxel_type(header, frames)))
+    mosaic = mosaic_of(one.name, header, one.whole()) if is_mosaic(header) else None
+    pixels = _filled(pixels_of(one, frames, voxel_type(header, frames)))
     if mosaic is not None:
         return Image(mosaic.unfolded(pixels), mosaic.grid, about_of(header, True))
     if frame is not None:
@@ -67,18 +71,23 @@ def read_dicom_series(folder: Path, frame: int | None = None) -> Image:
     series that are much smaller, such as a localizer; frame is for a folder with a single file.
     Raises FileError when there is no series, no main one, or when slices are missing.
     """
-    slices, notes = main_series(folder)
-    if len(slices) == 1:
-        with reading(slices[0].path.name, Format.DICOM.value):
-            image = read_dicom_file(slices[0].path, frame)
+    return image_of(slices_in(folder), folder.name, frame)
+
+
+def image_of(slices: Iterable[Slice], name: str, frame: int | None = None) -> Image:
+    """As read_dicom_series, of instances wherever they are; name: what a sentence calls them."""
+    chosen, notes = main_series(slices, name)
+    if len(chosen) == 1:
+        with reading(chosen[0].name, Format.DICOM.value):
+            image = _image_of_one(chosen[0], frame)
         about = replace(image.about, notes=(*notes, *image.about.notes))
         return Image(image.array, image.grid, about)
-    _refuse_no_slices(folder.name, slices, frame)
-    slices, repeats = _one_per_place(slices)
-    header = slices[0].header
-    order, grid = stacked([s.frame for s in slices], int(header.Columns), int(header.Rows))
-    volume = _volume([slices[n] for n in order], folder.name)
-    return Image(volume, grid, _about(header, True, len(slices), (*notes, *repeats)))
+    _refuse_no_slices(name, chosen, frame)
+    chosen, repeats = _one_per_place(chosen)
+    header = chosen[0].header
+    order, grid = stacked([s.frame for s in chosen], int(header.Columns), int(header.Rows))
+    volume = _volume([chosen[n] for n in order], name)
+    return Image(volume, grid, _about(header, True, len(chosen), (*notes, *repeats)))
 
 
 def _image(header: Any, frames: Sequence[Frame], pixels: np.ndarray) -> Image:
@@ -192,5 +201,5 @@ def _filled(pixels: Pixels) -> np.ndarray:
 
 
 def _pixels(one: Slice, kind: np.dtype[Any]) -> Pixels:
-    with reading(one.path.name, Format.DICOM.value):
-        return pixels_of(one.path, one.header, [one.frame], kind)
+    with reading(one.name, Format.DICOM.value):
+        return pixels_of(one, [one.frame], kind)

@@ -23,35 +23,44 @@ _INSTANCE, _SERIES, _COUNT = "00080018", "0020000E", "00201209"
 
 
 def fetch_series(
-    archive: Archive,
-    wanted: SeriesName,
-    folder: Path,
-    bounds: Bounds,
-    progress: Progress = no_progress,
+    archive: Archive, wanted: SeriesName, bounds: Bounds, progress: Progress = no_progress
 ) -> list[Any]:
-    """Write all instances of a series into folder, one file each, as they arrive.
+    """The pydicom data sets, with pixels, of all instances of a series.
 
-    Returns their pydicom data sets without the pixels. Raises ServerError when the archive does not
-    let one in, has no such series, or sends what is not allowed, and FileError for what is no
-    DICOM.
+    Raises ServerError when the archive does not let one in, has no such series, or sends what is
+    not allowed, and FileError for what is no DICOM.
     """
-    headers: list[Any] = []
+    instances: list[Any] = []
     with _sentences(archive):
         client = _client(archive, bounds)
         every = client.iter_series(
             wanted.study, wanted.series, media_types=(("application/dicom", "*"),)
         )
         for data in every:
-            progress("receiving from the archive", 0.0)
-            if len(headers) == MAX_SERIES_FILES:
+            if len(instances) % _TOLD_EVERY == 0:
+                progress("receiving from the archive", 0.0)
+            if len(instances) == MAX_SERIES_FILES:
                 raise FileError(f"The series has more than {MAX_SERIES_FILES} instances.")
-            (folder / f"{len(headers):05d}.dcm").write_bytes(data.buffer.getvalue())
-            data.buffer = None  # what was sent is in the file now
-            data.pop("PixelData", None)
-            headers.append(data)
-    if not headers:
+            _refuse_deflated(archive, data)
+            data.buffer = None  # what was sent has been parsed
+            instances.append(data)
+    if not instances:
         raise ServerError(f"The archive {archive.name} has no such series; check both UIDs.")
-    return headers
+    return instances
+
+
+def fetched_image(
+    archive: Archive, wanted: SeriesName, bounds: Bounds, progress: Progress = no_progress
+) -> tuple[Image, Source]:
+    """The image of a series, and what new objects refer to.
+
+    Raises as fetch_series, and FileError or GeometryError for what is no single image.
+    """
+    slices = list(slices_of(fetch_series(archive, wanted, bounds, progress)))
+    image = image_of(slices, "The series")
+    for each in slices:
+        each.header.pop("PixelData", None)
+    return image, source_from(slices, "The series")
 
 
 def store_objects(
