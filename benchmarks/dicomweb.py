@@ -20,7 +20,6 @@ from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from pstats import Stats
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -157,17 +156,17 @@ def profile(archive: Archive, pair: Pair) -> None:
     """What the process for archives does for an order, by time of the processor."""
     known = {archive.name: {k: v for k, v in asdict(archive).items() if k != "name"}}
     bounds = {"received_bytes": 2**30, "idle_s": 30.0, "total_s": 600.0}
-    with TemporaryDirectory() as scratch, Profile(time.process_time) as measured:
+    wanted = [[each["study"], each["series"]] for each in pair]
+    with Profile(time.process_time) as measured:
         worker = ArchiveWorker(known, "00" * 32, bounds)
-        folders = [str(Path(scratch, role)) for role in ("fixed", "moving")]
         images = []
-        for folder, each in zip(folders, pair, strict=True):
-            head = {"task": "fetch", "archive": archive.name, "folder": folder, **each}
+        for each in wanted:
+            head = {"task": "fetch", "archive": archive.name, "wanted": each}
             answer = worker.answer(Message({**head, "most_bytes": 2**30}), no_progress)
             images.append(SharedImage.received(answer.head["header"], answer.buffers[0]))
         request = RegistrationRequest(images[0].image, images[1].image, "null", {"seconds": 0.0})
         result = wire.dumps(wire.encode_result(NullEngine().register(request, no_progress)))
-        head = {"task": "store", "archive": archive.name, "folders": folders}
+        head = {"task": "store", "archive": archive.name, "wanted": wanted}
         head |= {"headers": [i.header for i in images], "kinds": ["series", "registration"]}
         enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
         worker.answer(Message(head, enclosed), no_progress)

@@ -13,8 +13,8 @@ import numpy as np
 
 from retreg.dicom.source import Source, source_from
 from retreg.errors import InputError
-from retreg.files.dicom_series import slice_in
 from retreg.files.dicom_registration import ImageSet
+from retreg.files.dicom_series import slice_in
 from retreg.files.doors import reading
 from retreg.geometry import Grid
 from retreg.transforms import Affine

@@ -77,7 +77,7 @@ def source_of(path: str | Path, frame: int | None = None) -> Source:
     path = usable_name(path)
     with reading(path.name, Format.DICOM.value):
         if path.is_dir():
-            slices = main_series(slices_in(path, is_whole=True), path.name)[0]
+            slices = main_series(slices_in(path, is_whole=True), "the folder")[0]
         else:
             one = slice_in(path, is_whole=True) if recognised(path) is Format.DICOM else None
             if one is None:

@@ -71,22 +71,22 @@ def read_dicom_series(folder: Path, frame: int | None = None) -> Image:
     series that are much smaller, such as a localizer; frame is for a folder with a single file.
     Raises FileError when there is no series, no main one, or when slices are missing.
     """
-    return image_of(slices_in(folder), folder.name, frame)
+    return image_of(slices_in(folder), f"the folder {folder.name!r}", frame)
 
 
-def image_of(slices: Iterable[Slice], name: str, frame: int | None = None) -> Image:
-    """As read_dicom_series, of instances wherever they are; name: what a sentence calls them."""
-    chosen, notes = main_series(slices, name)
+def image_of(slices: Iterable[Slice], where: str, frame: int | None = None) -> Image:
+    """As read_dicom_series, of instances wherever they are; where: such as "the series"."""
+    chosen, notes = main_series(slices, where)
     if len(chosen) == 1:
         with reading(chosen[0].name, Format.DICOM.value):
             image = _image_of_one(chosen[0], frame)
         about = replace(image.about, notes=(*notes, *image.about.notes))
         return Image(image.array, image.grid, about)
-    _refuse_no_slices(name, chosen, frame)
+    _refuse_no_slices(where, chosen, frame)
     chosen, repeats = _one_per_place(chosen)
     header = chosen[0].header
     order, grid = stacked([s.frame for s in chosen], int(header.Columns), int(header.Rows))
-    volume = _volume([chosen[n] for n in order], name)
+    volume = _volume([chosen[n] for n in order], where)
     return Image(volume, grid, _about(header, True, len(chosen), (*notes, *repeats)))
 
 
@@ -134,33 +134,33 @@ def _refuse_several_pictures(name: str, header: Any, frames: Sequence[Frame]) ->
     )
 
 
-def _refuse_no_slices(name: str, slices: Sequence[Slice], frame: int | None) -> None:
+def _refuse_no_slices(where: str, slices: Sequence[Slice], frame: int | None) -> None:
     """Raise FileError for files of a series that are no slices of one volume."""
     if any(is_mosaic(s.header) for s in slices):
         raise FileError(
-            f"Each of the {len(slices)} files in {name} is a mosaic, which holds a whole volume; "
+            f"Each of the {len(slices)} files in {where} is a mosaic, which holds a whole volume; "
             "give one of these files instead."
         )
     if any(int(s.header.get("NumberOfFrames") or 1) > 1 for s in slices):
         raise FileError(
-            f"The series in {name} is spread over {len(slices)} files of many frames; give one of "
+            f"The series in {where} is spread over {len(slices)} files of many frames; give one of "
             "these files instead."
         )
     if len(layouts := Counter(s.layout for s in slices)) > 1:
         said = ", ".join(f"{n} of {at[1]} x {at[0]}" for at, n in layouts.most_common(9))
         raise FileError(
-            f"The slices in {name} differ in size or colour ({said} pixels); export one stack of "
+            f"The slices in {where} differ in size or colour ({said} pixels); export one stack of "
             "slices."
         )
     if all(s.frame.axes is None for s in slices):
         raise FileError(
-            f"The {len(slices)} images in {name} have no positions in space; give one of the files "
-            "instead."
+            f"The {len(slices)} images in {where} have no positions in space; give one of the "
+            "files instead."
         )
     if frame is not None:
         raise FileError(
-            f"{name} holds a series of {len(slices)} files, not frames; leave the frame out, or "
-            "give one of the files."
+            f"There is a series of {len(slices)} files in {where}, not frames; leave the frame "
+            "out, or give one of the files."
         )
 
 
@@ -176,11 +176,11 @@ def _one_per_place(slices: Sequence[Slice]) -> tuple[list[Slice], tuple[str, ...
     return [slices[n] for n in kept], notes
 
 
-def _volume(slices: Sequence[Slice], name: str) -> np.ndarray:
+def _volume(slices: Sequence[Slice], where: str) -> np.ndarray:
     """(channels, k, j, i) of slices in order."""
     kind = np.result_type(*{voxel_type(s.header, [s.frame]) for s in slices})
     first = _pixels(slices[0], kind).values
-    refuse_large_volume(name, first.nbytes * len(slices))
+    refuse_large_volume(f"The series in {where}", first.nbytes * len(slices))
     out = np.empty((first.shape[0], len(slices), *first.shape[2:]), first.dtype)
     padding = np.zeros(out.shape[1:], bool)
     for n, one in enumerate(slices):

@@ -12,7 +12,7 @@ from typing import Any
 
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame, frames_of
-from retreg.files.dicom_header import read_header, read_with_pixels
+from retreg.files.dicom_header import read_header, read_with_pixels, refuse_deflated
 from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
 from retreg.files.limits import MAX_SERIES_FILES
@@ -62,23 +62,25 @@ def slices_of(instances: Iterable[Any]) -> Iterator[Slice]:
     for n, data in enumerate(instances, start=1):
         name = f"Instance {n}"
         with reading(name, Format.DICOM.value):
+            refuse_deflated(name, data.file_meta)
             if _is_image(data):
                 yield Slice(name, data, frames_of(data)[0], partial(_itself, data))
 
 
-def main_series(slices: Iterable[Slice], name: str) -> tuple[list[Slice], tuple[str, ...]]:
+def main_series(slices: Iterable[Slice], where: str) -> tuple[list[Slice], tuple[str, ...]]:
     """The slices of the only or clearly largest series, and notes on what was left out.
 
-    name: of the folder. Raises FileError when there is none, or several of like size.
+    where: such as "the series", for sentences. Raises FileError when there is none, or several of
+    like size.
     """
     series = sorted(_series(list(slices)), key=_size, reverse=True)
     if not series:
-        raise FileError(f"There is no DICOM image in the folder {name!r}; choose another.")
+        raise FileError(f"There is no DICOM image in {where}; choose another.")
     if len(series) > 1 and _size(series[1]) * _CLEARLY_MORE > _size(series[0]):
         said = "; ".join(_described(each) for each in series[:_SHOWN])
         raise FileError(
-            f"The folder {name!r} holds {len(series)} DICOM series: {said}. Give the folder "
-            "of one series, or put its files into a folder of their own."
+            f"There are {len(series)} DICOM series in {where}: {said}. Give the folder of one "
+            "series, or put its files into a folder of their own."
         )
     if len(series) == 1:
         return series[0], ()

@@ -6,12 +6,16 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retreg.dicom.new_object import with_file_header
+from retreg.dicom.source import Source, source_from
 from retreg.errors import FileError, ServerError
+from retreg.files.dicom import image_of
+from retreg.files.dicom_series import slices_of
+from retreg.files.doors import reading
 from retreg.files.limits import MAX_SERIES_FILES
+from retreg.image import Image
 from retreg.progress import Progress, no_progress
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds, careful_session
@@ -37,11 +41,9 @@ def fetch_series(
             wanted.study, wanted.series, media_types=(("application/dicom", "*"),)
         )
         for data in every:
-            if len(instances) % _TOLD_EVERY == 0:
-                progress("receiving from the archive", 0.0)
+            progress("receiving from the archive", 0.0)
             if len(instances) == MAX_SERIES_FILES:
                 raise FileError(f"The series has more than {MAX_SERIES_FILES} instances.")
-            _refuse_deflated(archive, data)
             data.buffer = None  # what was sent has been parsed
             instances.append(data)
     if not instances:
@@ -57,10 +59,11 @@ def fetched_image(
     Raises as fetch_series, and FileError or GeometryError for what is no single image.
     """
     slices = list(slices_of(fetch_series(archive, wanted, bounds, progress)))
-    image = image_of(slices, "The series")
-    for each in slices:
-        each.header.pop("PixelData", None)
-    return image, source_from(slices, "The series")
+    with reading("The series", "a DICOM series"):
+        image = image_of(slices, "the series")
+        for each in slices:
+            each.header.pop("PixelData", None)
+        return image, source_from(slices, "The series")
 
 
 def store_objects(

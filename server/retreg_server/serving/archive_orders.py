@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from retreg import wire
@@ -143,9 +140,8 @@ class ArchiveOrders:
 
     async def _live(self, job: ArchiveJob, order: Order) -> None:
         """Do the work; the only place where an order ends."""
-        folder = self._service.store.scratch / f"archive-{job.id}"
         try:
-            await self._work(job, order, folder)
+            await self._work(job, order)
             job.status = Status("done", "done", 1.0)
         except asyncio.CancelledError:
             stopped = api_error(Cancelled(CANCELLED))
@@ -161,14 +157,11 @@ class ArchiveOrders:
             job.status = Status("failed", "failed", 1.0, error=ApiError(500, "internal", INTERNAL))
         finally:
             job.ended_at = time.monotonic()
-            with suppress(OSError):
-                await asyncio.to_thread(shutil.rmtree, folder, True)
 
-    async def _work(self, job: ArchiveJob, order: Order, folder: Path) -> None:
-        series = {"fixed": order.fixed, "moving": order.moving}
+    async def _work(self, job: ArchiveJob, order: Order) -> None:
+        pair = (order.fixed, order.moving)
         images = [
-            await self._fetch(job, order.archive, wanted, folder / role, n / 4)
-            for n, (role, wanted) in enumerate(series.items())
+            await self._fetch(job, order.archive, wanted, n / 4) for n, wanted in enumerate(pair)
         ]
         result = await self._result(job, order, images)
         job.quality = await asyncio.to_thread(_quality, result)
@@ -176,15 +169,15 @@ class ArchiveOrders:
             job.note = FAILED
         elif order.kinds:
             head = {"task": "store", "archive": order.archive.name, "kinds": list(order.kinds)}
-            head["folders"] = [str(folder / role) for role in series]
+            head["wanted"] = [astuple(each) for each in pair]
             head["headers"] = [image.header for image in images]
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
             job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
 
     async def _fetch(
-        self, job: ArchiveJob, archive: Archive, wanted: SeriesName, folder: Path, begun: float
+        self, job: ArchiveJob, archive: Archive, wanted: SeriesName, begun: float
     ) -> SharedImage:
-        head = {"task": "fetch", "archive": archive.name, "folder": str(folder), **asdict(wanted)}
+        head = {"task": "fetch", "archive": archive.name, "wanted": astuple(wanted)}
         answer = await self._ask(job, head, (), begun)
         header, address = answer.head["header"], answer.head["address"]
         image = SharedImage.received(header, answer.buffers[0], address)

@@ -1,26 +1,26 @@
 """What the process for archives does: it fetches series, and stores what was made of them.
 
-As the process for files it has a memory limit and can be killed at any time. The files of a series
-stay in the folder that the server names until the objects are stored.
+As the process for files it has a memory limit and can be killed at any time. It remembers the
+headers of the series that it fetched last; of others it asks the archive again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from retreg import wire
 from retreg.dicom.source import Source
 from retreg.errors import FileError
+from retreg.image import Image
 from retreg.progress import Progress
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds
 from retreg_server.serving.workers.file_worker import packed
 from retreg_server.serving.workers.messages import Message, SharedImage
 
-_REMEMBERED = 7  # besides the newest; others are read from their files again
+_REMEMBERED = 7  # besides the newest
 
 
 class ArchiveWorker:
@@ -35,7 +35,7 @@ class ArchiveWorker:
     ) -> None:
         self._archives = {name: Archive(name, **entry) for name, entry in archives.items()}
         self._key, self._bounds = bytes.fromhex(key), Bounds(**bounds)
-        self._sources: dict[str, Source] = {}  # what was fetched last, by folder
+        self._sources: dict[tuple[str, SeriesName], Source] = {}  # what was fetched last
 
     def hello(self) -> dict[str, Any]:
         """Import what takes a while."""
@@ -55,27 +55,27 @@ class ArchiveWorker:
             ) from None
 
     def _fetch(self, request: Message, progress: Progress) -> Message:
-        """The image of a series, whose files are left in the folder."""
-        from retreg.dicom.source import source_from
-        from retreg.files import read_image
-        from retreg.files.limits import decoded_at_most
-        from retreg_server.dicom.dicomweb import fetch_series
+        """The image of a series."""
+        head = request.head
+        wanted = SeriesName(*head["wanted"])
+        return packed(self._fetched(head, wanted, progress)[0], self._key)
 
-        head, folder = request.head, Path(request.head["folder"])
-        folder.mkdir(parents=True)
-        wanted = SeriesName(head["study"], head["series"])
-        headers = fetch_series(
-            self._archives[head["archive"]], wanted, folder, self._bounds, progress
-        )
-        self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
-        self._sources[head["folder"]] = source_from(headers, "The series")
+    def _fetched(
+        self, head: Mapping[str, Any], wanted: SeriesName, progress: Progress
+    ) -> tuple[Image, Source]:
+        from retreg.files.limits import decoded_at_most
+        from retreg_server.dicom.dicomweb import fetched_image
+
         with decoded_at_most(head["most_bytes"]):
-            return packed(read_image(folder), self._key)
+            archive = self._archives[head["archive"]]
+            image, source = fetched_image(archive, wanted, self._bounds, progress)
+        self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
+        self._sources[(archive.name, wanted)] = source
+        return image, source
 
     def _store(self, request: Message, progress: Progress) -> Message:
         """UIDs of the stored instances by series; buffers: the result and both images' voxels."""
         from retreg.dicom.objects import Registered
-        from retreg.dicom.source import source_of
         from retreg_server.dicom.dicomweb import store_objects
         from retreg_server.dicom.object_folder import all_objects
 
@@ -84,8 +84,11 @@ class ArchiveWorker:
             SharedImage.received(header, each).image
             for header, each in zip(head["headers"], voxels, strict=True)
         ]
-        known = self._sources
-        sources = [known[name] if name in known else source_of(name) for name in head["folders"]]
+        wanted = [SeriesName(*each) for each in head["wanted"]]
+        sources = [
+            self._sources.get((head["archive"], each)) or self._fetched(head, each, progress)[1]
+            for each in wanted
+        ]
         result = wire.decode_result(wire.loads(bytes(text.view)))
         made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
         progress("making the objects", 0.0)
