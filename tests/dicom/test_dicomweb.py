@@ -9,7 +9,7 @@ from made_up_dicom import a_result, an_affine
 
 from retreg.dicom.objects import KINDS, Registered
 from retreg.dicom.source import source_of
-from retreg.errors import FileError, InputError, ServerError
+from retreg.errors import FileError, GeometryError, InputError, ServerError
 from retreg.files import read_image
 from retreg_server.dicom.archives import Archive, SeriesName, archive_named, archives_from
 from retreg_server.dicom.careful_session import Bounds, careful_session
@@ -88,6 +88,35 @@ def test_what_is_asked_for_is_stored_and_nothing_else(archive, known, a_scan, ki
     assert {(key[1], key[2]) for key in archive.kept} == {
         (series, uid) for series, uids in stored.items() for uid in uids
     }
+
+
+def test_of_no_objects_the_archive_hears_nothing(archive, known):
+    assert store_objects(known, iter(()), BOUNDS) == {}
+    assert archive.asked == []
+
+
+def test_what_fails_while_objects_are_made_is_told_and_nothing_is_kept(archive, known, a_scan):
+    import pydicom
+
+    def objects():
+        yield from map(pydicom.dcmread, a_scan("fixed").iterdir())
+        raise GeometryError("The grid is no grid.")
+
+    with pytest.raises(GeometryError, match="The grid is no grid"):
+        store_objects(known, objects(), BOUNDS)
+    assert archive.kept == {}
+
+
+@pytest.mark.parametrize("mood", ["redirect", "error", "stall"])
+def test_an_archive_that_does_not_take_objects_is_told_in_a_sentence(archive, known, a_scan, mood):
+    import pydicom
+
+    objects = [pydicom.dcmread(path) for path in a_scan("fixed").iterdir()]
+    archive.mood = mood
+    with pytest.raises(ServerError, match="hospital") as caught:
+        store_objects(known, objects, Bounds(10_000_000, 0.5, 20.0))
+    assert "secret" not in str(caught.value)
+    assert archive.kept == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retreg.errors import FileError
-from retreg.files.dicom_geometry import Frame, frames_of
+from retreg.files.dicom_geometry import Frame
 from retreg.files.dicom_mosaic import is_mosaic
 from retreg.files.dicom_registration import ImageSet
 from retreg.files.dicom_series import Slice, main_series, slice_in, slices_in
@@ -99,8 +99,7 @@ def source_from(slices: Sequence[Slice], name: str, frame: int | None = None) ->
         )
     slices = sorted(slices, key=lambda each: _height(each.frame))
     headers = tuple(each.header for each in slices)
-    only = len(slices) == 1
-    frames = frames_of(headers[0]) if only else [each.frame for each in slices]
+    frames = slices[0].frames if len(slices) == 1 else [each.frame for each in slices]
     return Source(headers, tuple(frames), frame)
 
 

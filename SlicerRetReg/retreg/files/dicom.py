@@ -13,7 +13,7 @@ import numpy as np
 from retreg.about import About
 from retreg.errors import FileError
 from retreg.files.dicom_about import about_of, image_type, is_projection
-from retreg.files.dicom_geometry import Frame, frames_of, is_film
+from retreg.files.dicom_geometry import Frame, is_film
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
 from retreg.files.dicom_pixels import Pixels, pixels_of, refuse_large_header
 from retreg.files.dicom_repeats import one_per_place
@@ -45,9 +45,8 @@ def read_dicom_file(path: Path, frame: int | None = None) -> Image:
 
 
 def _image_of_one(one: Slice, frame: int | None) -> Image:
-    header = one.header
+    header, frames = one.header, one.frames
     refuse_large_header(one.name, header)
-    frames = frames_of(header)
     if frame is None:
         _refuse_several_pictures(one.name, header, frames)
     elif not 1 <= frame <= len(frames):

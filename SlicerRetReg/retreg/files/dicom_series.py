@@ -23,15 +23,20 @@ _SHOWN = 10
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """An instance of a series: how a sentence calls it, its header, and its first frame.
+    """An instance of a series: how a sentence calls it, its header, and its frames.
 
     whole: gives its pydicom data set with the pixels.
     """
 
     name: str
     header: Any
-    frame: Frame
+    frames: list[Frame]
     whole: Callable[[], Any]
+
+    @property
+    def frame(self) -> Frame:
+        """The first one, and of a series of slices the only one."""
+        return self.frames[0]
 
     @property
     def layout(self) -> tuple[Any, ...]:
@@ -54,7 +59,7 @@ def slice_in(path: Path, is_whole: bool = False) -> Slice | None:
     header = read_header(path, is_whole)
     if not _is_image(header):
         return None
-    return Slice(path.name, header, frames_of(header)[0], partial(read_with_pixels, path))
+    return Slice(path.name, header, frames_of(header), partial(read_with_pixels, path))
 
 
 def slices_of(instances: Iterable[Any]) -> Iterator[Slice]:
@@ -64,7 +69,7 @@ def slices_of(instances: Iterable[Any]) -> Iterator[Slice]:
         with reading(name, Format.DICOM.value):
             refuse_deflated(name, data.file_meta)
             if _is_image(data):
-                yield Slice(name, data, frames_of(data)[0], partial(_itself, data))
+                yield Slice(name, data, frames_of(data), partial(_itself, data))
 
 
 def main_series(slices: Iterable[Slice], where: str) -> tuple[list[Slice], tuple[str, ...]]:

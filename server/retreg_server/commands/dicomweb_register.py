@@ -95,8 +95,8 @@ def _store(
     from retreg_server.dicom.object_folder import all_objects
 
     progress("storing in the archive", 0.95)
-    objects = [data for _, data in all_objects(made, kinds)]
-    return store_objects(archive, objects, _bounds()) if objects else {}
+    objects = (data for _, data in all_objects(made, kinds))
+    return store_objects(archive, objects, _bounds())
 
 
 def _bounds() -> Bounds:

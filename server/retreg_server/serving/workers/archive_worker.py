@@ -91,8 +91,7 @@ class ArchiveWorker:
         ]
         result = wire.decode_result(wire.loads(bytes(text.view)))
         made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
-        progress("making the objects", 0.0)
-        objects = [data for _, data in all_objects(made, head["kinds"])]
-        progress("storing in the archive", 0.5)
+        progress("storing in the archive", 0.0)
         archive = self._archives[head["archive"]]
-        return Message({"stored": store_objects(archive, objects, self._bounds) if objects else {}})
+        objects = (data for _, data in all_objects(made, head["kinds"]))
+        return Message({"stored": store_objects(archive, objects, self._bounds)})
