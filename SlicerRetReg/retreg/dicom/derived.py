@@ -62,6 +62,8 @@ def derived_series(pair: Pair, warped: Image, words: Words) -> Iterator[Any]:
     storage = storage_of(pair.moving, warped.array)
     first = _common(pair, modality, storage, words)
     _say_where(first, warped.grid)
+    for name in ("SOPInstanceUID", "InstanceNumber"):
+        del first[name]  # each slice has its own
     for number in range(warped.grid.size[2]):
         yield _slice(first, warped, storage, number)
 
@@ -129,12 +131,11 @@ def _say_where(data: Any, grid: Grid) -> None:
 
 
 def _slice(first: Any, warped: Image, storage: Storage, number: int) -> Any:
-    """One slice, numbered from 1 in the order of the grid."""
+    """One slice, numbered from 1 in the order of the grid; it shares the elements of first."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import generate_uid
 
-    own = ("SOPInstanceUID", "InstanceNumber")  # the other elements are shared
-    data = Dataset({tag: each for tag, each in first.items() if each.keyword not in own})
+    data = Dataset(dict(first.items()))
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = first.file_meta.TransferSyntaxUID
     data.SOPInstanceUID, data.InstanceNumber = generate_uid(prefix=None), number + 1

@@ -32,13 +32,13 @@ _INSTANCE, _SERIES, _COUNT = "00080018", "0020000E", "00201209"
 
 def fetch_series(
     archive: Archive, wanted: SeriesName, bounds: Bounds, progress: Progress = no_progress
-) -> list[Any]:
-    """The pydicom data sets, with pixels, of all instances of a series.
+) -> Iterator[Any]:
+    """The pydicom data sets, with pixels, of all instances of a series, as they arrive.
 
     Raises ServerError when the archive does not let one in, has no such series, or sends what is
     not allowed, and FileError for what is no DICOM.
     """
-    instances: list[Any] = []
+    count = 0
     with _sentences(archive):
         client = _client(archive, careful_session(archive, bounds))
         every = client.iter_series(
@@ -46,13 +46,13 @@ def fetch_series(
         )
         for data in every:
             progress("receiving from the archive", 0.0)
-            if len(instances) == MAX_SERIES_FILES:
+            if count == MAX_SERIES_FILES:
                 raise FileError(f"The series has more than {MAX_SERIES_FILES} instances.")
             data.buffer = None  # what was sent has been parsed
-            instances.append(data)
-    if not instances:
+            count += 1
+            yield data
+    if not count:
         raise ServerError(f"The archive {archive.name} has no such series; check both UIDs.")
-    return instances
 
 
 def fetched_image(
