@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from retreg_server.serving.errors import ApiError
 from retreg_server.serving.routes.responses import content
+from retreg_server.serving.routes.series_link import refuse_unusable_link
 
 router = APIRouter(prefix="/look", tags=["look"])
 
@@ -28,18 +29,25 @@ HEADERS = {
 @router.get("", status_code=307, response_class=RedirectResponse)
 async def look_at_series_of_archive(request: Request) -> Response:
     """To the page for two series of an archive, by the parameters study, fixed and moving."""
+    refuse_unusable_link(request.query_params.multi_items())
     return RedirectResponse(f"look/?{request.url.query}", headers=HEADERS)
 
 
 @router.get("/", responses=content("text/html"), response_class=Response)
-async def look_at_series() -> Response:
+async def look_at_series(request: Request) -> Response:
     """The page; it orders the registration itself, and asks for the token."""
+    refuse_unusable_link(request.query_params.multi_items())
     return _file("look.html")
 
 
 @router.get("/{job_id}", responses=content("text/html"), response_class=Response)
-async def look_at_result(job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")]) -> Response:  # noqa: ARG001 - for the page
-    """The page; it asks for the token itself."""
+async def look_at_result(
+    job_id: Annotated[str, Path(pattern="^[0-9a-f]{32}$")],  # noqa: ARG001 - for the page
+    request: Request,
+) -> Response:
+    """The page; it asks for the token itself. A link may name the series that were registered."""
+    if request.query_params:
+        refuse_unusable_link(request.query_params.multi_items())
     return _file("look.html")
 
 
