@@ -168,9 +168,13 @@ class ArchiveOrders:
         if job.quality.verdict == "fail":
             job.note = FAILED
         elif order.kinds:
-            head = {"task": "store", "archive": order.archive.name, "kinds": list(order.kinds)}
-            head["wanted"] = [list(astuple(each)) for each in pair]
-            head["headers"] = [image.header for image in images]
+            head = {
+                "task": "store",
+                "archive": order.archive.name,
+                "kinds": list(order.kinds),
+                "wanted": [astuple(each) for each in pair],
+                "headers": [image.header for image in images],
+            }
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
             job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
 

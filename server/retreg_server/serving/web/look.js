@@ -265,10 +265,10 @@ function reset() {
 async function keep() {
   at("store").disabled = true;
   try {
-    const { id, verdict: word } = await store(now.points, settings());
+    const { id, verdict: word, note = "" } = await store(now.points, settings());
     goTo(id);
     await open();
-    at("stored").textContent = `Stored as ${id} (${word}). This is it.`;
+    at("stored").textContent = `Stored as ${id} (${word}). This is it. ${note}`;
   } catch (error) {
     at("stored").textContent = error.message;
     at("store").disabled = false;
