@@ -139,6 +139,16 @@ def test_a_link_that_is_not_usable_is_told_in_a_sentence_with_an_example(
     assert "http" not in sentence
 
 
+def test_a_browser_sees_the_page_with_what_is_wrong_and_runs_nothing(a_server):
+    link = f"study=1.2.3&{SERIES}&%3Cscript%3E=1"
+    answer = a_server.get(f"/look/?{link}", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "since it has '&lt;script&gt;', where only" in answer.text
+    assert "<script" not in answer.text
+
+
 def test_a_link_without_parameters_is_told_what_was_expected(a_server):
     for path in ("/look", "/look/"):
         answer = a_server.get(path)
