@@ -290,6 +290,7 @@ def test_two_fingers_make_a_volume_larger_around_the_place_between_them(page, sh
     grid = read_result(shown(write_coarse_head)).fixed.grid
     page.run("document.getElementById('points').click()")
     whole, at = drawn(page), in_slice(page, grid, grid.centre, 1)
+    at = {name: round(value) for name, value in at.items()}  # as a mouse has it
     for kind, apart in (("down", 20), ("move", 60), ("up", 60)):
         for finger, side in enumerate((-1, 1)):
             place = json.dumps({"pointerId": finger, "bubbles": True, "clientY": at["y"],
@@ -304,7 +305,7 @@ def test_two_fingers_make_a_volume_larger_around_the_place_between_them(page, sh
     assert drawn(page) == whole
     wheel(page, (at["x"], at["y"]), -np.log(3) / np.log(1.002), CTRL)
     away, nothing = (np.abs(np.subtract(drawn(page), other)).mean() for other in (fingers, whole))
-    assert away < 0.2 * nothing, "as much larger as by the wheel"
+    assert away < 0.3 * nothing, "as much larger as by the wheel"
     assert page.errors == []
 
 
