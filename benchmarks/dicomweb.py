@@ -156,17 +156,19 @@ def profile(archive: Archive, pair: Pair) -> None:
     """What the process for archives does for an order, by time of the processor."""
     known = {archive.name: {k: v for k, v in asdict(archive).items() if k != "name"}}
     bounds = {"received_bytes": 2**30, "idle_s": 30.0, "total_s": 600.0}
-    wanted = [[each["study"], each["series"]] for each in pair]
+    wanted = [
+        {"task": "fetch", "archive": archive.name, "folder": str(n), **each, "most_bytes": 2**30}
+        for n, each in enumerate(pair)
+    ]
     with Profile(time.process_time) as measured:
-        worker = ArchiveWorker(known, "00" * 32, bounds)
+        worker = ArchiveWorker(known, "00" * 32, bounds, {}, "RETREG")
         images = []
         for each in wanted:
-            head = {"task": "fetch", "archive": archive.name, "wanted": each}
-            answer = worker.answer(Message({**head, "most_bytes": 2**30}), no_progress)
+            answer = worker.answer(Message(each), no_progress)
             images.append(SharedImage.received(answer.head["header"], answer.buffers[0]))
         request = RegistrationRequest(images[0].image, images[1].image, "null", {"seconds": 0.0})
         result = wire.dumps(wire.encode_result(NullEngine().register(request, no_progress)))
-        head = {"task": "store", "archive": archive.name, "wanted": wanted}
+        head = {"task": "store", "archive": archive.name, "series": wanted}
         head |= {"headers": [i.header for i in images], "kinds": ["series", "registration"]}
         enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
         worker.answer(Message(head, enclosed), no_progress)

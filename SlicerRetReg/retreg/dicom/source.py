@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retreg.errors import FileError
+from retreg.files.dicom import image_of
 from retreg.files.dicom_geometry import Frame
 from retreg.files.dicom_mosaic import is_mosaic
 from retreg.files.dicom_registration import ImageSet
@@ -19,6 +20,7 @@ from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
 from retreg.files.names import usable_name
 from retreg.geometry import Grid
+from retreg.image import Image
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
@@ -101,6 +103,19 @@ def source_from(slices: Sequence[Slice], name: str, frame: int | None = None) ->
     headers = tuple(each.header for each in slices)
     frames = slices[0].frames if len(slices) == 1 else [each.frame for each in slices]
     return Source(headers, tuple(frames), frame)
+
+
+def image_with_source(slices: Iterable[Slice]) -> tuple[Image, Source]:
+    """The image of a series, of whose headers the pixels are dropped, and its source.
+
+    Raises FileError or GeometryError as read_image and source_of.
+    """
+    every = list(slices)
+    with reading("The series", "a DICOM series"):
+        image = image_of(every, "the series")
+        for each in every:
+            each.header.pop("PixelData", None)
+        return image, source_from(main_series(every, "the series")[0], "The series")
 
 
 def _height(frame: Frame) -> float:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from retreg.dicom.encoding import Encoder
 from retreg.dicom.new_object import with_file_header
-from retreg.dicom.source import Source, source_from
+from retreg.dicom.source import Source, image_with_source
 from retreg.errors import FileError, RetRegError, ServerError
-from retreg.files.dicom import image_of
 from retreg.files.dicom_series import slices_of
-from retreg.files.doors import reading
 from retreg.files.limits import MAX_SERIES_FILES
 from retreg.image import Image
 from retreg.progress import Progress, no_progress
@@ -62,12 +60,7 @@ def fetched_image(
 
     Raises as fetch_series, and FileError or GeometryError for what is no single image.
     """
-    slices = list(slices_of(fetch_series(archive, wanted, bounds, progress)))
-    with reading("The series", "a DICOM series"):
-        image = image_of(slices, "the series")
-        for each in slices:
-            each.header.pop("PixelData", None)
-        return image, source_from(slices, "The series")
+    return image_with_source(slices_of(fetch_series(archive, wanted, bounds, progress)))
 
 
 def store_objects(

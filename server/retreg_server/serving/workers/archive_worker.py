@@ -1,13 +1,17 @@
-"""What the process for archives does: it fetches series, and stores what was made of them.
+"""What the process for archives does: it gets series, and stores what was made of them.
+
+Series are fetched by DICOMweb and stored so, or they were sent by C-STORE and results are, too.
 
 As the process for files it has a memory limit and can be killed at any time. It remembers the
-headers of the series that it fetched last; of others it asks the archive again.
+headers of the last series; others are got again. Files that were sent stay in the folder that the
+server names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from retreg import wire
@@ -17,8 +21,9 @@ from retreg.image import Image
 from retreg.progress import Progress
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds
+from retreg_server.dicom.peers import Destination
 from retreg_server.serving.workers.file_worker import packed
-from retreg_server.serving.workers.messages import Message, SharedImage
+from retreg_server.serving.workers.messages import Head, Message, SharedImage
 
 _REMEMBERED = 7  # besides the newest
 
@@ -27,56 +32,111 @@ class ArchiveWorker:
     """The handler of the process for archives: see process_main.Handler.
 
     archives: url, user, password and token by name. key: as of FileWorker. bounds: received_bytes,
-    idle_s and total_s of one conversation.
+    idle_s and total_s of one conversation. destinations: the fields of each by name; title: of our
+    application entity.
     """
 
     def __init__(
-        self, archives: Mapping[str, Mapping[str, str]], key: str, bounds: Mapping[str, Any]
+        self,
+        archives: Mapping[str, Mapping[str, str]],
+        key: str,
+        bounds: Mapping[str, Any],
+        destinations: Mapping[str, Mapping[str, Any]],
+        title: str,
     ) -> None:
         self._archives = {name: Archive(name, **entry) for name, entry in archives.items()}
+        self._destinations = {name: Destination(**entry) for name, entry in destinations.items()}
+        self._title = title
         self._key, self._bounds = bytes.fromhex(key), Bounds(**bounds)
-        self._sources: dict[tuple[str, SeriesName], Source] = {}  # what was fetched last
+        self._sources: dict[str, Source] = {}  # of the last series, by their folders
 
     def hello(self) -> dict[str, Any]:
         """Import what takes a while."""
         import retreg_server.dicom.dicomweb  # noqa: F401
+        from retreg_server.dicom.quiet import keep_libraries_quiet
 
+        keep_libraries_quiet()
         return {}
 
     def answer(self, request: Message, progress: Progress) -> Message:
         """Do the task that the head names."""
+        tasks = {
+            "fetch": self._fetch,
+            "unpack": self._unpack,
+            "store": self._store,
+            "send": self._send,
+        }
         try:
-            return {"fetch": self._fetch, "store": self._store}[request.head["task"]](
-                request, progress
-            )
+            return tasks[request.head["task"]](request, progress)
         except MemoryError:
             raise FileError(
                 "The series does not fit into the memory of the server; choose a smaller one."
             ) from None
 
     def _fetch(self, request: Message, progress: Progress) -> Message:
-        """The image of a series."""
-        head = request.head
-        wanted = SeriesName(*head["wanted"])
-        return packed(self._fetched(head, wanted, progress)[0], self._key)
+        """The image of a series that an archive has."""
+        return packed(self._series(request.head, request.head, progress)[0], self._key)
 
-    def _fetched(
-        self, head: Mapping[str, Any], wanted: SeriesName, progress: Progress
+    def _unpack(self, request: Message, progress: Progress) -> Message:
+        """The image of a series whose files are enclosed; they are left in the folder."""
+        folder = Path(request.head["folder"])
+        folder.mkdir(parents=True)
+        for number, content in enumerate(request.buffers):
+            (folder / f"{number:05}.dcm").write_bytes(content.view)
+        return self._fetch(request, progress)
+
+    def _series(
+        self, wanted: Head, request: Head, progress: Progress
     ) -> tuple[Image, Source]:
+        """The image and the source of a series that is asked for: see archive_orders.Wanted."""
+        from retreg.dicom.source import image_with_source
+        from retreg.files.dicom_series import slices_in, slices_of
         from retreg.files.limits import decoded_at_most
-        from retreg_server.dicom.dicomweb import fetched_image
+        from retreg_server.dicom.dicomweb import fetch_series
 
-        with decoded_at_most(head["most_bytes"]):
-            archive = self._archives[head["archive"]]
-            image, source = fetched_image(archive, wanted, self._bounds, progress)
+        with decoded_at_most(request["most_bytes"]):
+            if wanted["task"] == "fetch":
+                archive = self._archives[wanted["archive"]]
+                name = SeriesName(wanted["study"], wanted["series"])
+                slices = slices_of(fetch_series(archive, name, self._bounds, progress))
+            else:
+                slices = slices_in(Path(wanted["folder"]), is_whole=True)
+            image, source = image_with_source(slices)
         self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
-        self._sources[(archive.name, wanted)] = source
+        self._sources[wanted["folder"]] = source
         return image, source
 
     def _store(self, request: Message, progress: Progress) -> Message:
         """UIDs of the stored instances by series; buffers: the result and both images' voxels."""
-        from retreg.dicom.objects import Registered
         from retreg_server.dicom.dicomweb import store_objects
+
+        archive = self._archives[request.head["archive"]]
+        objects = (data for _, data in self._objects(request, progress))
+        return Message({"stored": store_objects(archive, objects, self._bounds)})
+
+    def _send(self, request: Message, progress: Progress) -> Message:
+        """As _store, to a destination; what could not be sent stays for the next attempt."""
+        from retreg.dicom.new_object import save
+        from retreg_server.dicom.storage_scu import send_files
+
+        folder = Path(request.head["series"][0]["folder"]).parent / "objects"
+        stored = folder / "stored.json"
+        if not stored.exists():
+            by_series: dict[str, list[str]] = {}
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, (_, data) in enumerate(self._objects(request, progress)):
+                save(data, folder / f"{number:05}.dcm")
+                uids = by_series.setdefault(str(data.SeriesInstanceUID), [])
+                uids.append(str(data.SOPInstanceUID))
+            stored.write_bytes(wire.dumps(by_series))
+        destination = self._destinations[request.head["destination"]]
+        files = sorted(folder.glob("*.dcm"))
+        send_files(destination, self._title, files, self._bounds.idle_s, progress)
+        return Message({"stored": wire.loads(stored.read_bytes())})
+
+    def _objects(self, request: Message, progress: Progress) -> Iterator[tuple[str, Any]]:
+        """As all_objects, of the images and the result of a request to store them."""
+        from retreg.dicom.objects import Registered
         from retreg_server.dicom.object_folder import all_objects
 
         head, (text, *voxels) = request.head, request.buffers
@@ -84,14 +144,11 @@ class ArchiveWorker:
             SharedImage.received(header, each).image
             for header, each in zip(head["headers"], voxels, strict=True)
         ]
-        wanted = [SeriesName(*each) for each in head["wanted"]]
-        sources = [
-            self._sources.get((head["archive"], each)) or self._fetched(head, each, progress)[1]
-            for each in wanted
-        ]
+        fixed, moving = (
+            self._sources.get(each["folder"]) or self._series(each, head, progress)[1]
+            for each in head["series"]
+        )
         result = wire.decode_result(wire.loads(bytes(text.view)))
-        made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
+        made = Registered(images[0], images[1], (fixed, moving), result, version("retreg"))
         progress("storing in the archive", 0.0)
-        archive = self._archives[head["archive"]]
-        objects = (data for _, data in all_objects(made, head["kinds"]))
-        return Message({"stored": store_objects(archive, objects, self._bounds)})
+        yield from all_objects(made, head["kinds"])
