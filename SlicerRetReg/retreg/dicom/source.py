@@ -110,12 +110,12 @@ def image_with_source(slices: Iterable[Slice]) -> tuple[Image, Source]:
 
     Raises FileError or GeometryError as read_image and source_of.
     """
-    every = list(slices)
     with reading("The series", "a DICOM series"):
-        image = image_of(every, "the series")
-        for each in every:
+        chosen, notes = main_series(slices, "the series")
+        image = image_of(chosen, notes, "the series")
+        for each in chosen:
             each.header.pop("PixelData", None)
-        return image, source_from(main_series(every, "the series")[0], "The series")
+        return image, source_from(chosen, "The series")
 
 
 def _height(frame: Frame) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,17 @@ def read_dicom_series(folder: Path, frame: int | None = None) -> Image:
     series that are much smaller, such as a localizer; frame is for a folder with a single file.
     Raises FileError when there is no series, no main one, or when slices are missing.
     """
-    return image_of(slices_in(folder), f"the folder {folder.name!r}", frame)
+    where = f"the folder {folder.name!r}"
+    return image_of(*main_series(slices_in(folder), where), where, frame)
 
 
-def image_of(slices: Iterable[Slice], where: str, frame: int | None = None) -> Image:
-    """As read_dicom_series, of instances wherever they are; where: such as "the series"."""
-    chosen, notes = main_series(slices, where)
+def image_of(
+    chosen: Sequence[Slice], notes: tuple[str, ...], where: str, frame: int | None = None
+) -> Image:
+    """The image of a series that main_series has chosen, with its notes; where: as there.
+
+    Raises FileError as read_dicom_series.
+    """
     if len(chosen) == 1:
         with reading(chosen[0].name, Format.DICOM.value):
             image = _image_of_one(chosen[0], frame)

@@ -90,18 +90,18 @@ class ArchiveWorker:
     ) -> tuple[Image, Source]:
         """The image and the source of a series that is asked for: see archive_orders.Wanted."""
         from retreg.dicom.source import image_with_source
-        from retreg.files.dicom_series import slices_in, slices_of
+        from retreg.files.dicom_series import slices_in
         from retreg.files.limits import decoded_at_most
-        from retreg_server.dicom.dicomweb import fetch_series
+        from retreg_server.dicom.dicomweb import fetched_image
 
         with decoded_at_most(request["most_bytes"]):
             if wanted["task"] == "fetch":
                 archive = self._archives[wanted["archive"]]
                 name = SeriesName(wanted["study"], wanted["series"])
-                slices = slices_of(fetch_series(archive, name, self._bounds, progress))
+                image, source = fetched_image(archive, name, self._bounds, progress)
             else:
-                slices = slices_in(Path(wanted["folder"]), is_whole=True)
-            image, source = image_with_source(slices)
+                folder = Path(wanted["folder"])
+                image, source = image_with_source(slices_in(folder, is_whole=True))
         self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
         self._sources[wanted["folder"]] = source
         return image, source
