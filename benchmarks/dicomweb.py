@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from retreg_server.serving.workers.archive_worker import ArchiveWorker
 from retreg_server.serving.workers.messages import Message, SharedBuffer, SharedImage
 
 SIDE = 256
-LOOK_S = 0.02
+LOOK_S = 0.1
 MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 AS_STORED = (("application/dicom", "*"),)
 HEADER = {
@@ -78,11 +79,11 @@ def main() -> None:
             if args.profile:
                 profile(archive, pair)
             else:
-                with in_process(serve, archive) as address:
-                    compare(address, archive, pair, args.rounds)
+                with in_process(serve, archive) as (url, pid):
+                    compare(url, pid, archive, pair, args.rounds)
 
 
-def compare(url: str, archive: Archive, pair: Pair, rounds: int) -> None:
+def compare(url: str, pid: int, archive: Archive, pair: Pair, rounds: int) -> None:
     """The server and the plain client in turns, and how they relate."""
     _, stored = order(url, pair)
     client = plain_client(archive)
@@ -91,16 +92,22 @@ def compare(url: str, archive: Archive, pair: Pair, rounds: int) -> None:
         for series in stored
         for data in client.retrieve_series(pair[0]["study"], series, media_types=AS_STORED)
     ]
-    ours, plain = [], []
+    ours, plain, cpu = [], [], np.zeros(2)
     for _ in range(rounds):
+        before = bench.processor_seconds(pid)
         ours.append(order(url, pair)[0])
+        cpu[0] += bench.processor_seconds(pid) - before
+        before = time.process_time()
         plain.append(plain_transfer(client, pair, objects))
+        cpu[1] += time.process_time() - before
     for who, runs in (("server", ours), ("plain client", plain)):
         for stage in dict.fromkeys(stage for run in runs for stage in run):
             bench.say(f"  {who}: {stage:<32}{middle([run.get(stage, 0.0) for run in runs])}")
     ratios = [sum(a.values()) / sum(b.values()) for a, b in zip(ours, plain, strict=True)]
     bench.say(f"  server / plain client in each round: {', '.join(f'{r:.2f}' for r in ratios)}")
     bench.say(f"  median {np.median(ratios):.2f}")
+    text = f"{cpu[0] / rounds:.2f} and {cpu[1] / rounds:.2f} s, ratio {cpu[0] / cpu[1]:.2f}"
+    bench.say(f"  processor of all processes of the server and of the client: {text}")
 
 
 def middle(seconds: list[float]) -> str:
@@ -209,7 +216,8 @@ def keep_archive(pipe: Any, make: Callable[[int, int], list[Any]], side: int) ->
 
 def serve(pipe: Any, archive: Archive) -> None:
     """A server that knows the archive, with the model that does nothing; says its address."""
-    bench.serve(archives={archive.name: archive}, on_ready=pipe.send)
+    pid = os.getpid()
+    bench.serve(lambda url: pipe.send((url, pid)), archives={archive.name: archive})
 
 
 def single_frames(seed: int, side: int) -> list[Any]:
