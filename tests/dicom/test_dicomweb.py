@@ -7,14 +7,18 @@ import pytest
 from fake_archive import PASSWORD, USER, fake_archive
 from made_up_dicom import a_result, an_affine
 
+from retreg import wire
 from retreg.dicom.objects import KINDS, Registered
 from retreg.dicom.source import source_of
 from retreg.errors import FileError, GeometryError, InputError, ServerError
 from retreg.files import read_image
+from retreg.progress import no_progress
 from retreg_server.dicom.archives import Archive, SeriesName, archive_named, archives_from
 from retreg_server.dicom.careful_session import Bounds, careful_session
 from retreg_server.dicom.dicomweb import fetched_image, store_objects
 from retreg_server.dicom.object_folder import all_objects
+from retreg_server.serving.workers.archive_worker import ArchiveWorker
+from retreg_server.serving.workers.messages import Message, SharedBuffer, SharedImage
 
 BOUNDS = Bounds(10_000_000, 2.0, 20.0)
 
@@ -189,6 +193,31 @@ def test_what_the_archive_says_it_kept_is_looked_at(archive, known, a_scan):
     archive.mood = "forgetful"
     with pytest.raises(ServerError, match="has kept only 4 of 5 objects"):
         store_objects(known, objects, BOUNDS)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_series_that_was_forgotten_is_asked_for_again(archive, known, a_scan, forgets):
+    bounds = {"received_bytes": 10_000_000, "idle_s": 2.0, "total_s": 20.0}
+    entry = {"url": known.url, "user": USER, "password": PASSWORD}
+    worker = ArchiveWorker({"hospital": entry}, "00" * 32, bounds, {}, "RETREG")
+    series, images = [], []
+    for role in ("fixed", "moving"):
+        study, uid = archive.put_folder(a_scan(role))
+        series.append({"task": "fetch", "archive": "hospital", "study": study, "series": uid,
+                       "folder": role, "most_bytes": 10_000_000})  # fmt: skip
+        answer = worker.answer(Message(series[-1]), no_progress)
+        images.append(SharedImage.received(answer.head["header"], answer.buffers[0]))
+    if forgets:
+        worker._sources.clear()
+    before = len(archive.asked)
+    result = wire.dumps(wire.encode_result(a_result(an_affine(), images[0].image.grid)))
+    head = {"task": "store", "archive": "hospital", "series": series, "kinds": ["registration"],
+            "headers": [each.header for each in images], "most_bytes": 10_000_000}  # fmt: skip
+    enclosed = (SharedBuffer.of(result), *(each.voxels for each in images))
+    stored = worker.answer(Message(head, enclosed), no_progress).head["stored"]
+    assert sum(map(len, stored.values())) == 1
+    fetched_again = [path for kind, path in archive.asked[before:] if "instances" not in path]
+    assert len(fetched_again) == (4 if forgets else 2), "both series, the store, and the look at it"
 
 
 def test_archives_are_read_from_the_settings(tmp_path):
