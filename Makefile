@@ -12,12 +12,13 @@ export OMP_WAIT_POLICY := passive
 SERVER := SlicerRetReg/Resources/Server
 
 OHIF := ohif-app-3.13.2
-.PHONY: help demo test test-viewers lint docs gallery screenshots layers wheel lock clean
+.PHONY: help demo test test-viewers viewers lint docs gallery screenshots layers wheel lock clean
 
 help:
 	@echo "make demo   register a fundus pair and a brain pair; pictures come into demo-out/"
 	@echo "make test   run the linters and every test"
 	@echo "make test-viewers  test a TypeScript client, the page and OHIF (need npm) in a browser"
+	@echo "make viewers fetch what those tests need (npm); make test then runs them, too"
 	@echo "make lint   run the linters only"
 	@echo "make docs   make a web site of docs/ in site/; nothing outside is asked"
 	@echo "make gallery draw the pictures of the front page and of the gallery anew"
@@ -33,13 +34,15 @@ demo: .venv/installed
 test: lint
 	$(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-test-viewers: .venv/installed-test
+test-viewers: .venv/installed-test viewers
+	$(RUN) -m pytest tests/serving/test_answers.py tests/look
+
+viewers:
 	mkdir -p build/typescript && cp tests/serving/typescript/package*.json build/typescript
 	npm ci --prefix build/typescript --no-audit --no-fund
 	test -f build/$(OHIF).tgz || npm pack --silent --pack-destination build @ohif/app@3.13.2
 	cd build && sha512sum --quiet --check ../tests/look/ohif.sha512
 	test -f build/ohif/package/dist/index.html || (mkdir -p build/ohif && tar -xzf build/$(OHIF).tgz -C build/ohif)
-	$(RUN) -m pytest tests/serving/test_answers.py tests/look
 
 lint: .venv/installed-test
 	$(RUN) -m ruff check

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import requests
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--upload-to", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve()
+        serve(say)
     elif args.echo:
         echo()
     elif args.upload_to:
@@ -60,8 +61,8 @@ def measure() -> None:
             server.terminate()
 
 
-def serve() -> None:
-    """A server with the model that does nothing."""
+def serve(on_ready: Callable[[str], object], **settings: Any) -> None:
+    """A server with the model that does nothing; on_ready hears its address."""
     from retreg_server.commands.serve import listening_socket
     from retreg_server.serving.app import create_app
     from retreg_server.serving.http.server import HttpServer
@@ -71,15 +72,15 @@ def serve() -> None:
     sys.path.insert(0, str(HERE))
     listener = listening_socket("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    settings = Settings()
+    chosen = Settings(**settings)
     app = create_app(
-        settings,
+        chosen,
         lambda settings, metrics: LocalExecutor(
             settings.devices, metrics.restarts.inc, "null_engine:worker"
         ),
-        on_ready=lambda: say(url),
+        on_ready=lambda: on_ready(url),
     )
-    HttpServer(app, settings).run(sockets=[listener])
+    HttpServer(app, chosen).run(sockets=[listener])
 
 
 def say(line: str) -> None:

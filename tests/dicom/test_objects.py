@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from io import BytesIO
 
 import numpy as np
+import pydicom
 import pytest
 from made_up_dicom import (
     AXIAL,
@@ -18,7 +20,8 @@ from made_up_dicom import (
     in_plane,
 )
 
-from retreg.dicom.new_object import save
+from retreg.dicom.encoding import Encoder
+from retreg.dicom.new_object import save, with_file_header
 from retreg.dicom.objects import Registered, objects_of
 from retreg.dicom.source import source_of
 from retreg.errors import FileError
@@ -229,6 +232,35 @@ def test_values_that_are_not_valid_are_not_copied(a_scan, tmp_path, dciodvfy):
         assert "42" not in str(data.get("PatientAge", "")), name
         assert (data.StudyDate, data.StudyID) == ("", "")
         assert not dciodvfy(data, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["GR", ["SE", "EP"]])
+def test_a_scanning_sequence_is_copied_as_the_word_that_it_is(a_scan, tmp_path, dciodvfy, how):
+    paths = [a_scan(name, ScanningSequence=how) for name in ("fixed", "moving")]
+    data = dict(objects_of(registered(*paths, an_affine())))["series/0001.dcm"]
+    assert data.ScanningSequence == how
+    assert not dciodvfy(data, tmp_path)
+
+
+@pytest.mark.parametrize("letters", ["ISO_IR 100", "ISO_IR 192"])
+def test_files_are_what_pydicom_writes_whether_elements_are_shared_or_not(
+    a_scan, a_photograph, letters
+):
+    from retreg_server.dicom.object_folder import all_objects
+
+    named = {"SpecificCharacterSet": letters, "PatientName": "Müller^Zoë"}
+    scans = registered(*(a_scan(name, **named) for name in ("fixed", "moving")), an_affine())
+    encoder = Encoder()
+    for made in (scans, registered(a_photograph("a"), a_photograph("b"))):
+        for name, data in all_objects(made):
+            expected = BytesIO()
+            pydicom.dcmwrite(expected, with_file_header(data), enforce_file_format=True)
+            assert encoder.file(data) == expected.getvalue(), name
+
+
+def test_a_file_that_was_read_is_written_as_it_was(a_scan):
+    path = next(a_scan("fixed").iterdir())
+    assert Encoder().file(pydicom.dcmread(path)) == path.read_bytes()
 
 
 def test_nothing_of_the_patient_is_in_warnings_or_logs(a_scan, caplog, recwarn):

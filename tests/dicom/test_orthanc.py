@@ -42,7 +42,8 @@ def put(archive, folder):
 
 def got(archive, wanted, folder):
     folder.mkdir()
-    fetch_series(archive, wanted, folder, BOUNDS)
+    for n, data in enumerate(fetch_series(archive, wanted, BOUNDS)):
+        data.save_as(folder / f"{n}.dcm")
     return folder
 
 

@@ -39,9 +39,9 @@ def write_fundus(folder: Path, size: int = 256, count: int = 12) -> None:
     write_pair(folder, pair, ".png", points.T.round(3))
 
 
-def write_head(folder: Path) -> None:
+def write_head(folder: Path, spacing_mm: float = 2.0) -> None:
     """A head pair."""
-    pair = make_head_pair(seed=4, rotation_deg=15.0)
+    pair = make_head_pair(seed=4, spacing_mm=spacing_mm, rotation_deg=15.0)
     size = np.array(pair.fixed.grid.size)
     share = np.random.default_rng(3).uniform(0.3, 0.7, (10, 3))
     write_pair(folder, pair, ".nrrd", pair.fixed.grid.world(share * size).round(3))

@@ -106,8 +106,9 @@ def test_without_the_token_a_link_registers_nothing(page, server, archive):
     ("link", "sentence"),
     [
         ("study=1.2.3&fixed=1.2.3.4&moving=1.2.3.5", "has no such series"),
-        ("study=1.2.3&fixed=1.2.3.4", "moving"),
-        ("study=1.2.3&fixed=../x&moving=1.2.3.4", "fixed"),
+        ("study=1.2.3&fixed=1.2.3.4", "it does not say which series is moving"),
+        ("study=1.2.3&fixed=../x&moving=1.2.3.4", "fixed is no UID"),
+        ("patient=1", "it has 'patient', where only study"),
         ("archive=other&study=1.2.3&fixed=1.2.3.4&moving=1.2.3.5", "no archive 'other'"),
     ],
 )

@@ -24,12 +24,11 @@ from ohif_site import DIST, PANEL, ohif_site
 from orthanc import is_installed, running_orthanc
 from served import served
 
-from retreg.files import read_image
 from retreg.image import Image
 from retreg.resample import resample
 from retreg_server.dicom.archives import SeriesName
 from retreg_server.dicom.careful_session import Bounds
-from retreg_server.dicom.dicomweb import fetch_series
+from retreg_server.dicom.dicomweb import fetched_image
 from retreg_server.phantoms.head import make_head_pair
 from retreg_server.phantoms.pair import PhantomPair
 from retreg_server.serving.routes.viewers import OHIF
@@ -182,12 +181,9 @@ def test_two_series_are_registered_and_overlaid_in_ohif(panel, archive, heads, t
     link = panel.run("document.querySelector('a.retreg-look').href")
     assert re.search(rf"/look/[0-9a-f]{{32}}\?study={STUDY_UID}&.*#token={TOKEN}$", link)
     (name,) = (name for name in series_of(archive) if name.startswith("MR RetReg"))
-    derived = tmp_path / "derived"
-    derived.mkdir()
     wanted = SeriesName(STUDY_UID, series_of(archive)[name])
-    fetch_series(archive, wanted, derived, Bounds(50_000_000, 10.0, 60.0))
     expected = resample(heads.moving, heads.truth, heads.fixed.grid).array
-    seen = read_image(derived).array
+    seen = fetched_image(archive, wanted, Bounds(50_000_000, 10.0, 60.0))[0].array
     assert np.corrcoef(seen.ravel(), expected.ravel())[0, 1] > 0.98
     click(panel, "#retreg-overlay")
     viewport = "cornerstone.getEnabledElements()[0].viewport"

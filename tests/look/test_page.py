@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from made_up_results import write_fundus, write_head
 
 from retreg.files import read_transform
 from retreg.fitting import fit_tps
+from retreg.geometry import Grid
 from retreg_server.commands.serve import listening_socket
 from retreg_server.reporting.result_reader import read_result
 from retreg_server.serving.folder_app import ResultShelf, create_folder_app
@@ -143,11 +144,42 @@ def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
     assert page.errors == []
 
 
-def wheel(page: Page, place: tuple[float, float], amount: float) -> None:
+CTRL = 2
+write_coarse_head = partial(write_head, spacing_mm=4.0)
+
+
+@pytest.fixture
+def small(page: Page) -> Iterator[None]:
+    """The page is small, so that it is drawn quickly."""
+    page.appear(640, 480)
+    yield
+    page.appear(WIDTH, HEIGHT)
+
+
+def wheel(page: Page, place: Sequence[float], amount: float, modifiers: int = 0) -> None:
     page.send(
         "Input.dispatchMouseEvent", type="mouseWheel", x=place[0], y=place[1], deltaX=0,
-        deltaY=amount,
+        deltaY=amount, modifiers=modifiers,
     )  # fmt: skip
+
+
+def in_slice(page: Page, grid: Grid, point: np.ndarray, number: int) -> dict[str, float]:
+    """Where a point of a volume is seen in one of its slices as long as all of it is seen: x, y and
+    the pixels per mm."""
+    told = {"size": grid.size, "worldFromIndex": grid.world_from_index.tolist(),
+            "indexFromWorld": grid.index_from_world.tolist()}  # fmt: skip
+    return page.run(f"""(async () => {{
+      const {{ panelsOf, pixelOf }} = await import(new URL("page/panels.js", location.href));
+      const grid = {json.dumps(told)};
+      const box = document.getElementById("marks").getBoundingClientRect();
+      const panel = panelsOf(grid, box.width, box.height)[{number}];
+      const {{ x, y }} = pixelOf(panel, grid, {point.tolist()});
+      return {{ x: x + box.left, y: y + box.top, scale: panel.scale }};
+    }})()""")
+
+
+def slices(page: Page) -> list[int]:
+    return page.run("[0, 1, 2].map(c => Number(document.getElementById(`slice${c}`).value))")
 
 
 def drawn(page: Page) -> list[int]:
@@ -173,6 +205,107 @@ def test_a_picture_is_made_larger_by_the_wheel_around_the_mouse(page, shown):
     after = read_result(stored(page, folder), folder / "moving.png").result
     shift = after.fixed_keypoints.points[5] - place
     np.testing.assert_allclose(shift, [30 / one_pixel / larger, 0, 0], atol=0.4)
+    assert page.errors == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("number", range(3))
+def test_a_volume_is_made_larger_by_ctrl_and_the_wheel_around_the_mouse(page, shown, number):
+    folder = shown(write_coarse_head)
+    before = read_result(folder)
+    points = before.result.fixed_keypoints.points
+    choose(page, "side", "fixed")
+    page.run(
+        "(list => { list.selectedIndex = 3; list.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('list'))"
+    )
+    at = in_slice(page, before.fixed.grid, points[3], number)
+    mouse = np.round([at["x"], at["y"]])
+    larger = 1.002**500
+    wheel(page, mouse, -500, CTRL)
+    page.drag(mouse, mouse + [30, 0])  # the point comes to where the mouse is
+    after = read_result(stored(page, folder), folder / "moving.nrrd").result
+    shift = after.fixed_keypoints.points - points
+    way = mouse + [30, 0] - (mouse + larger * (np.array([at["x"], at["y"]]) - mouse))
+    assert np.linalg.norm(shift[3]) == pytest.approx(np.hypot(*way) / at["scale"] / larger, abs=0.1)
+    np.testing.assert_allclose(np.delete(shift, 3, axis=0), 0, atol=1e-6)
+    assert page.errors == []
+
+
+@pytest.mark.usefixtures("small")
+def test_the_slices_of_a_volume_are_made_larger_and_pulled_together(page, shown):
+    grid = read_result(shown(write_coarse_head)).fixed.grid
+    page.run("document.getElementById('points').click()")
+    whole, at = drawn(page), in_slice(page, grid, grid.centre, 0)
+    wheel(page, (at["x"], at["y"]), -400, CTRL)
+    larger = drawn(page)
+    assert larger != whole, "the slice in the middle follows the first one"
+    page.drag((at["x"], at["y"]), (at["x"] + 40, at["y"]))
+    assert drawn(page) not in (whole, larger)
+    page.run("document.getElementById('marks').dispatchEvent(new MouseEvent('dblclick'))")
+    assert drawn(page) == whole
+    page.run("document.getElementById('marks').focus()")
+    for keys, is_whole in (("++", False), ("--", True), ("+", False), ("0", True)):
+        for key in keys:
+            page.press(key)
+        assert (drawn(page) == whole) is is_whole, keys
+    assert page.errors == []
+
+
+@pytest.mark.usefixtures("small")
+def test_a_click_and_the_wheel_still_go_to_other_slices_of_a_volume(page, shown):
+    grid = read_result(shown(write_coarse_head)).fixed.grid
+    page.run("document.getElementById('points').click()")
+    goal = np.array([n // 2 for n in grid.size]) + [4, -3, 5]
+    for number in (0, 1):
+        at = in_slice(page, grid, grid.world(goal[None].astype(float))[0], number)
+        page.drag((at["x"], at["y"]), (at["x"] + 1, at["y"]))
+    assert slices(page) == pytest.approx(goal, abs=1)
+    before = slices(page)
+    wheel(page, (at["x"], at["y"]), 100)
+    assert sum(np.abs(np.subtract(slices(page), before))) == 1
+    assert page.errors == []
+
+
+@pytest.mark.usefixtures("small")
+def test_a_chosen_point_that_is_out_of_sight_comes_into_sight(page, shown):
+    stored_result = read_result(shown(write_coarse_head))
+    grid = stored_result.fixed.grid
+    page.run("document.getElementById('points').click()")
+    at = in_slice(page, grid, grid.corners()[0] * 0.8 + grid.centre * 0.2, 1)
+    wheel(page, (at["x"], at["y"]), -900, CTRL)
+    away = drawn(page)
+    page.run(
+        "(list => { list.selectedIndex = 2; list.dispatchEvent(new Event('input')); })"
+        "(document.getElementById('list'))"
+    )
+    seen = drawn(page)
+    assert seen != away
+    assert max(seen[::4]) > 0, "it lies within the head"
+    assert page.errors == []
+
+
+@pytest.mark.usefixtures("small")
+def test_two_fingers_make_a_volume_larger_around_the_place_between_them(page, shown):
+    grid = read_result(shown(write_coarse_head)).fixed.grid
+    page.run("document.getElementById('points').click()")
+    whole, at = drawn(page), in_slice(page, grid, grid.centre, 1)
+    at = {name: round(value) for name, value in at.items()}  # as a mouse has it
+    for kind, apart in (("down", 20), ("move", 60), ("up", 60)):
+        for finger, side in enumerate((-1, 1)):
+            place = json.dumps({"pointerId": finger, "bubbles": True, "clientY": at["y"],
+                                "clientX": at["x"] + side * apart})  # fmt: skip
+            page.run(
+                "document.getElementById('marks').dispatchEvent("
+                f"new PointerEvent('pointer{kind}', {place}))"
+            )
+    fingers = drawn(page)
+    assert fingers != whole
+    page.run("document.getElementById('marks').dispatchEvent(new MouseEvent('dblclick'))")
+    assert drawn(page) == whole
+    wheel(page, (at["x"], at["y"]), -np.log(3) / np.log(1.002), CTRL)
+    away, nothing = (np.abs(np.subtract(drawn(page), other)).mean() for other in (fingers, whole))
+    assert away < 0.3 * nothing, "as much larger as by the wheel"
     assert page.errors == []
 
 

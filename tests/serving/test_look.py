@@ -79,6 +79,83 @@ def test_the_page_and_its_files_need_no_token_and_allow_nothing_but_themselves(s
         assert server.post(f"/v1/registrations/{'0' * 32}/refit", json={}).status_code == 401
 
 
+SERIES = "fixed=1.2.3.4&moving=1.2.3.5"
+
+
+@pytest.mark.parametrize("path", ["/look", "/look/", f"/look/{'0' * 32}"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"study=1.2.3&{SERIES}",
+        f"fixedStudy=1.2.3&movingStudy=1.2.4&{SERIES}",
+        f"study=1.2.3&movingStudy=1.2.4&{SERIES}",
+        f"study=1.2.3&{SERIES}&archive=hospital&model=auto-brain",
+    ],
+)
+def test_a_link_to_two_series_opens_the_page(a_server, path, link):
+    answer = a_server.get(f"{path}?{link}")
+    assert answer.status_code == 200
+    assert answer.url.endswith(link)
+
+
+@pytest.mark.parametrize("path", ["/look", "/look/", f"/look/{'0' * 32}"])
+@pytest.mark.parametrize(
+    ("link", "told"),
+    [
+        ("study=1.2.3", "it does not say which series is fixed"),
+        ("study=1.2.3&fixed=1.2.3.4", "it does not say which series is moving"),
+        ("study=1.2.3&fixed=&moving=1.2.3.5", "it does not say which series is fixed"),
+        ("study=1.2.3&moving=1.2.3.5", "it does not say which series is fixed"),
+        (SERIES, "it gives neither study nor fixedStudy"),
+        (f"study=&{SERIES}", "it gives neither study nor fixedStudy"),
+        (f"fixedStudy=1.2.3&{SERIES}", "it gives neither study nor movingStudy"),
+        (f"movingStudy=1.2.3&{SERIES}", "it gives neither study nor fixedStudy"),
+        (f"study=1.2.3&{SERIES}&patient=Secret", "it has 'patient', where only study, fixedStudy,"),
+        (f"StudyInstanceUIDs=1.2.3&{SERIES}", "it has 'StudyInstanceUIDs', where only study"),
+        (f"study=1.2.3&{SERIES}&%22%0a%c3%bc=1", r"it has '\"\\n\\xfc', where only study"),
+        (f"study=1.2.3&study=1.2.4&{SERIES}", "it gives study 2 times"),
+        (f"study=1.2.3&{SERIES}&fixed=1.2.3.4", "it gives fixed 2 times"),
+        (f"study=Secret&{SERIES}", "study is no UID, which has digits and dots only"),
+        (f"study=1..3&{SERIES}", "study is no UID"),
+        (f"study={'1' * 65}&{SERIES}", "study is no UID"),
+        (f"study=1.2.3&movingStudy=1.2.x&{SERIES}", "movingStudy is no UID"),
+        ("study=1.2.3&fixed=../x&moving=1.2.3.5", "fixed is no UID"),
+        (f"study=1.2.3&{SERIES}%20", "moving is no UID"),
+        (f"study=1.2.3&{SERIES}&archive=http://inside", "archive is not the name of an archive"),
+        (f"study=1.2.3&{SERIES}&archive=", "archive is not the name of an archive"),
+        (f"study=1.2.3&{SERIES}&model=A%20model", "model is not the name of a model"),
+    ],
+)
+def test_a_link_that_is_not_usable_is_told_in_a_sentence_with_an_example(
+    a_server, path, link, told
+):
+    answer = a_server.get(f"{path}?{link}")
+    assert answer.status_code == 422
+    sentence = answer.json()["message"]
+    assert re.match(f"The link is not usable, since {told}.*; one such as /look.study=", sentence)
+    assert sentence.endswith(".")
+    assert ". " not in sentence
+    assert "Secret" not in sentence
+    assert "http" not in sentence
+
+
+def test_a_browser_sees_the_page_with_what_is_wrong_and_runs_nothing(a_server):
+    link = f"study=1.2.3&{SERIES}&%3Cscript%3E=1"
+    answer = a_server.get(f"/look/?{link}", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "since it has '&lt;script&gt;', where only" in answer.text
+    assert "<script" not in answer.text
+
+
+def test_a_link_without_parameters_is_told_what_was_expected(a_server):
+    for path in ("/look", "/look/"):
+        answer = a_server.get(path)
+        assert answer.status_code == 422
+        assert "it does not say which series is fixed" in answer.json()["message"]
+
+
 @pytest.mark.parametrize("kind", ["a_volume", "a_picture"])
 def test_the_page_gets_the_transform_as_a_field_over_the_fixed_image(
     a_server, registered, request, kind

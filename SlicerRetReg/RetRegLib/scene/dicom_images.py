@@ -13,8 +13,8 @@ import numpy as np
 
 from retreg.dicom.source import Source, source_from
 from retreg.errors import InputError
-from retreg.files.dicom_header import read_header
 from retreg.files.dicom_registration import ImageSet
+from retreg.files.dicom_series import slice_in
 from retreg.files.doors import reading
 from retreg.geometry import Grid
 from retreg.transforms import Affine
@@ -50,8 +50,8 @@ def source_of_volume(node: Node, database: Any) -> Source:
             "object can refer to it; load it with the module DICOM and register it again."
         )
     with reading("A DICOM file", "DICOM"):
-        headers = [read_header(Path(path), is_whole=True) for path in paths]
-        return source_from(headers, "The volume")
+        slices = [slice_in(Path(path), is_whole=True) for path in paths]
+        return source_from([each for each in slices if each is not None], "The volume")
 
 
 def stored_grid(node: Node, source: Source) -> Grid:

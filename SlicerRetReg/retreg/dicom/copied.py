@@ -67,7 +67,7 @@ def copy(target: Any, source: Any, names: Sequence[str]) -> None:
             value = source.get(name)
             if value is None or value == "" or not _is_valid(source[name]):
                 continue
-            is_sequence = name.endswith("Sequence")
+            is_sequence = source[name].VR == "SQ"  # which a ScanningSequence is not
             setattr(target, name, [_code(item) for item in value] if is_sequence else value)
 
 

@@ -17,6 +17,7 @@ from retreg.dicom.registration import Pair
 from retreg.dicom.source import Source
 from retreg.dicom.stored_values import Storage, storage_of
 from retreg.errors import FileError
+from retreg.geometry import Grid
 from retreg.image import Image
 
 _SERIES = 1
@@ -58,8 +59,11 @@ def derived_series(pair: Pair, warped: Image, words: Words) -> Iterator[Any]:
     warped: (1, k, j, i) on pair.grid.
     """
     modality = str(pair.moving.header.Modality)
-    storage = storage_of(pair.moving.headers, warped.array)
+    storage = storage_of(pair.moving, warped.array)
     first = _common(pair, modality, storage, words)
+    _say_where(first, warped.grid)
+    for name in ("SOPInstanceUID", "InstanceNumber"):
+        del first[name]  # each slice has its own
     for number in range(warped.grid.size[2]):
         yield _slice(first, warped, storage, number)
 
@@ -116,26 +120,27 @@ def _say_whence(data: Any, pair: Pair, words: Words) -> None:
     data.RelatedSeriesSequence = related
 
 
-def _slice(first: Any, warped: Image, storage: Storage, number: int) -> Any:
-    """One slice, numbered from 1 in the order of the grid."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import generate_uid
-
-    data, grid = Dataset(), warped.grid
-    data.update(first)  # the elements are shared, so those that differ are made anew
-    for name in ("SOPInstanceUID", "InstanceNumber"):
-        del data[name]
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = first.file_meta.TransferSyntaxUID
-    data.SOPInstanceUID, data.InstanceNumber = generate_uid(prefix=None), number + 1
+def _say_where(data: Any, grid: Grid) -> None:
+    """What the places of all slices have in common."""
     across = np.cross(grid.direction[:, 0], grid.direction[:, 1])
     thickness = abs(float(grid.world_from_index[:3, 2] @ across))
     data.SliceThickness = data.SpacingBetweenSlices = decimal(thickness)
     data.PixelSpacing = [decimal(grid.spacing[1]), decimal(grid.spacing[0])]
     data.ImageOrientationPatient = [decimal(v) for v in grid.direction[:, :2].T.ravel()]
-    data.ImagePositionPatient = [
-        decimal(v) for v in grid.world(np.array([[0.0, 0.0, number]]))[0]
-    ]
     data.Rows, data.Columns = grid.size[1], grid.size[0]
+
+
+def _slice(first: Any, warped: Image, storage: Storage, number: int) -> Any:
+    """One slice, numbered from 1 in the order of the grid; it shares the elements of first."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import generate_uid
+
+    data = Dataset(dict(first.items()))
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = first.file_meta.TransferSyntaxUID
+    data.SOPInstanceUID, data.InstanceNumber = generate_uid(prefix=None), number + 1
+    data.ImagePositionPatient = [
+        decimal(v) for v in warped.grid.world(np.array([[0.0, 0.0, number]]))[0]
+    ]
     data.PixelData = storage.stored(warped.array[0, number]).tobytes()
     return data

@@ -91,7 +91,7 @@ def refuse_other_pictures(image: Image, fixed: Source, moving: Source) -> None:
             "The images have no place in a body but are no photographs either; export the scans "
             "with their positions."
         )
-    if not (side_of(moving) or side_of(fixed)):
+    if not (side_of(moving.header) or side_of(fixed.header)):
         raise FileError(
             "Neither photograph says which eye it shows (ImageLaterality), as an ophthalmic "
             "photograph must; export them again with it."
@@ -118,7 +118,7 @@ def _say_how_taken(data: Any, pair: Pair) -> None:
     data.SynchronizationFrameOfReferenceUID = generate_uid(prefix=None)
     data.SynchronizationTrigger, data.AcquisitionTimeSynchronized = "NO TRIGGER", "N"
     data.pop("Laterality", None)  # that of the image stands for it
-    data.ImageLaterality = side_of(pair.moving) or side_of(pair.fixed)
+    data.ImageLaterality = side_of(pair.moving.header) or side_of(pair.fixed.header)
     data.BurnedInAnnotation = data.get("BurnedInAnnotation") or "NO"
     data.LossyImageCompression = data.get("LossyImageCompression") or "00"
     if not data.get("AnatomicRegionSequence"):

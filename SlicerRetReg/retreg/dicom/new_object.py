@@ -60,14 +60,13 @@ def give_to_study(data: Any, fixed: Source) -> None:
     copy(data, header, PATIENT_AND_STUDY)
     if not fixed.is_placed:
         data.BodyPartExamined = data.get("BodyPartExamined") or "EYE"
-        data.Laterality = side_of(fixed)
+        data.Laterality = side_of(fixed.header)
     elif not data.get("BodyPartExamined"):
         data.Laterality = data.get("Laterality") or ""
 
 
-def side_of(source: Source) -> str:
-    """R, L or B, which eyes a photograph shows; empty where it does not say."""
-    header = source.header
+def side_of(header: Any) -> str:
+    """R, L or B, which eyes a photograph with that header shows; empty where it does not say."""
     side = str(header.get("ImageLaterality") or header.get("Laterality") or "").upper()
     return side if side in ("R", "L", "B") else ""
 

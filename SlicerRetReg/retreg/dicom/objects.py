@@ -48,7 +48,9 @@ class Registered:
     @property
     def words(self) -> Words:
         """How a series says what it is."""
-        family = str(self.result.provenance.get("options", {}).get("transform", ""))
+        made = self.result.provenance
+        family = str(made.get("options", {}).get("transform", ""))
+        family = "edited by hand" if "edited" in made else family
         judged = {"accept": "accepted", "check": "to be checked"}[self.result.quality.verdict]
         return Words(", ".join(part for part in (family, judged) if part))
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from retreg.dicom.source import Source
 
+_CLASS, _INSTANCE = 0x00081150, 0x00081155  # ReferencedSOPClassUID and ReferencedSOPInstanceUID
+
 
 def image_references(source: Source) -> list[Any]:
     """One item for every file of an image, with the number of the frame if one was taken."""
@@ -15,8 +17,8 @@ def image_references(source: Source) -> list[Any]:
     items = []
     for header in source.headers:
         item = Dataset()
-        item.ReferencedSOPClassUID = header.SOPClassUID
-        item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+        item.add_new(_CLASS, "UI", header.SOPClassUID)
+        item.add_new(_INSTANCE, "UI", header.SOPInstanceUID)
         if source.frame is not None and int(header.get("NumberOfFrames") or 1) > 1:
             item.ReferencedFrameNumber = source.frame
         items.append(item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +10,29 @@ from typing import Any
 import numpy as np
 
 from retreg.errors import FileError
-from retreg.files.dicom_geometry import frames_of
-from retreg.files.dicom_header import read_header
+from retreg.files.dicom import image_of
+from retreg.files.dicom_geometry import Frame
 from retreg.files.dicom_mosaic import is_mosaic
 from retreg.files.dicom_registration import ImageSet
-from retreg.files.dicom_series import main_series
+from retreg.files.dicom_series import Slice, main_series, slice_in, slices_in
 from retreg.files.dicom_stack import stacked, unplaced_grid
 from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
 from retreg.files.names import usable_name
 from retreg.geometry import Grid
+from retreg.image import Image
 
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """headers: pydicom data sets of one series, without pixels. frame: the number, from 1, of the
-    picture that was taken from a file of several; None for the whole."""
+    """headers: pydicom data sets of one series, without pixels. frames: the first one of each, or
+    all of the only one. frame: the number, from 1, of the picture that was taken from a file of
+    several; None for the whole."""
 
     headers: tuple[Any, ...]
+    frames: tuple[Frame, ...]
     frame: int | None = None
 
     @property
@@ -40,7 +43,7 @@ class Source:
     @property
     def is_placed(self) -> bool:
         """Whether the image lies somewhere in a body, as scans do and photographs do not."""
-        return frames_of(self.header)[0].axes is not None or is_mosaic(self.header)
+        return self.frames[0].axes is not None or is_mosaic(self.header)
 
     @property
     def frame_of_reference(self) -> str:
@@ -57,12 +60,9 @@ class Source:
         if is_mosaic(header):
             raise FileError("A mosaic was given; the volumes of a series were expected.")
         columns, rows = int(header.Columns), int(header.Rows)
-        frames = [frames_of(each)[0] for each in self.headers]
-        if len(frames) == 1:
-            frames = frames_of(header)
         if not self.is_placed:
-            return unplaced_grid(frames[0], 1, columns, rows)
-        return stacked(frames, columns, rows)[1]
+            return unplaced_grid(self.frames[0], 1, columns, rows)
+        return stacked(self.frames, columns, rows)[1]
 
     @property
     def images(self) -> ImageSet:
@@ -79,30 +79,46 @@ def source_of(path: str | Path, frame: int | None = None) -> Source:
     path = usable_name(path)
     with reading(path.name, Format.DICOM.value):
         if path.is_dir():
-            files = [each.path for each in main_series(path)[0]]
-        elif recognised(path) is Format.DICOM:
-            files = [path]
+            slices = main_series(slices_in(path, is_whole=True), "the folder")[0]
         else:
-            raise FileError(
-                f"{path.name} is no DICOM image, so no DICOM objects can refer to it; give DICOM "
-                "files or series for both images, or leave --dicom out."
-            )
-        return source_from([read_header(file, is_whole=True) for file in files], path.name, frame)
+            one = slice_in(path, is_whole=True) if recognised(path) is Format.DICOM else None
+            if one is None:
+                raise FileError(
+                    f"{path.name} is no DICOM image, so no DICOM objects can refer to it; give "
+                    "DICOM files or series for both images, or leave --dicom out."
+                )
+            slices = [one]
+        return source_from(slices, path.name, frame)
 
 
-def source_from(headers: Sequence[Any], name: str, frame: int | None = None) -> Source:
-    """The source with these pydicom data sets, sorted by place. Raises FileError as source_of."""
-    missing = [tag for tag in _NEEDED if any(not header.get(tag) for header in headers)]
+def source_from(slices: Sequence[Slice], name: str, frame: int | None = None) -> Source:
+    """The source with these slices, sorted by place. Raises FileError as source_of."""
+    missing = [tag for tag in _NEEDED if any(not each.header.get(tag) for each in slices)]
     if missing:
         raise FileError(
             f"{name} has no {missing[0]}, so no DICOM objects can refer to it; export it again "
             "from where it is archived."
         )
-    return Source(tuple(sorted(headers, key=_height)), frame)
+    slices = sorted(slices, key=lambda each: _height(each.frame))
+    headers = tuple(each.header for each in slices)
+    frames = slices[0].frames if len(slices) == 1 else [each.frame for each in slices]
+    return Source(headers, tuple(frames), frame)
 
 
-def _height(header: Any) -> float:
-    frame = frames_of(header)[0]
+def image_with_source(slices: Iterable[Slice]) -> tuple[Image, Source]:
+    """The image of a series, of whose headers the pixels are dropped, and its source.
+
+    Raises FileError or GeometryError as read_image and source_of.
+    """
+    with reading("The series", "a DICOM series"):
+        chosen, notes = main_series(slices, "the series")
+        image = image_of(chosen, notes, "the series")
+        for each in chosen:
+            each.header.pop("PixelData", None)
+        return image, source_from(chosen, "The series")
+
+
+def _height(frame: Frame) -> float:
     if frame.axes is None or frame.position is None:
         return 0.0
     return float(frame.position @ np.cross(frame.axes[:, 0], frame.axes[:, 1]))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from retreg.files.dicom_geometry import frames_of
+from retreg.dicom.source import Source
 
 _HIGHEST = 65535
 
@@ -30,21 +28,25 @@ class Storage:
     def stored(self, values: np.ndarray) -> np.ndarray:
         """The words for values of any shape, rounded, and cut at the ends of their range."""
         low, high = _range(self.bits, self.is_signed)
-        words = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
-        return np.clip(words, low, high).astype("<i2" if self.is_signed else "<u2")
+        if self.is_rescaled or values.dtype.kind == "f":
+            values = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
+        else:  # integers as they are, whose type may not reach as far
+            ends = np.iinfo(values.dtype)
+            low, high = max(low, ends.min), min(high, ends.max)
+        return np.clip(values, low, high).astype("<i2" if self.is_signed else "<u2")
 
 
-def storage_of(headers: Sequence[Any], values: np.ndarray) -> Storage:
-    """That of the headers where one rescaling in at most 16 bits holds for all of them and fits.
+def storage_of(source: Source, values: np.ndarray) -> Storage:
+    """That of the source where one rescaling in at most 16 bits holds for all of them and fits.
 
     Otherwise the range of the values is spread over 16 bits.
     """
-    header = headers[0]
-    scales = {(f.slope, f.intercept) for each in headers for f in frames_of(each)}
+    headers = source.headers
+    scales = {(frame.slope, frame.intercept) for frame in source.frames}
     low, high = float(values.min()), float(values.max())
     bits = max(int(each.BitsStored) for each in headers)
     kinds = {int(each.PixelRepresentation) for each in headers}
-    if len(scales) == 1 and bits <= 16 and len(kinds) == 1 and header.SamplesPerPixel == 1:
+    if len(scales) == 1 and bits <= 16 and len(kinds) == 1 and source.header.SamplesPerPixel == 1:
         slope, intercept = scales.pop()
         found = Storage(slope, intercept, bits, kinds.pop() == 1)
         ends = _range(found.bits, found.is_signed)

@@ -13,12 +13,11 @@ import numpy as np
 from retreg.about import About
 from retreg.errors import FileError
 from retreg.files.dicom_about import about_of, image_type, is_projection
-from retreg.files.dicom_geometry import Frame, frames_of, is_film
-from retreg.files.dicom_header import read_header
+from retreg.files.dicom_geometry import Frame, is_film
 from retreg.files.dicom_mosaic import is_mosaic, mosaic_of
 from retreg.files.dicom_pixels import Pixels, pixels_of, refuse_large_header
 from retreg.files.dicom_repeats import one_per_place
-from retreg.files.dicom_series import Slice, main_series
+from retreg.files.dicom_series import Slice, main_series, slice_in, slices_in
 from retreg.files.dicom_stack import places, stacked, unplaced_grid
 from retreg.files.dicom_values import fill_padding, voxel_type
 from retreg.files.doors import reading
@@ -39,20 +38,24 @@ def read_dicom_file(path: Path, frame: int | None = None) -> Image:
     photography, the world is that of a picture times the pixel spacing. MONOCHROME1 is not
     inverted. Raises FileError or GeometryError.
     """
-    header = read_header(path)
-    if not header.get("Rows") or not header.get("Columns"):
+    one = slice_in(path)
+    if one is None:
         raise FileError(f"{path.name} holds no DICOM image, or is cut off; choose another file.")
-    refuse_large_header(path.name, header)
-    frames = frames_of(header)
+    return _image_of_one(one, frame)
+
+
+def _image_of_one(one: Slice, frame: int | None) -> Image:
+    header, frames = one.header, one.frames
+    refuse_large_header(one.name, header)
     if frame is None:
-        _refuse_several_pictures(path.name, header, frames)
+        _refuse_several_pictures(one.name, header, frames)
     elif not 1 <= frame <= len(frames):
         raise FileError(
-            f"{path.name} holds {len(frames)} frames; {frame} is none of them, so choose one from "
+            f"{one.name} holds {len(frames)} frames; {frame} is none of them, so choose one from "
             f"1 to {len(frames)}."
         )
-    mosaic = mosaic_of(path, header) if is_mosaic(header) else None
-    pixels = _filled(pixels_of(path, header, frames, voxel_type(header, frames)))
+    mosaic = mosaic_of(one.name, header, one.whole()) if is_mosaic(header) else None
+    pixels = _filled(pixels_of(one, frames, voxel_type(header, frames)))
     if mosaic is not None:
         return Image(mosaic.unfolded(pixels), mosaic.grid, about_of(header, True))
     if frame is not None:
@@ -67,18 +70,28 @@ def read_dicom_series(folder: Path, frame: int | None = None) -> Image:
     series that are much smaller, such as a localizer; frame is for a folder with a single file.
     Raises FileError when there is no series, no main one, or when slices are missing.
     """
-    slices, notes = main_series(folder)
-    if len(slices) == 1:
-        with reading(slices[0].path.name, Format.DICOM.value):
-            image = read_dicom_file(slices[0].path, frame)
+    where = f"the folder {folder.name!r}"
+    return image_of(*main_series(slices_in(folder), where), where, frame)
+
+
+def image_of(
+    chosen: Sequence[Slice], notes: tuple[str, ...], where: str, frame: int | None = None
+) -> Image:
+    """The image of a series that main_series has chosen, with its notes; where: as there.
+
+    Raises FileError as read_dicom_series.
+    """
+    if len(chosen) == 1:
+        with reading(chosen[0].name, Format.DICOM.value):
+            image = _image_of_one(chosen[0], frame)
         about = replace(image.about, notes=(*notes, *image.about.notes))
         return Image(image.array, image.grid, about)
-    _refuse_no_slices(folder.name, slices, frame)
-    slices, repeats = _one_per_place(slices)
-    header = slices[0].header
-    order, grid = stacked([s.frame for s in slices], int(header.Columns), int(header.Rows))
-    volume = _volume([slices[n] for n in order], folder.name)
-    return Image(volume, grid, _about(header, True, len(slices), (*notes, *repeats)))
+    _refuse_no_slices(where, chosen, frame)
+    chosen, repeats = _one_per_place(chosen)
+    header = chosen[0].header
+    order, grid = stacked([s.frame for s in chosen], int(header.Columns), int(header.Rows))
+    volume = _volume([chosen[n] for n in order], where)
+    return Image(volume, grid, _about(header, True, len(chosen), (*notes, *repeats)))
 
 
 def _image(header: Any, frames: Sequence[Frame], pixels: np.ndarray) -> Image:
@@ -125,33 +138,33 @@ def _refuse_several_pictures(name: str, header: Any, frames: Sequence[Frame]) ->
     )
 
 
-def _refuse_no_slices(name: str, slices: Sequence[Slice], frame: int | None) -> None:
+def _refuse_no_slices(where: str, slices: Sequence[Slice], frame: int | None) -> None:
     """Raise FileError for files of a series that are no slices of one volume."""
     if any(is_mosaic(s.header) for s in slices):
         raise FileError(
-            f"Each of the {len(slices)} files in {name} is a mosaic, which holds a whole volume; "
+            f"Each of the {len(slices)} files in {where} is a mosaic, which holds a whole volume; "
             "give one of these files instead."
         )
     if any(int(s.header.get("NumberOfFrames") or 1) > 1 for s in slices):
         raise FileError(
-            f"The series in {name} is spread over {len(slices)} files of many frames; give one of "
+            f"The series in {where} is spread over {len(slices)} files of many frames; give one of "
             "these files instead."
         )
     if len(layouts := Counter(s.layout for s in slices)) > 1:
         said = ", ".join(f"{n} of {at[1]} x {at[0]}" for at, n in layouts.most_common(9))
         raise FileError(
-            f"The slices in {name} differ in size or colour ({said} pixels); export one stack of "
+            f"The slices in {where} differ in size or colour ({said} pixels); export one stack of "
             "slices."
         )
     if all(s.frame.axes is None for s in slices):
         raise FileError(
-            f"The {len(slices)} images in {name} have no positions in space; give one of the files "
-            "instead."
+            f"The {len(slices)} images in {where} have no positions in space; give one of the "
+            "files instead."
         )
     if frame is not None:
         raise FileError(
-            f"{name} holds a series of {len(slices)} files, not frames; leave the frame out, or "
-            "give one of the files."
+            f"There is a series of {len(slices)} files in {where}, not frames; leave the frame "
+            "out, or give one of the files."
         )
 
 
@@ -167,11 +180,11 @@ def _one_per_place(slices: Sequence[Slice]) -> tuple[list[Slice], tuple[str, ...
     return [slices[n] for n in kept], notes
 
 
-def _volume(slices: Sequence[Slice], name: str) -> np.ndarray:
+def _volume(slices: Sequence[Slice], where: str) -> np.ndarray:
     """(channels, k, j, i) of slices in order."""
     kind = np.result_type(*{voxel_type(s.header, [s.frame]) for s in slices})
     first = _pixels(slices[0], kind).values
-    refuse_large_volume(name, first.nbytes * len(slices))
+    refuse_large_volume(f"The series in {where}", first.nbytes * len(slices))
     out = np.empty((first.shape[0], len(slices), *first.shape[2:]), first.dtype)
     padding = np.zeros(out.shape[1:], bool)
     for n, one in enumerate(slices):
@@ -192,5 +205,5 @@ def _filled(pixels: Pixels) -> np.ndarray:
 
 
 def _pixels(one: Slice, kind: np.dtype[Any]) -> Pixels:
-    with reading(one.path.name, Format.DICOM.value):
-        return pixels_of(one.path, one.header, [one.frame], kind)
+    with reading(one.name, Format.DICOM.value):
+        return pixels_of(one, [one.frame], kind)

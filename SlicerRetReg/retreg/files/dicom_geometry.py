@@ -37,31 +37,31 @@ def frames_of(header: Any) -> list[Frame]:
     if not per_frame:
         return _legacy_frames(header, count)
     shared = header.get("SharedFunctionalGroupsSequence")
-    common = list(shared[:1]) if shared else []
+    common = [*(_groups(shared[0]) if shared else ()), header]
     if len(per_frame) != count:
         raise FileError(
             f"The DICOM file declares {count} frames but describes {len(per_frame)} of them; "
             "export it again."
         )
-    return [_frame([*_groups([group, *common]), header]) for group in per_frame]
+    return [_frame([*_groups(group), *common]) for group in per_frame]
 
 
-def _groups(items: Sequence[Any]) -> list[Any]:
-    """The functional groups that describe geometry and values, those of the frame first."""
+def _groups(item: Any) -> list[Any]:
+    """The functional groups that describe geometry and values."""
     names = (
         "PlanePositionSequence",
         "PlaneOrientationSequence",
         "PixelMeasuresSequence",
         "PixelValueTransformationSequence",
     )
-    return [item[name][0] for item in items for name in names if item.get(name)]
+    return [found[0] for name in names if (found := item.get(name))]
 
 
 def _frame(sources: Sequence[Any]) -> Frame:
     """The frame described by the first source that has each attribute."""
 
     def numbers(name: str, count: int) -> np.ndarray | None:
-        value = next((s.get(name) for s in sources if s.get(name) is not None), None)
+        value = next((v for s in sources if (v := s.get(name)) is not None), None)
         if value is None or value == "":
             return None
         array = np.atleast_1d(np.asarray(value, dtype=np.float64))

@@ -90,7 +90,7 @@ def read_header(path: Path, is_whole: bool = False) -> Any:
     """
     import pydicom
 
-    _refuse_deflated(path)
+    _refuse_deflated_file(path)
     tags = None if is_whole else list(_NEEDED)
     with _Bounded(path, MAX_DICOM_ELEMENT_BYTES) as file:
         return _with_syntax(
@@ -111,7 +111,7 @@ def read_object(path: Path) -> Any:
 
     Raises FileError for deflated files, and what pydicom raises on damaged ones.
     """
-    _refuse_deflated(path)
+    _refuse_deflated_file(path)
     return read_with_pixels(path)
 
 
@@ -126,7 +126,7 @@ def _with_syntax(header: Any) -> Any:
     return header
 
 
-def _refuse_deflated(path: Path) -> None:
+def _refuse_deflated_file(path: Path) -> None:
     """pydicom inflates a deflated data set as a whole, before anything of it can be checked."""
     from pydicom.filereader import read_dataset, read_preamble
 
@@ -138,8 +138,13 @@ def _refuse_deflated(path: Path) -> None:
             is_little_endian=True,
             stop_when=lambda tag, _vr, _length: tag.group != 2,
         )
+    refuse_deflated(path.name, meta)
+
+
+def refuse_deflated(name: str, meta: Any) -> None:
+    """Raise FileError when the meta information says that the data set is deflated."""
     if str(meta.get("TransferSyntaxUID", "")) == _DEFLATED:
         raise FileError(
-            f"{path.name} is a deflated DICOM file, which is not accepted; export it uncompressed "
+            f"{name} is a deflated DICOM file, which is not accepted; export it uncompressed "
             "or with JPEG compression."
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from math import ceil, sqrt
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from retreg.errors import FileError
 from retreg.files.dicom_about import image_type
 from retreg.files.dicom_geometry import Frame, frames_of
-from retreg.files.dicom_header import read_header
 from retreg.geometry import Grid
 
 _CREATOR, _COUNT = 0x00190010, 0x0019100A  # of the private block, and NumberOfImagesInMosaic
@@ -44,25 +42,24 @@ def is_mosaic(header: Any) -> bool:
     return "MOSAIC" in image_type(header) or _count_of(header) > 1
 
 
-def mosaic_of(path: Path, header: Any) -> Mosaic:
-    """How to unfold the mosaic, from its public and private header.
+def mosaic_of(name: str, header: Any, whole: Any) -> Mosaic:
+    """How to unfold the mosaic, from its header and the private elements of the whole data set.
 
     The position in the header is that of a slice as large as the whole picture with the same
     centre, so the first tile begins half the difference further on. Slices follow each other
     along the SliceNormalVector, which may oppose the cross product of rows and columns.
     Raises FileError when the header does not tell enough, and for several mosaics in one file.
     """
-    frame = _only_frame(path, header)
-    private = read_header(path, is_whole=True)
-    csa = csa_of(private)
-    count = int(_count_of(private) or _first(csa.get("NumberOfImagesInMosaic")))
+    frame = _only_frame(name, header)
+    csa = csa_of(whole)
+    count = int(_count_of(whole) or _first(csa.get("NumberOfImagesInMosaic")))
     step = _number(header.get("SpacingBetweenSlices")) or _first(csa.get("SpacingBetweenSlices"))
     normal = csa.get("SliceNormalVector", [])
     per_side = max(ceil(sqrt(count)), 1)
     rows, columns = int(header.Rows), int(header.Columns)
     missing = [
-        name
-        for name, known in (
+        what
+        for what, known in (
             ("the number of its slices", count > 0),
             ("the direction in which they follow each other", len(normal) == 3),
             ("their distance", step > 0),
@@ -73,35 +70,35 @@ def mosaic_of(path: Path, header: Any) -> Mosaic:
     ]
     if missing or frame.axes is None or frame.position is None:
         raise FileError(
-            f"{path.name} is a Siemens mosaic, which holds the slices of a volume as tiles of one "
+            f"{name} is a Siemens mosaic, which holds the slices of a volume as tiles of one "
             f"picture, but its header does not tell {', '.join(missing)}; give the original file "
             "with its private attributes, or convert that one with dcm2niix."
         )
     size = (columns // per_side, rows // per_side, count)
     matrix = np.eye(4)
     matrix[:3, :2] = frame.axes
-    matrix[:3, 2] = step * _direction(path, frame.axes, np.array(normal))
+    matrix[:3, 2] = step * _direction(name, frame.axes, np.array(normal))
     matrix[:3, 3] = frame.position + frame.axes @ (np.array([columns, rows]) - size[:2]) / 2
     return Mosaic(count, per_side, Grid(size, matrix))
 
 
-def _only_frame(path: Path, header: Any) -> Frame:
+def _only_frame(name: str, header: Any) -> Frame:
     frames = frames_of(header)
     if len(frames) > 1:
         raise FileError(
-            f"{path.name} holds {len(frames)} mosaics, each of which is a whole volume; convert it "
+            f"{name} holds {len(frames)} mosaics, each of which is a whole volume; convert it "
             "with dcm2niix and give one of the volumes."
         )
     return frames[0]
 
 
-def _direction(path: Path, axes: np.ndarray, normal: np.ndarray) -> np.ndarray:
+def _direction(name: str, axes: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """The unit vector along which slices with the axes (3, 2) follow each other."""
     across = np.cross(axes[:, 0], axes[:, 1])
     across /= np.linalg.norm(across)
     if abs(float(across @ normal)) < 0.9:
         raise FileError(
-            f"{path.name} is a Siemens mosaic whose header contradicts itself on the direction of "
+            f"{name} is a Siemens mosaic whose header contradicts itself on the direction of "
             "the slices; convert the original file with dcm2niix."
         )
     direction: np.ndarray = across * np.sign(across @ normal)

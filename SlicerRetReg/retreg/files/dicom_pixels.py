@@ -14,7 +14,7 @@ import numpy as np
 
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame
-from retreg.files.dicom_header import read_with_pixels
+from retreg.files.dicom_series import Slice
 from retreg.files.dicom_values import low_bits, padding_of, rescaled, without_drawings
 from retreg.files.formats import Format
 from retreg.files.limits import refuse_large_volume
@@ -26,6 +26,7 @@ _STORAGE = (
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "PixelData",
 )  # fmt: skip
+_LITTLE_ENDIAN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
@@ -48,39 +49,57 @@ class Pixels:
     padding: np.ndarray | None
 
 
-def pixels_of(path: Path, header: Any, frames: Sequence[Frame], kind: np.dtype[Any]) -> Pixels:
-    """The pixels of a file, rescaled to the type kind, frames in stored order.
+def pixels_of(one: Slice, frames: Sequence[Frame], kind: np.dtype[Any]) -> Pixels:
+    """The pixels of an instance, rescaled to the type kind, frames in stored order.
 
     MONOCHROME1 is not inverted, however it is compressed.
     """
+    header = one.header
     rows, columns, samples = (
         int(header.get(name) or 0) for name in ("Rows", "Columns", "SamplesPerPixel")
     )
     if min(rows, columns) < 1 or samples not in (1, 3):
-        raise FileError(f"{path.name} holds no image of 1 or 3 channels; choose another file.")
+        raise FileError(f"{one.name} holds no image of 1 or 3 channels; choose another file.")
     palette = header.get("PhotometricInterpretation") == "PALETTE COLOR"
     channels = 3 if palette else samples
-    refuse_large_volume(path.name, rows * columns * channels * len(frames) * kind.itemsize)
-    syntax = str(header.file_meta.TransferSyntaxUID)
-    full = read_with_pixels(path)
-    if not _is_true_jpeg(full, syntax, (columns, rows), len(frames)):
+    refuse_large_volume(one.name, rows * columns * channels * len(frames) * kind.itemsize)
+    full = one.whole()
+    if not _is_true_jpeg(full, (columns, rows), len(frames)):
         raise FileError(
-            f"{path.name} holds compressed frames that do not have the size that its header "
+            f"{one.name} holds compressed frames that do not have the size that its header "
             "declares; export it again."
         )
-    as_written = not header.file_meta.TransferSyntaxUID.is_encapsulated or syntax == _RLE
-    if as_written or low_bits(header):  # decoders cut off padding, or the wrong bits
-        full.BitsStored, full.HighBit = full.BitsAllocated, full.BitsAllocated - 1
-    if as_written or syntax in (_JPEG_BASELINE, *_JPEG_2000):
-        stored = _by_pydicom(full, palette).reshape(len(frames), rows, columns, channels)
-        stored = np.moveaxis(stored, -1, 0)
-    else:
-        stored = _by_itk(full, palette).reshape(channels, len(frames), rows, columns)
+    stored = _stored(full, (channels, len(frames), rows, columns), palette)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if channels == 1:
         stored = without_drawings(stored, header)
     padding = padding_of(stored[0], header) if channels == 1 else None
     return Pixels(rescaled(stored, frames, kind), padding)
+
+
+def _stored(full: Any, shape: tuple[int, int, int, int], palette: bool) -> np.ndarray:
+    """The values as they are stored, in the shape (channels, frames, rows, columns)."""
+    channels, *size = shape
+    syntax = full.file_meta.TransferSyntaxUID
+    if channels == 1 and syntax in _LITTLE_ENDIAN:
+        kind = np.dtype(f"<{'i' if full.PixelRepresentation else 'u'}{full.BitsAllocated // 8}")
+        return np.frombuffer(full.PixelData, kind, prod(shape)).reshape(shape)
+    as_written = not syntax.is_encapsulated or syntax == _RLE
+    if as_written or low_bits(full):  # decoders cut off padding, or the wrong bits
+        full = _with_all_bits(full)
+    if as_written or syntax in (_JPEG_BASELINE, *_JPEG_2000):
+        return np.moveaxis(_by_pydicom(full, palette).reshape(*size, channels), -1, 0)
+    return _by_itk(full, palette).reshape(shape)
+
+
+def _with_all_bits(full: Any) -> Any:
+    """The same data set as if all bits that are allocated were used."""
+    from pydicom.dataset import Dataset
+
+    copy = Dataset(dict(full.items()))
+    copy.file_meta = full.file_meta
+    copy.BitsStored, copy.HighBit = full.BitsAllocated, full.BitsAllocated - 1
+    return copy
 
 
 def _by_itk(full: Any, palette: bool) -> np.ndarray:
@@ -117,8 +136,9 @@ def _by_pydicom(full: Any, palette: bool) -> np.ndarray:
     return np.asarray(apply_color_lut(stored, full)) if palette else stored
 
 
-def _is_true_jpeg(full: Any, syntax: str, size: tuple[int, int], count: int) -> bool:
+def _is_true_jpeg(full: Any, size: tuple[int, int], count: int) -> bool:
     """Whether each compressed frame is of the declared size; decoders obey the one inside."""
+    syntax = full.file_meta.TransferSyntaxUID
     if not syntax.startswith(_JPEG_PREFIX):
         return True
     from pydicom.encaps import generate_frames

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retreg.errors import FileError
 from retreg.files.dicom_geometry import Frame, frames_of
-from retreg.files.dicom_header import read_header
+from retreg.files.dicom_header import read_header, read_with_pixels, refuse_deflated
 from retreg.files.doors import reading
 from retreg.files.formats import Format, recognised
 from retreg.files.limits import MAX_SERIES_FILES
@@ -22,11 +23,20 @@ _SHOWN = 10
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """A file of a series: its path, header without pixels, and its first frame."""
+    """An instance of a series: how a sentence calls it, its header, and its frames.
 
-    path: Path
+    whole: gives its pydicom data set with the pixels.
+    """
+
+    name: str
     header: Any
-    frame: Frame
+    frames: list[Frame]
+    whole: Callable[[], Any]
+
+    @property
+    def frame(self) -> Frame:
+        """The first one, and of a series of slices the only one."""
+        return self.frames[0]
 
     @property
     def layout(self) -> tuple[Any, ...]:
@@ -35,25 +45,47 @@ class Slice:
         return tuple(self.header.get(name) for name in names)
 
 
-def main_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
-    """The slices of the only or clearly largest series, and notes on what was left out.
-
-    Raises FileError when there is none, or several of like size.
-    """
-    slices = []
+def slices_in(folder: Path, is_whole: bool = False) -> Iterator[Slice]:
+    """The images among the files in a folder and below it; is_whole: as of slice_in."""
     for path in _dicom_files(folder):
         with reading(path.name, Format.DICOM.value):
-            header = read_header(path)
-            if header.get("Rows") and header.get("Columns"):
-                slices.append(Slice(path, header, frames_of(header)[0]))
-    if not slices:
-        raise FileError(f"There is no DICOM image in the folder {folder.name!r}; choose another.")
-    series = sorted(_series(slices), key=_size, reverse=True)
+            found = slice_in(path, is_whole)
+        if found is not None:
+            yield found
+
+
+def slice_in(path: Path, is_whole: bool = False) -> Slice | None:
+    """The image in a file, if there is one; is_whole: with everything that its header says."""
+    header = read_header(path, is_whole)
+    if not _is_image(header):
+        return None
+    return Slice(path.name, header, frames_of(header), partial(read_with_pixels, path))
+
+
+def slices_of(instances: Iterable[Any]) -> Iterator[Slice]:
+    """The images among pydicom data sets with pixels, such as those that an archive sent."""
+    for n, data in enumerate(instances, start=1):
+        name = f"Instance {n}"
+        with reading(name, Format.DICOM.value):
+            refuse_deflated(name, data.file_meta)
+            if _is_image(data):
+                yield Slice(name, data, frames_of(data), partial(_itself, data))
+
+
+def main_series(slices: Iterable[Slice], where: str) -> tuple[list[Slice], tuple[str, ...]]:
+    """The slices of the only or clearly largest series, and notes on what was left out.
+
+    where: such as "the series", for sentences. Raises FileError when there is none, or several of
+    like size.
+    """
+    series = sorted(_series(list(slices)), key=_size, reverse=True)
+    if not series:
+        raise FileError(f"There is no DICOM image in {where}; choose another.")
     if len(series) > 1 and _size(series[1]) * _CLEARLY_MORE > _size(series[0]):
         said = "; ".join(_described(each) for each in series[:_SHOWN])
         raise FileError(
-            f"The folder {folder.name!r} holds {len(series)} DICOM series: {said}. Give the folder "
-            "of one series, or put its files into a folder of their own."
+            f"There are {len(series)} DICOM series in {where}: {said}. Give the folder of one "
+            "series, or put its files into a folder of their own."
         )
     if len(series) == 1:
         return series[0], ()
@@ -61,6 +93,14 @@ def main_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     return series[0], (
         f"{_described(series[0])} was taken, and what is smaller left out: {left_out}.",
     )
+
+
+def _is_image(header: Any) -> bool:
+    return bool(header.get("Rows") and header.get("Columns"))
+
+
+def _itself(data: Any) -> Any:
+    return data
 
 
 def _series(slices: Sequence[Slice]) -> list[list[Slice]]:

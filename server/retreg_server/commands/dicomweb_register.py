@@ -6,13 +6,9 @@ import argparse
 import os
 import re
 from importlib.metadata import version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from retreg.dicom.objects import KINDS, Registered, refuse_unusable
-from retreg.dicom.source import Source, source_from
-from retreg.files import read_image
 from retreg.image import Image
 from retreg.messages import RegistrationRequest, RegistrationResult, Scalar
 from retreg.progress import Progress
@@ -57,10 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch, register, store; prints the verdict and the new UIDs. 0 done, 3 failed."""
+    from retreg_server.dicom.dicomweb import fetched_image
+
     archive = archive_named(archives_of(args.config, os.environ), args.archive)
-    with ProgressBar() as bar, TemporaryDirectory() as scratch:
-        fixed, fixed_source = _fetched(archive, args.fixed, Path(scratch, "fixed"), bar)
-        moving, moving_source = _fetched(archive, args.moving, Path(scratch, "moving"), bar)
+    with ProgressBar() as bar:
+        fixed, fixed_source = fetched_image(archive, args.fixed, _bounds(), bar)
+        moving, moving_source = fetched_image(archive, args.moving, _bounds(), bar)
         sources = (fixed_source, moving_source)
         refuse_unusable(moving, *sources)
         result = _register(args, fixed, moving, bar)
@@ -76,17 +74,6 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         print("Nothing is stored: an archive should keep only what may be right.")
     return EXIT_FAILED if failed else 0
-
-
-def _fetched(
-    archive: Archive, wanted: SeriesName, folder: Path, progress: Progress
-) -> tuple[Image, Source]:
-    """The image of a series, and what new objects refer to."""
-    from retreg_server.dicom.dicomweb import fetch_series
-
-    folder.mkdir()
-    headers = fetch_series(archive, wanted, folder, _bounds(), progress)
-    return read_image(folder), source_from(headers, f"The {folder.name} series")
 
 
 def _register(
@@ -108,8 +95,8 @@ def _store(
     from retreg_server.dicom.object_folder import all_objects
 
     progress("storing in the archive", 0.95)
-    objects = [data for _, data in all_objects(made, kinds)]
-    return store_objects(archive, objects, _bounds()) if objects else {}
+    objects = (data for _, data in all_objects(made, kinds))
+    return store_objects(archive, objects, _bounds())
 
 
 def _bounds() -> Bounds:

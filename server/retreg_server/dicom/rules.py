@@ -28,7 +28,6 @@ class SeriesFacts:
 def facts_of(header: Any) -> dict[str, Any]:
     """The fields of SeriesFacts of a pydicom data set, as plain JSON values."""
     from retreg.dicom.new_object import side_of
-    from retreg.dicom.source import Source
 
     def first(*names: str) -> str:
         return next((str(header.get(name)) for name in names if header.get(name)), "")
@@ -42,7 +41,7 @@ def facts_of(header: Any) -> dict[str, Any]:
             first("AcquisitionTime", "SeriesTime", "ContentTime"),
             int(header.get("SeriesNumber") or 0),
         ),
-        "side": side_of(Source((header,))),
+        "side": side_of(header),
     }
 
 

@@ -15,19 +15,25 @@ from retreg.files import read_image, read_transform
 from retreg.image import Image
 from retreg.messages import Keypoints, RegistrationResult
 from retreg.quality import Quality
-from retreg_server.reporting.sources import source_of
+from retreg_server.reporting.sources import Source, source_of
 
 _PROVENANCE = ("model", "options", "version", "weights_sha256", "seconds", "edited")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredResult:
-    """A folder of results with both images."""
+    """A folder of results with both images.
+
+    inputs: the files or folders that the fixed and the moving image come from; None where it is not
+    found. sources: what the result says of them, if it does.
+    """
 
     folder: Path
     fixed: Image
     moving: Image
     result: RegistrationResult
+    inputs: tuple[Path | None, Path | None] = (None, None)
+    sources: tuple[Source, ...] = ()
 
 
 def result_folders(folder: Path) -> list[Path]:
@@ -59,15 +65,20 @@ def read_result(folder: Path, moving: Path | None = None) -> StoredResult:
         }
         quality = Quality(numbers, message["verdict"], message["reason"])
         provenance = {name: message[name] for name in _PROVENANCE if name in message}
-        told, notes = dict(message["moving"]), tuple(message.get("notes", ()))
+        told = {role: dict(message[role]) for role in ("fixed", "moving")}
+        notes = tuple(message.get("notes", ()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         raise FileError(
             f"The results in {folder.name} are not complete; register the images again."
         ) from None
     transform = read_transform(folder)
     result = RegistrationResult(transform, *keypoints, quality, provenance, notes=notes)
-    path = moving or _moving_image(folder, told)
-    return StoredResult(folder, read_image(folder / "fixed.nrrd"), read_image(path), result)
+    path = moving or _moving_image(folder, told["moving"])
+    images = read_image(folder / "fixed.nrrd"), read_image(path)
+    names = [(each["name"], each["sha256"]) for each in told.values() if "sha256" in each]
+    sources = tuple(Source(*each) for each in names) if len(names) == 2 else ()
+    fixed = _input(folder, told["fixed"]) if sources else None
+    return StoredResult(folder, *images, result, (fixed, path), sources)
 
 
 def _keypoints(path: Path) -> tuple[Keypoints, Keypoints]:
@@ -84,15 +95,23 @@ def _keypoints(path: Path) -> tuple[Keypoints, Keypoints]:
 
 
 def _moving_image(folder: Path, told: dict[str, str]) -> Path:
-    """The moving image beside the results or where the command runs, known by its content."""
-    for path in _candidates(folder, told.get("name", "")):
-        if path.exists() and ("sha256" not in told or source_of(path).sha256 == told["sha256"]):
-            return path
+    """As _input. Raises FileError when it is not there."""
+    path = _input(folder, told)
+    if path is not None:
+        return path
     name = told.get("name", "the moving image")
     raise FileError(
         f"The moving image ({name}) is not beside the results in {folder.name}; name it with "
         "--moving."
     )
+
+
+def _input(folder: Path, told: dict[str, str]) -> Path | None:
+    """The image beside the results or where the command runs, known by its content."""
+    for path in _candidates(folder, told.get("name", "")):
+        if path.exists() and ("sha256" not in told or source_of(path).sha256 == told["sha256"]):
+            return path
+    return None
 
 
 def _candidates(folder: Path, name: str) -> Iterator[Path]:

@@ -196,7 +196,9 @@ class ArchiveOrders:
             job.note = FAILED
         elif order.kinds:
             head = {**order.target, "kinds": list(order.kinds)}
-            head["folders"] = [str(folder / role) for role in series]
+            head["series"] = [
+                {**wanted.head, "folder": str(folder / role)} for role, wanted in series.items()
+            ]
             head["headers"] = [image.header for image in images]
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
             job.stored = await self._stored(job, head, enclosed, order.pauses_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -19,6 +20,7 @@ from retreg.image import Image
 from retreg_server.reporting.look import edit_of, page_message, shown_image
 from retreg_server.reporting.result_folder import check_writable, write_outputs
 from retreg_server.reporting.result_reader import StoredResult
+from retreg_server.serving.edited_objects import write_edited_objects
 from retreg_server.serving.errors import ApiError, LastResort, add_error_handlers, json_response
 from retreg_server.serving.routes import look_page
 from retreg_server.serving.routes.look import EditedKeypoints, Role
@@ -45,10 +47,11 @@ class ResultShelf:
             raise ApiError(404, "unknown-registration", "There is no such result in the folder.")
         return self._results[job_id]
 
-    def refit(self, job_id: str, edit: EditedKeypoints) -> tuple[str, StoredResult]:
-        """Write the result of edited keypoints into a new folder; returns its id.
+    def refit(self, job_id: str, edit: EditedKeypoints) -> tuple[str, StoredResult, str]:
+        """Write the result of edited keypoints into a new folder; returns its id, and a note.
 
-        Raises InputError when the keypoints lead nowhere, FileError when it cannot be written.
+        Of DICOM images there are DICOM objects, too; the note says why there are none. Raises
+        InputError when the keypoints lead nowhere, FileError when it cannot be written.
         """
         old = self.get(job_id)
         grids, origin = (old.fixed.grid, old.moving.grid), f"the result {old.folder.name}"
@@ -56,10 +59,11 @@ class ResultShelf:
         with self._lock:
             folder = _next_folder(old.folder)
             check_writable(folder)
-        write_outputs(folder, old.fixed, old.moving, after)
-        new, fresh = StoredResult(folder, old.fixed, old.moving, after), secrets.token_hex(16)
+        write_outputs(folder, old.fixed, old.moving, after, sources=old.sources)
+        new, fresh = replace(old, folder=folder, result=after), secrets.token_hex(16)
+        note = write_edited_objects(new, old)
         self._results[fresh] = new
-        return fresh, new
+        return fresh, new, note
 
 
 def create_folder_app(shelf: ResultShelf, token: str) -> FastAPI:
@@ -90,10 +94,10 @@ def create_folder_app(shelf: ResultShelf, token: str) -> FastAPI:
 
     @app.post(path + "/refit", dependencies=allowed)
     def refit(job_id: str, edit: EditedKeypoints) -> Response:
-        fresh, stored = shelf.refit(job_id, edit)
+        fresh, stored, note = shelf.refit(job_id, edit)
         quality = stored.result.quality
         answer = {"id": fresh, "verdict": quality.verdict, "reason": quality.reason}
-        return json_response({**answer, "folder": stored.folder.name}, 201)
+        return json_response({**answer, "folder": stored.folder.name, "note": note}, 201)
 
     return app
 

@@ -135,7 +135,7 @@ def test_a_frame_is_for_dicom_files_only(tmp_path, a_series):
     with pytest.raises(FileError, match="leave the frame out"):
         read_image(path, frame=2)
     folder, _ = a_series()
-    with pytest.raises(FileError, match="series of 6 files, not frames"):
+    with pytest.raises(FileError, match="series of 6 files in the folder 'series', not frames"):
         read_image(folder, frame=2)
 
 

@@ -195,7 +195,10 @@ def test_several_series_are_named_by_number_and_size(a_series, tmp_path):
     a_series("all/one", count=6, SeriesNumber=2)
     a_series("all/two", count=5, SeriesNumber=4, SeriesInstanceUID=generate_uid(),
              pixels=np.zeros((5, 8, 9), np.int16))  # fmt: skip
-    wanted = r"2 DICOM series: series 2 with 6 images of 7 x 5; series 4 with 5 images of 9 x 8\."
+    wanted = (
+        "2 DICOM series in the folder 'all': series 2 with 6 images of 7 x 5; series 4 with 5 "
+        r"images of 9 x 8\."
+    )
     with pytest.raises(FileError, match=wanted + " Give the folder of one series"):
         read_image(tmp_path / "all")
     assert read_image(tmp_path / "all" / "one").array.shape == (1, 6, 5, 7)
@@ -224,7 +227,7 @@ def test_the_frames_of_a_file_count_as_images(a_series, write_dicom, enhanced):
 def test_a_series_is_of_one_patient(a_series):
     folder, _ = a_series(count=8)
     rewritten(folder, PatientID=lambda n: "first" if n % 2 else "second")
-    with pytest.raises(FileError, match=r"holds 2 DICOM series.*4 images") as refused:
+    with pytest.raises(FileError, match=r"are 2 DICOM series.*4 images") as refused:
         read_image(folder)
     assert "first" not in str(refused.value)
 

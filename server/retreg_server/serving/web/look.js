@@ -3,14 +3,14 @@
 import { back, coarser, fieldOf, sampled } from "./field.js";
 import { arrowsOf, drawMarks } from "./marks.js";
 import { mapped, norm, plus } from "./matrices.js";
-import { WHOLE, indexAt, panelAt, pixelOf, pulled, zoomed } from "./panels.js";
+import { WHOLE, following, indexAt, panelAt, pixelOf, pulled, zoomed } from "./panels.js";
 import { refitted, residual } from "./refit.js";
 import { TokenNeeded, comesFromArchive, goTo, image, namesSeries, register, store, storeInArchive, told,
   useToken } from "./server.js";
 import { View } from "./view.js";
 
 const at = (id) => document.getElementById(id);
-const GRAB_PX = 14, MOST_LIVE = 600;
+const GRAB_PX = 14, CLICK_PX = 4, MOST_LIVE = 600;
 const DRAFT_NODES = 2000, DRAFT_MS = 20, REST_MS = 120; // of pictures while something moves
 const AMOUNTS = ["Share of the moving image", "Share of the moving image", "Number of fields",
   "Strength", "Share of the moving image"];
@@ -152,7 +152,7 @@ function choose(n, goes) {
 function visit(index) {
   now.index = index.map((x, c) => Math.min(Math.max(Math.round(x), 0), now.grid.size[c] - 1));
   now.index.forEach((x, c) => { at(`slice${c}`).value = x; });
-  draw();
+  see(following(now.part, now.grid, now.index));
 }
 
 // Puts a point to where people see it, a place of the fixed image. While one of the moving image is
@@ -180,13 +180,16 @@ function see(part) {
 const between = ([a, b]) => ({ length: Math.hypot(a[0] - b[0], a[1] - b[1]),
   x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2 });
 
-// Two fingers make a picture larger and pull it.
+const zoom = (factor, index = now.index) => see(zoomed(now.part, factor, now.grid, index));
+
+// Two fingers make the image larger and pull it.
 function pinch(event) {
   const before = between([...fingers.values()]);
   fingers.set(event.pointerId, pixel(event));
   const after = between([...fingers.values()]);
-  const larger = zoomed(now.part, after.length / before.length, panels[0], before.x, before.y);
-  see(pulled(larger, panels[0], after.x - before.x, after.y - before.y));
+  const panel = panelAt(panels, before.x, before.y) ?? panels[0];
+  zoom(after.length / before.length, indexAt(panel, now.grid, now.index, before.x, before.y));
+  see(pulled(now.part, panel, after.x - before.x, after.y - before.y));
 }
 
 function begin(event) {
@@ -202,8 +205,7 @@ function begin(event) {
     if (at("points").checked && slices <= 1.5 && away < nearest) [best, nearest] = [n, away];
   });
   if (best < 0) {
-    if (isPicture()) pull = [x, y];
-    else visit(indexAt(panel, now.grid, now.index, x, y));
+    pull = { panel, x, y, isClick: !isPicture() };
     return;
   }
   choose(best, false);
@@ -212,12 +214,17 @@ function begin(event) {
 }
 
 function move(event, isFinal) {
-  if (fingers.size === 2 && fingers.has(event.pointerId) && isPicture()) pinch(event);
+  if (fingers.size === 2 && fingers.has(event.pointerId)) pinch(event);
   if (isFinal) fingers.delete(event.pointerId);
   if (pull) {
-    const [x, y] = pixel(event);
-    see(pulled(now.part, panels[0], x - pull[0], y - pull[1]));
-    pull = isFinal ? null : [x, y];
+    const [x, y] = pixel(event), { panel } = pull, right = x - pull.x, down = y - pull.y;
+    if (pull.isClick && Math.hypot(right, down) < CLICK_PX) {
+      if (isFinal) visit(indexAt(panel, now.grid, now.index, x, y));
+    } else {
+      see(pulled(now.part, panel, right, down));
+      pull = { panel, x, y };
+    }
+    if (isFinal) pull = null;
   }
   if (!drag) return;
   const { panel, point, from } = drag, [x, y] = pixel(event);
@@ -232,10 +239,12 @@ function move(event, isFinal) {
 
 const STEPS = { ArrowLeft: ["h", -1], ArrowRight: ["h", 1], ArrowUp: ["v", -1], ArrowDown: ["v", 1],
   PageUp: ["across", 1], PageDown: ["across", -1] };
+const FACTORS = { "+": 1.25, "=": 1.25, "-": 0.8, 0: 0 };
 
 function press(event) {
   const point = now.points[now.chosen], step = STEPS[event.key];
   if (event.key === " " && point) toggle();
+  else if (event.key in FACTORS && !event.ctrlKey && !event.metaKey) zoom(FACTORS[event.key]);
   else if (step && point) {
     const [axis, sign] = step, panel = panels[0];
     const flipped = (axis === "h" && panel.flipH) || (axis === "v" && panel.flipV);
@@ -265,10 +274,10 @@ function reset() {
 async function keep() {
   at("store").disabled = true;
   try {
-    const { id, verdict: word } = await store(now.points, settings());
+    const { id, verdict: word, note = "" } = await store(now.points, settings());
     goTo(id);
     await open();
-    at("stored").textContent = `Stored as ${id} (${word}). This is it.`;
+    at("stored").textContent = `Stored as ${id} (${word}). This is it. ${note}`;
   } catch (error) {
     at("stored").textContent = error.message;
     at("store").disabled = false;
@@ -344,8 +353,9 @@ at("marks").addEventListener("wheel", (event) => {
   const panel = panelAt(panels, ...pixel(event));
   if (!panel) return;
   event.preventDefault();
-  if (isPicture()) see(zoomed(now.part, 1.002 ** -event.deltaY, panel, ...pixel(event)));
-  else visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
+  if (isPicture() || event.ctrlKey) {
+    zoom(1.002 ** -event.deltaY, indexAt(panel, now.grid, now.index, ...pixel(event)));
+  } else visit(now.index.map((x, c) => (c === panel.across ? x + Math.sign(event.deltaY) : x)));
 }, { passive: false });
 new ResizeObserver(() => { if (now && view) draw(); }).observe(at("images"));
 addEventListener("popstate", enter);

@@ -5,26 +5,35 @@ import { mapped } from "./matrices.js";
 const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 const GAP = 6, SMALLEST = 1 / 32;
 
-// The part of a picture that is seen, in shares of it.
-export const WHOLE = { x: 0, y: 0, span: 1 };
+// The part of the image that is seen, along each axis from a share of its length on.
+export const WHOLE = { from: [0, 0, 0], span: 1 };
 
-const within = ({ x, y, span }) => ({ span, x: Math.min(Math.max(x, 0), 1 - span),
-  y: Math.min(Math.max(y, 0), 1 - span) });
+const within = (span, from) => ({ span, from: from.map((x) => Math.min(Math.max(x, 0), 1 - span)) });
+const shareOf = (grid, index, c) => (index[c] + 0.5) / grid.size[c];
 
-// A part seen larger by a factor; the place under a pixel of the panel stays there.
-export function zoomed({ x, y, span }, factor, panel, pixelX, pixelY) {
-  const next = Math.min(1, Math.max(SMALLEST, span / factor)), less = span - next;
-  return within({ span: next, x: x + less * (pixelX - panel.left) / panel.w,
-    y: y + less * (pixelY - panel.top) / panel.height });
+// A part seen larger by a factor; the place at an index stays where it is seen, in every slice.
+export function zoomed({ from, span }, factor, grid, index) {
+  const next = Math.min(1, Math.max(SMALLEST, span / factor));
+  return within(next, from.map((x, c) => x + (1 - next / span) * (shareOf(grid, index, c) - x)));
 }
 
-// A part after the picture was pulled by pixels.
-export const pulled = ({ x, y, span }, panel, pixelsX, pixelsY) =>
-  within({ span, x: x - span * pixelsX / panel.w, y: y - span * pixelsY / panel.height });
+// A part after the slice in a panel was pulled by pixels.
+export function pulled({ from, span }, panel, pixelsX, pixelsY) {
+  const next = [...from];
+  next[panel.h] -= (panel.flipH ? -span : span) * pixelsX / panel.w;
+  next[panel.v] -= (panel.flipV ? -span : span) * pixelsY / panel.height;
+  return within(span, next);
+}
+
+// The part, moved to the place at an index along the axes on which that was not seen.
+export const following = ({ from, span }, grid, index) => within(span, from.map((x, c) => {
+  const away = shareOf(grid, index, c) - x;
+  return away < 0 || away > span ? x + away - span / 2 : x;
+}));
 
 // The slices through the place at (index): one of a picture; of a volume the axial, coronal and
 // sagittal one as radiologists see them: left of the patient to the right, posterior down.
-export function panelsOf(grid, width, height, part = WHOLE) {
+export function panelsOf(grid, width, height, { from, span } = WHOLE) {
   const columns = [0, 1, 2].map((c) => [0, 1, 2].map((r) => grid.worldFromIndex[r][c]));
   const spacing = columns.map((column) => Math.hypot(...column));
   const isPicture = grid.size[2] === 1;
@@ -46,8 +55,9 @@ export function panelsOf(grid, width, height, part = WHOLE) {
   let left = (free - wide * scale) / 2;
   return planes.map(([h, v, across, flipH, flipV]) => {
     const w = extent(h) * scale, panelHeight = extent(v) * scale;
-    const panel = { h, v, across, flipH, flipV, scale, spacing, part, w, height: panelHeight, left,
-      top: (height - panelHeight) / 2 };
+    const begin = (axis, flipped) => (flipped ? 1 - span - from[axis] : from[axis]);
+    const panel = { h, v, across, flipH, flipV, scale, spacing, w, height: panelHeight, left,
+      top: (height - panelHeight) / 2, part: { x: begin(h, flipH), y: begin(v, flipV), span } };
     left += w + GAP;
     return panel;
   });

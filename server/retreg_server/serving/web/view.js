@@ -154,8 +154,8 @@ export class View {
     gl.uniform1i(this.place("lines"), lines);
     gl.uniform1f(this.place("line"), Math.max(...panels.map((p) => Math.max(p.w, p.height))) / 20);
     gl.uniform3fv(this.place("at"), at);
-    gl.uniform3f(this.place("seenPart"), part.x, part.y, part.span);
     for (const panel of panels) {
+      gl.uniform3f(this.place("seenPart"), panel.part.x, panel.part.y, panel.part.span);
       const unit = (axis) => [0, 1, 2].map((c) => (c === axis ? 1 : 0));
       gl.uniform3fv(this.place("horizontal"), unit(panel.h));
       gl.uniform3fv(this.place("vertical"), unit(panel.v));

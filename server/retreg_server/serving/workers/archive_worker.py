@@ -2,8 +2,9 @@
 
 Series are fetched by DICOMweb and stored so, or they were sent by C-STORE and results are, too.
 
-As the process for files it has a memory limit and can be killed at any time. The files of a series
-stay in the folder that the server names until the objects are stored.
+As the process for files it has a memory limit and can be killed at any time. It remembers the
+headers of the last series; others are got again. Files that were sent stay in the folder that the
+server names.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any
 from retreg import wire
 from retreg.dicom.source import Source
 from retreg.errors import FileError
+from retreg.image import Image
 from retreg.progress import Progress
 from retreg_server.dicom.archives import Archive, SeriesName
 from retreg_server.dicom.careful_session import Bounds
 from retreg_server.dicom.peers import Destination
 from retreg_server.serving.workers.file_worker import packed
-from retreg_server.serving.workers.messages import Message, SharedImage
+from retreg_server.serving.workers.messages import Head, Message, SharedImage
 
-_REMEMBERED = 7  # besides the newest; others are read from their files again
+_REMEMBERED = 7  # besides the newest
 
 
 class ArchiveWorker:
@@ -46,7 +48,7 @@ class ArchiveWorker:
         self._destinations = {name: Destination(**entry) for name, entry in destinations.items()}
         self._title = title
         self._key, self._bounds = bytes.fromhex(key), Bounds(**bounds)
-        self._sources: dict[str, Source] = {}  # what was fetched last, by folder
+        self._sources: dict[str, Source] = {}  # of the last series, by their folders
 
     def hello(self) -> dict[str, Any]:
         """Import what takes a while."""
@@ -72,54 +74,56 @@ class ArchiveWorker:
             ) from None
 
     def _fetch(self, request: Message, progress: Progress) -> Message:
-        """The image of a series, whose files are left in the folder."""
-        from retreg.dicom.source import source_from
-        from retreg_server.dicom.dicomweb import fetch_series
+        """The image of a series that an archive has."""
+        return packed(self._series(request.head, request.head, progress)[0], self._key)
 
-        head, folder = request.head, Path(request.head["folder"])
-        folder.mkdir(parents=True)
-        wanted = SeriesName(head["study"], head["series"])
-        headers = fetch_series(
-            self._archives[head["archive"]], wanted, folder, self._bounds, progress
-        )
-        self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
-        self._sources[head["folder"]] = source_from(headers, "The series")
-        return self._image(folder, head["most_bytes"])
-
-    def _unpack(self, request: Message, _progress: Progress) -> Message:
+    def _unpack(self, request: Message, progress: Progress) -> Message:
         """The image of a series whose files are enclosed; they are left in the folder."""
         folder = Path(request.head["folder"])
         folder.mkdir(parents=True)
         for number, content in enumerate(request.buffers):
             (folder / f"{number:05}.dcm").write_bytes(content.view)
-        return self._image(folder, request.head["most_bytes"])
+        return self._fetch(request, progress)
 
-    def _image(self, folder: Path, most_bytes: int) -> Message:
-        from retreg.files import read_image
+    def _series(
+        self, wanted: Head, request: Head, progress: Progress
+    ) -> tuple[Image, Source]:
+        """The image and the source of a series that is asked for: see archive_orders.Wanted."""
+        from retreg.dicom.source import image_with_source
+        from retreg.files.dicom_series import slices_in
         from retreg.files.limits import decoded_at_most
+        from retreg_server.dicom.dicomweb import fetched_image
 
-        with decoded_at_most(most_bytes):
-            return packed(read_image(folder), self._key)
+        with decoded_at_most(request["most_bytes"]):
+            if wanted["task"] == "fetch":
+                archive = self._archives[wanted["archive"]]
+                name = SeriesName(wanted["study"], wanted["series"])
+                image, source = fetched_image(archive, name, self._bounds, progress)
+            else:
+                folder = Path(wanted["folder"])
+                image, source = image_with_source(slices_in(folder, is_whole=True))
+        self._sources = dict(list(self._sources.items())[-_REMEMBERED:])
+        self._sources[wanted["folder"]] = source
+        return image, source
 
     def _store(self, request: Message, progress: Progress) -> Message:
         """UIDs of the stored instances by series; buffers: the result and both images' voxels."""
         from retreg_server.dicom.dicomweb import store_objects
 
-        objects = [data for _, data in self._objects(request, progress)]
-        progress("storing in the archive", 0.5)
         archive = self._archives[request.head["archive"]]
-        return Message({"stored": store_objects(archive, objects, self._bounds) if objects else {}})
+        objects = (data for _, data in self._objects(request, progress))
+        return Message({"stored": store_objects(archive, objects, self._bounds)})
 
     def _send(self, request: Message, progress: Progress) -> Message:
         """As _store, to a destination; what could not be sent stays for the next attempt."""
         from retreg.dicom.new_object import save
         from retreg_server.dicom.storage_scu import send_files
 
-        folder = Path(request.head["folders"][0]).parent / "objects"
+        folder = Path(request.head["series"][0]["folder"]).parent / "objects"
         stored = folder / "stored.json"
         if not stored.exists():
             by_series: dict[str, list[str]] = {}
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for number, (_, data) in enumerate(self._objects(request, progress)):
                 save(data, folder / f"{number:05}.dcm")
                 uids = by_series.setdefault(str(data.SeriesInstanceUID), [])
@@ -133,7 +137,6 @@ class ArchiveWorker:
     def _objects(self, request: Message, progress: Progress) -> Iterator[tuple[str, Any]]:
         """As all_objects, of the images and the result of a request to store them."""
         from retreg.dicom.objects import Registered
-        from retreg.dicom.source import source_of
         from retreg_server.dicom.object_folder import all_objects
 
         head, (text, *voxels) = request.head, request.buffers
@@ -141,9 +144,11 @@ class ArchiveWorker:
             SharedImage.received(header, each).image
             for header, each in zip(head["headers"], voxels, strict=True)
         ]
-        known = self._sources
-        sources = [known[name] if name in known else source_of(name) for name in head["folders"]]
+        fixed, moving = (
+            self._sources.get(each["folder"]) or self._series(each, head, progress)[1]
+            for each in head["series"]
+        )
         result = wire.decode_result(wire.loads(bytes(text.view)))
-        made = Registered(images[0], images[1], (sources[0], sources[1]), result, version("retreg"))
-        progress("making the objects", 0.0)
+        made = Registered(images[0], images[1], (fixed, moving), result, version("retreg"))
+        progress("storing in the archive", 0.0)
         yield from all_objects(made, head["kinds"])
