@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -20,35 +22,91 @@ from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
 DIAMETER = 448  # pixels of the field of view in which the quality is measured
 STRONGEST, OTHER, INSIDE, GREY = range(4)  # channels of the prepared pictures
+MUCH_LESS = 1.5  # from here on sides of fields are brought to a common scale
+SMALLEST_PART = 0.25  # of a side
 MOSTLY = 0.7  # of the marks of both pictures, that must lie on each other to have met
 POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 
 
 class PictureQuality:
-    """The two pictures prepared once, then measured under any transform."""
+    """The two pictures prepared once, then measured under any transform.
+
+    Under one by which a picture shows a small part of the other one, both are prepared again, so
+    that vessels are as wide in both, and the mean of their sizes is what it was.
+    """
 
     def __init__(self, fixed: Image, moving: Image) -> None:
-        beside = without_shared_marks(fixed, moving)
-        pictures = (
-            retina_picture(beside[0], "fixed", DIAMETER),
-            retina_picture(beside[1], "moving", DIAMETER),
-        )
-        self.grid = _grid(pictures[0])
-        self._fixed, self._moving = _layers(pictures[0]), _layers(pictures[1])
+        self._images = without_shared_marks(fixed, moving)
         self._marks = None
-        if beside[0] is not fixed:
-            self._marks = _changed(fixed, beside[0]), _changed(moving, beside[1])
+        if self._images[0] is not fixed:
+            self._marks = _changed(fixed, self._images[0]), _changed(moving, self._images[1])
+        self._whole = self._prepared(1.0)
+        self.grid = self._whole.grid
+
+    def _prepared(self, shown: float) -> _MeasuredPictures:
+        """The pictures where the moving one shows so much of the side of the fixed field."""
+        sizes = round(DIAMETER / shown**0.5), round(DIAMETER * shown**0.5)
+        pictures = (
+            retina_picture(image, role, size)
+            for image, role, size in zip(self._images, ("fixed", "moving"), sizes, strict=True)
+        )
+        field = 0 if shown == 1 else max(sizes)
+        return _MeasuredPictures(*(_layers(picture, field) for picture in pictures), self._marks)
 
     @property
     def points(self) -> np.ndarray:
         """LPS mm (n, 3) of every eighth pixel of the fixed field of view."""
-        return self._every_eighth(self._fixed.array[INSIDE, 0] > 0.5)
+        return self._whole.points
+
+    def measure(self, transform: Transform) -> dict[str, float]:
+        """See _MeasuredPictures.measure."""
+        shown = self._whole.shown(transform)
+        if max(shown, 1 / shown) < MUCH_LESS:
+            return self._whole.measure(transform)
+        return self._prepared(shown).measure(transform)
+
+
+@dataclass(frozen=True, eq=False)
+class _MeasuredPictures:
+    """Layers of both pictures (see _layers), and their marks if any (see _changed)."""
+
+    fixed: Image
+    moving: Image
+    marks: tuple[Image, Image] | None
+
+    @property
+    def grid(self) -> Grid:
+        return self.fixed.grid
+
+    @property
+    def points(self) -> np.ndarray:
+        """LPS mm (n, 3) of every eighth pixel of the fixed field of view."""
+        return self._every_eighth(self.fixed.array[INSIDE, 0] > 0.5)
 
     def _every_eighth(self, chosen: np.ndarray) -> np.ndarray:
         """LPS mm (n, 3) of every eighth pixel along both axes of those chosen (h, w)."""
         thin = np.zeros(chosen.shape, bool)
         thin[::8, ::8] = chosen[::8, ::8]
         return self.grid.lattice()[thin.ravel()]
+
+    def shown(self, transform: Transform) -> float:
+        """How long the field of the moving picture is under the transform, in fixed fields.
+
+        From SMALLEST_PART to its inverse, by the middle part of what both show; 1 where they meet
+        nowhere.
+        """
+        points = self.points
+        points = points[self.moving.grid.contains(transform(points))]
+        if len(points) == 0:
+            return 1.0
+        growth = float(np.median(self._growth(transform, points))) ** 0.5
+        shown = float(self.moving.grid.spacing[0] / self.fixed.grid.spacing[0]) / max(growth, 1e-6)
+        return min(max(shown, SMALLEST_PART), 1 / SMALLEST_PART)
+
+    def _growth(self, transform: Transform, points: np.ndarray) -> np.ndarray:
+        """By how much areas grow at points (n, 3)."""
+        frame, step = self.grid.direction[:, :2], float(self.grid.spacing.min())
+        return np.abs(jacobian_determinants(transform, points, frame, step))
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
@@ -58,8 +116,8 @@ class PictureQuality:
         Also meeting_marks: the share of the picture under marks that both carry and that the
         transform puts onto each other, although the vessels below them do not meet.
         """
-        fixed = self._fixed.array[:, 0]
-        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
+        fixed = self.fixed.array[:, 0]
+        warped = resample(self.moving, transform, self.grid, fill=0).array[:, 0]
         both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
         agreement, tiles, correlation = max(
             (
@@ -84,23 +142,22 @@ class PictureQuality:
         points = self._every_eighth(both)
         if len(points) == 0:
             return 0.0
-        frame, step = self.grid.direction[:, :2], float(self.grid.spacing.min())
-        growth = np.abs(jacobian_determinants(transform, points, frame, step)).mean()
+        growth = self._growth(transform, points).mean()
         areas = [
             (layers.array[INSIDE] > 0.5).sum() * np.prod(layers.grid.spacing[:2])
-            for layers in (self._fixed, self._moving)
+            for layers in (self.fixed, self.moving)
         ]
         area = both.sum() * np.prod(self.grid.spacing[:2])
         return float(min(max(area / areas[0], growth * area / areas[1]), 1.0))
 
     def _meeting_marks(self, transform: Transform) -> float:
         """Share of the picture where the marks of both lie on each other, if most of them do."""
-        if self._marks is None:
+        if self.marks is None:
             return 0.0
         transforms = Affine.identity(), transform
         fixed, warped = (
             resample(marks, by, self.grid).array > 0.5
-            for marks, by in zip(self._marks, transforms, strict=True)
+            for marks, by in zip(self.marks, transforms, strict=True)
         )
         together, fewer = float((fixed & warped).sum()), float(min(fixed.sum(), warped.sum()))
         return together / fixed.size if together > MOSTLY * fewer else 0.0
@@ -111,9 +168,12 @@ def _grid(picture: Picture) -> Grid:
     return Grid((width, height, 1), picture.world_from_pixel)
 
 
-def _layers(picture: Picture) -> Image:
-    """Both kinds of ridges, the field of view and the grey values as channels of one image."""
-    maps = vessel_maps(picture.grey, picture.inside)
+def _layers(picture: Picture, field: int) -> Image:
+    """Both kinds of ridges, the field of view and the grey values as channels of one image.
+
+    field: see vesselness.flattened.
+    """
+    maps = vessel_maps(picture.grey, picture.inside, field)
     ridges = [cv2.GaussianBlur(ridge, (0, 0), 1.0) for ridge in maps.strongest_first]
     array = np.stack([*ridges, maps.valid.astype(np.float32), picture.grey])
     return Image(array[:, None], _grid(picture))
