@@ -132,7 +132,8 @@ def _registered(
                     found = _completed(*pair, [matched], _exchanged(found), 0.0)
                 if _is_plausible(found):
                     return found
-    found_part = _found_part(*pairs[0], methods)
+    ordinary = [(pairs[0], matched_by(method, pairs[0])) for method in methods]
+    found_part = _found_part(ordinary, methods)
     if found_part is not None:
         return found_part
     stages.skip(0.4)
@@ -141,15 +142,16 @@ def _registered(
 
 
 def _found_part(
-    fixed: PreparedPicture, moving: PreparedPicture, methods: Sequence[Method]
+    ordinary: Sequence[tuple[_Pair, _Matched]], methods: Sequence[Method]
 ) -> GlobalFit | None:
-    """The map when one picture shows a part of the other one and features at its scale say so."""
+    """The map on which few features agree, at equal scale or where one picture shows a part of
+    the other one; None where the vessels do not meet."""
     matched = [
         (pair, _matched(*pair, method))
-        for pair in pairs_at_common_scales(fixed, moving)
+        for pair in pairs_at_common_scales(*ordinary[0][0])
         for method in methods
     ]
-    for pair, each in sorted(matched, key=lambda one: -one[1].most)[:PARTS]:
+    for pair, each in sorted([*ordinary, *matched], key=lambda one: -one[1].most)[:PARTS]:
         if each.most >= FEWEST_OF_PART:
             found = _completed(*pair, [each], each.exchanged, 0.0)
             if _is_plausible(found, PLAUSIBLE_PART):

@@ -63,6 +63,13 @@ class Picture:
         larger_from_smaller[:2, 3] = (factors - 1) / 2
         return Picture(grey, inside > 0.5, self.world_from_pixel @ larger_from_smaller)
 
+    def padded(self, margin: int) -> Picture:
+        """The same with so many more pixels, outside the field of view, on each side."""
+        grey, inside = (np.pad(layer, margin) for layer in (self.grey, self.inside))
+        padded_from_pixel = np.eye(4)
+        padded_from_pixel[:2, 3] = -margin
+        return Picture(grey, inside, self.world_from_pixel @ padded_from_pixel)
+
     def views_beside(self, other: Picture) -> list[Picture]:
         """How the eye may lie in these pixels beside those of another picture: as they are and,
         when only one of the geometries is left-handed, mirrored."""

@@ -9,7 +9,12 @@ import numpy as np
 
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg.quality import jacobian_determinants, normalised_mutual_information
+from retreg.quality import (
+    ACCEPT,
+    HALF,
+    jacobian_determinants,
+    normalised_mutual_information,
+)
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
 from retreg_server.registration.preprocessing.annotations import (
@@ -17,13 +22,14 @@ from retreg_server.registration.preprocessing.annotations import (
     without_shared_marks,
 )
 from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
-from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
+from retreg_server.registration.preprocessing.tile_agreement import REACH, tile_agreement
 from retreg_server.registration.preprocessing.vesselness import vessel_maps
 
 DIAMETER = 448  # pixels of the field of view in which the quality is measured
 STRONGEST, OTHER, INSIDE, GREY = range(4)  # channels of the prepared pictures
 MUCH_LESS = 1.5  # from here on sides of fields are brought to a common scale
 SMALLEST_PART = 0.25  # of a side
+LARGEST = 768  # pixels of the fields of view of pictures that share little
 MOSTLY = 0.7  # of the marks of both pictures, that must lie on each other to have met
 POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 
@@ -31,8 +37,8 @@ POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 class PictureQuality:
     """The two pictures prepared once, then measured under any transform.
 
-    Under one by which a picture shows a small part of the other one, both are prepared again, so
-    that vessels are as wide in both, and the mean of their sizes is what it was.
+    Under one by which they share little, or one shows a small part of the other one, both are
+    prepared again: larger, so that there is enough to judge, and vessels as wide in both.
     """
 
     def __init__(self, fixed: Image, moving: Image) -> None:
@@ -40,18 +46,18 @@ class PictureQuality:
         self._marks = None
         if self._images[0] is not fixed:
             self._marks = _changed(fixed, self._images[0]), _changed(moving, self._images[1])
-        self._whole = self._prepared(1.0)
+        self._whole = self._prepared(DIAMETER, DIAMETER, 0)
         self.grid = self._whole.grid
 
-    def _prepared(self, shown: float) -> _MeasuredPictures:
-        """The pictures where the moving one shows so much of the side of the fixed field."""
-        sizes = round(DIAMETER / shown**0.5), round(DIAMETER * shown**0.5)
-        pictures = (
-            retina_picture(image, role, size)
-            for image, role, size in zip(self._images, ("fixed", "moving"), sizes, strict=True)
-        )
-        field = 0 if shown == 1 else max(sizes)
-        return _MeasuredPictures(*(_layers(picture, field) for picture in pictures), self._marks)
+    def _prepared(self, fixed: int, moving: int, margin: int) -> _MeasuredPictures:
+        """The pictures with fields of so many pixels, and margin empty pixels around them."""
+        layers = [
+            _layers(retina_picture(image, role, size).padded(margin), max(fixed, moving))
+            for image, role, size in zip(
+                self._images, ("fixed", "moving"), (fixed, moving), strict=True
+            )
+        ]
+        return _MeasuredPictures(*layers, self._marks)
 
     @property
     def points(self) -> np.ndarray:
@@ -60,10 +66,14 @@ class PictureQuality:
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """See _MeasuredPictures.measure."""
-        shown = self._whole.shown(transform)
-        if max(shown, 1 / shown) < MUCH_LESS:
-            return self._whole.measure(transform)
-        return self._prepared(shown).measure(transform)
+        measured, shown = self._whole.measure(transform), self._whole.shown(transform)
+        overlap = measured["overlap"]
+        is_little = 0 < overlap < HALF and measured["blocks"] < ACCEPT.blocks
+        if max(shown, 1 / shown) < MUCH_LESS and not is_little:
+            return measured
+        size = min(LARGEST, DIAMETER * max(1.0, HALF / max(overlap, 0.01)) ** 0.5)
+        sizes = round(size / shown**0.5), round(size * shown**0.5)
+        return self._prepared(*sizes, REACH).measure(transform)
 
 
 @dataclass(frozen=True, eq=False)
