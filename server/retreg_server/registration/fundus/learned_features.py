@@ -104,8 +104,8 @@ def best_methods() -> tuple[Method, ...]:
 @dataclass(frozen=True, eq=False)
 class _Square:
     """A layer in the upper left corner of a square (n, n) float32 that is as long as its longer
-    side, or longer for a part of a field, which has fewer pixels than one. factors: pixels of the layer per pixel of the square, x and y. shape: (h, w) of the
-    layer."""
+    side, or longer for a part of a field, which has fewer pixels than FIELD. factors: pixels of the
+    layer per pixel of the square, x and y. shape: (h, w) of the layer."""
 
     raw: np.ndarray
     factors: np.ndarray
