@@ -105,7 +105,8 @@ def _place(
         matrix[:2, 3] = centre - matrix[:2, :2] @ (np.array([width, height]) - 1) / 2
         whole_from_part = Affine(matrix.copy())
         places = whole_from_part.inverse(points)[:, :2]
-        shown = ((places > 0) & (places < np.array([width, height]) - 1)).all(axis=1)
+        inside = (places > 0) & (places < np.array([width, height]) - 1)
+        shown: np.ndarray = inside[:, 0] & inside[:, 1]
         found.append((whole_from_part, (width, height), shown))
         if len(points) == 0 or shown.sum() >= FEWEST_POINTS:
             break

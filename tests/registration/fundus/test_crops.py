@@ -34,7 +34,7 @@ def error_of(result: RegistrationResult, pair: Pair) -> float:
 
 @pytest.mark.parametrize(
     ("seed", "moving", "share", "turned"),
-    [(3, "colour", 1 / 3, False), (5, "redfree", 0.4, True), (8, "angiography", 1 / 2, True)],
+    [(3, "colour", 1 / 3, False), (5, "redfree", 0.4, True), (2, "angiography", 1 / 2, True)],
 )
 def test_a_part_of_a_picture_finds_its_place_in_another_one(seed, moving, share, turned):
     pair = part_of_pair(an_eye(seed, moving), f"eye {seed}", share, turned)

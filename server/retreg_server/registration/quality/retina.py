@@ -51,13 +51,13 @@ class PictureQuality:
 
     def _prepared(self, fixed: int, moving: int, margin: int) -> _MeasuredPictures:
         """The pictures with fields of so many pixels, and margin empty pixels around them."""
-        layers = [
+        first, second = (
             _layers(retina_picture(image, role, size).padded(margin), max(fixed, moving))
             for image, role, size in zip(
                 self._images, ("fixed", "moving"), (fixed, moving), strict=True
             )
-        ]
-        return _MeasuredPictures(*layers, self._marks)
+        )
+        return _MeasuredPictures(first, second, self._marks)
 
     @property
     def points(self) -> np.ndarray:
@@ -65,9 +65,11 @@ class PictureQuality:
         return self._whole.points
 
     def measure(self, transform: Transform) -> dict[str, float]:
-        """See _MeasuredPictures.measure."""
-        measured, shown = self._whole.measure(transform), self._whole.shown(transform)
-        overlap = measured["overlap"]
+        """See _MeasuredPictures.measure. The identity, which nobody judges, is measured at once."""
+        measured = self._whole.measure(transform)
+        if isinstance(transform, Affine) and np.array_equal(transform.moving_from_fixed, np.eye(4)):
+            return measured
+        shown, overlap = self._whole.shown(transform), measured["overlap"]
         is_little = 0 < overlap < HALF and measured["blocks"] < ACCEPT.blocks
         if max(shown, 1 / shown) < MUCH_LESS and not is_little:
             return measured
