@@ -39,6 +39,7 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 TOLERANCE = 6.0  # pixels at working size
 PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
 PARTS, FEWEST_OF_PART = 2, 9  # candidates that are refined, and the inliers that they need
+MUCH_LESS, LITTLE = 1.4, 0.5  # of a field and of what both show, where features know better
 PLAUSIBLE_PART = 5.0  # deviations; other eyes: 3
 CANDIDATES = 3  # hypotheses of the search that are refined
 REACH = 0.15  # of the longer side: how far from a given map its matches may lie
@@ -154,9 +155,17 @@ def _found_part(
     for pair, each in sorted([*ordinary, *matched], key=lambda one: -one[1].most)[:PARTS]:
         if each.most >= FEWEST_OF_PART:
             found = _completed(*pair, [each], each.exchanged, 0.0)
-            if _is_plausible(found, PLAUSIBLE_PART):
-                return found
+            if _is_plausible(found, PLAUSIBLE_PART) and _shows_parts(found):
+                return _completed(*pair, [each], _exchanged(found), 0.0)
     return None
+
+
+def _shows_parts(found: GlobalFit) -> bool:
+    """Whether the pictures share little, or one shows much less: the search is good at the rest."""
+    zoom = max(found.fixed.vessels.shape) / max(found.moving.vessels.shape)
+    scale = zoom * float(np.sqrt(np.linalg.det(found.forward.moving_from_fixed[:2, :2])))
+    overlap = max(found.forward.agreement.overlap, found.backward.agreement.overlap)
+    return max(scale, 1 / scale) > MUCH_LESS or overlap < LITTLE
 
 
 def _is_plausible(found: GlobalFit, least: float = PLAUSIBLE_DEVIATIONS) -> bool:
