@@ -191,8 +191,8 @@ def reading(pairs: list[tuple[Image, Image]], cpu_s: float, limits: Limits) -> s
     nbytes = float(np.mean([fixed.array.nbytes + moving.array.nbytes for fixed, moving in pairs]))
     least = nbytes / limits.bytes_per_s
     return (
-        f"Together {cpu_s:.2f} s of the processor; to read all {nbytes / 1e6:.0f} MB of both images "
-        f"once takes {1000 * least:.1f} ms, {cpu_s / least:.0f} times less."
+        f"Together {cpu_s:.2f} s of the processor; to read all {nbytes / 1e6:.0f} MB of both "
+        f"images once takes {1000 * least:.1f} ms, {cpu_s / least:.0f} times less."
     )
 
 
