@@ -13,7 +13,8 @@ from retreg_server.evaluation.cases import Pair
 from retreg_server.evaluation.crops import part_of_pair, two_sides
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.registration.engine import register
-from retreg_server.registration.preprocessing.retina_picture import retina_picture
+from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
+from retreg_server.registration.preprocessing.vesselness import vessel_maps
 from retreg_server.registration.quality.retina import PictureQuality
 
 
@@ -89,3 +90,12 @@ def test_a_smaller_or_padded_picture_lies_where_it_was():
     padded = picture.padded(16)
     assert np.allclose(padded.world(corners + 16), picture.world(corners))
     assert padded.inside.sum() == picture.inside.sum()
+
+
+@pytest.mark.parametrize("height", [2, 8, 30])
+def test_a_strip_of_a_picture_is_shrunk_too(height):
+    grey = np.random.default_rng(1).random((height, 768), np.float32)
+    strip = Picture(grey, np.ones(grey.shape, bool), np.eye(4)).shrunk(1 / 3)
+    assert strip.grey.shape == (max(round(height / 3), 1), 256)
+    maps = vessel_maps(strip.grey, strip.inside, 768)
+    assert maps.best.shape == strip.grey.shape

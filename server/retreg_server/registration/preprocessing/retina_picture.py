@@ -55,7 +55,7 @@ class Picture:
 
     def shrunk(self, share: float) -> Picture:
         """The same with a share of the pixels along each side."""
-        height, width = (round(share * side) for side in self.grey.shape)
+        height, width = (max(round(share * side), 1) for side in self.grey.shape)
         grey, inside = (
             cv2.resize(layer.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             for layer in (self.grey, self.inside)

@@ -74,7 +74,7 @@ def flattened(grey: np.ndarray, inside: np.ndarray, field: int = 0) -> np.ndarra
 
 def _local_mean(weighted: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian mean of the values under the weights, computed at a quarter of the size."""
-    size = weighted.shape[1] // 4, weighted.shape[0] // 4
+    size = max(weighted.shape[1] // 4, 1), max(weighted.shape[0] // 4, 1)
     sums, counts = (
         cv2.GaussianBlur(cv2.resize(x, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / 4)
         for x in (weighted, weight)
