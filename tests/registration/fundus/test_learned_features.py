@@ -97,8 +97,8 @@ def test_ridges_of_the_wrong_polarity_are_no_reason_to_search(monkeypatch):
     pair = a_pair(40)
     pictures = [retina_picture(each, "a", 768) for each in (pair.fixed, pair.moving)]
 
-    def misjudged(grey, inside):
-        maps = vessel_maps(grey, inside)
+    def misjudged(grey, inside, field):
+        maps = vessel_maps(grey, inside, field)
         return maps if grey is pictures[0].grey else replace(
             maps, strongest_first=maps.strongest_first[::-1]
         )

@@ -10,6 +10,7 @@ import numpy as np
 
 from retreg.errors import RegistrationError
 from retreg_server.registration.fundus.affine_quadratic import refined_affine
+from retreg_server.registration.fundus.common_scale import pairs_at_common_scales
 from retreg_server.registration.fundus.features import (
     Matches,
     Method,
@@ -27,6 +28,7 @@ from retreg_server.registration.fundus.rotation_scale_search import (
     chance_score,
     scales_near,
     searched,
+    small_maps,
 )
 from retreg_server.registration.fundus.vessel_pyramid import Agreement, agreement, vessel_similarity
 from retreg_server.registration.fundus.world_transforms import pixel_matrix
@@ -36,6 +38,9 @@ from retreg_server.registration.preprocessing.retina_picture import Picture
 
 TOLERANCE = 6.0  # pixels at working size
 PLAUSIBLE_SCORE, PLAUSIBLE_DEVIATIONS = 10.0, 8.0  # where features put them, other eyes: 3 and 1
+PARTS, FEWEST_OF_PART = 2, 9  # candidates that are refined, and the inliers that they need
+MUCH_LESS, LITTLE = 1.4, 0.5  # of a field and of what both show, where features know better
+PLAUSIBLE_PART = 5.0  # deviations; other eyes: 3
 CANDIDATES = 3  # hypotheses of the search that are refined
 REACH = 0.15  # of the longer side: how far from a given map its matches may lie
 SEARCH_SHARE = 0.14  # of the work that one search is
@@ -128,15 +133,45 @@ def _registered(
                     found = _completed(*pair, [matched], _exchanged(found), 0.0)
                 if _is_plausible(found):
                     return found
+    ordinary = [(pairs[0], matched_by(method, pairs[0])) for method in methods]
+    found_part = _found_part(ordinary, methods)
+    if found_part is not None:
+        return found_part
     stages.skip(0.4)
     pair, starts, lead = _from_search(searchable, stages, suggest)
     return _completed(*pair, [matched_by(method, pair) for method in methods], starts, lead)
 
 
-def _is_plausible(found: GlobalFit) -> bool:
+def _found_part(
+    ordinary: Sequence[tuple[_Pair, _Matched]], methods: Sequence[Method]
+) -> GlobalFit | None:
+    """The map on which few features agree, at equal scale or where one picture shows a part of
+    the other one; None where the vessels do not meet."""
+    matched = [
+        (pair, _matched(*pair, method))
+        for pair in pairs_at_common_scales(*ordinary[0][0])
+        for method in methods
+    ]
+    for pair, each in sorted([*ordinary, *matched], key=lambda one: -one[1].most)[:PARTS]:
+        if each.most >= FEWEST_OF_PART:
+            found = _completed(*pair, [each], each.exchanged, 0.0)
+            if _is_plausible(found, PLAUSIBLE_PART) and _shows_parts(found):
+                return _completed(*pair, [each], _exchanged(found), 0.0)
+    return None
+
+
+def _shows_parts(found: GlobalFit) -> bool:
+    """Whether the pictures share little, or one shows much less: the search is good at the rest."""
+    zoom = max(found.fixed.vessels.shape) / max(found.moving.vessels.shape)
+    scale = zoom * float(np.sqrt(np.linalg.det(found.forward.moving_from_fixed[:2, :2])))
+    overlap = max(found.forward.agreement.overlap, found.backward.agreement.overlap)
+    return max(scale, 1 / scale) > MUCH_LESS or overlap < LITTLE
+
+
+def _is_plausible(found: GlobalFit, least: float = PLAUSIBLE_DEVIATIONS) -> bool:
     """Whether vessels meet where many features agree on a map."""
     deviations = min(fit.agreement.deviations for fit in (found.forward, found.backward))
-    return found.score >= PLAUSIBLE_SCORE and deviations >= PLAUSIBLE_DEVIATIONS
+    return found.score >= PLAUSIBLE_SCORE and deviations >= least
 
 
 def _exchanged(found: GlobalFit) -> _Starts:
@@ -163,6 +198,19 @@ class _Matched:
 
     matches: tuple[Matches, Matches]
     fits: tuple[RobustFit | None, RobustFit | None]
+
+    @property
+    def most(self) -> int:
+        """Of the inliers of both directions."""
+        return max(0 if fit is None else fit.count for fit in self.fits)
+
+    @property
+    def exchanged(self) -> _Starts:
+        """For each direction the inverse of what the other one supports."""
+        forward, backward = (
+            [] if fit is None else [np.linalg.inv(fit.moving_from_fixed)] for fit in self.fits
+        )
+        return backward, forward
 
 
 def _matched(fixed: PreparedPicture, moving: PreparedPicture, method: Method) -> _Matched:
@@ -230,7 +278,7 @@ def _completed(
             found += [fit.moving_from_fixed] if fit is not None else []
     forward = _best_refined(starts[0], fixed, moving, [each.matches[0] for each in matched])
     backward = _best_refined(starts[1], moving, fixed, [each.matches[1] for each in matched])
-    score = chance_score(forward.moving_from_fixed, fixed.searched.small, moving.searched.small)
+    score = chance_score(forward.moving_from_fixed, *small_maps(fixed.searched, moving.searched))
     return GlobalFit(fixed, moving, forward, backward, score, lead)
 
 

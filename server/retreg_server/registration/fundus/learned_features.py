@@ -26,7 +26,7 @@ from retreg_server.registration.networks.point_extraction import (
     point_map,
     strongest_points,
 )
-from retreg_server.registration.networks.superpoint_arrays import SuperPointArrays
+from retreg_server.registration.networks.superpoint_arrays import MULTIPLE, SuperPointArrays
 from retreg_server.registration.networks.weights import load_arrays, load_metadata
 from retreg_server.registration.preprocessing.vessel_corners import vessel_corners
 
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 NAME = "superpoint-fundus"
 LOW, HIGH, EVERY = 1.0, 99.5, 5  # percentiles that become 0 and 1, of every fifth pixel
 MOST_POINTS, APART = 600, 10.0
+FIELD = 768  # pixels of the vessel map of a whole field
 SMOOTH, WEAKEST_CORNER, LEAST_LIKELY = 1.2, 0.02, 0.01
 STRONG_COUNT, STRONG_RATIO = 20, 0.15  # two different eyes reach 14 inliers, 0.12 of the matches
 POLARITIES = 3
@@ -103,8 +104,8 @@ def best_methods() -> tuple[Method, ...]:
 @dataclass(frozen=True, eq=False)
 class _Square:
     """A layer in the upper left corner of a square (n, n) float32 that is as long as its longer
-    side. factors: pixels of the layer per pixel of the square, x and y. shape: (h, w) of the
-    layer."""
+    side, or longer for a part of a field, which has fewer pixels than FIELD. factors: pixels of the
+    layer per pixel of the square, x and y. shape: (h, w) of the layer."""
 
     raw: np.ndarray
     factors: np.ndarray
@@ -114,9 +115,10 @@ class _Square:
     def of(cls, layer: np.ndarray) -> _Square:
         pixels = load_metadata(NAME).pixels
         height, width = layer.shape
-        scale = pixels / max(height, width)
+        scale = pixels / max(height, width, FIELD)
         size = round(scale * width), round(scale * height)
-        square = np.zeros((pixels, pixels), np.float32)
+        side = -(-max(size) // MULTIPLE) * MULTIPLE
+        square = np.zeros((side, side), np.float32)
         small = cv2.resize(layer.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         square[: size[1], : size[0]] = small
         return cls(square, np.array([width, height]) / size, np.array(layer.shape))

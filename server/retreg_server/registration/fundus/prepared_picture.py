@@ -48,9 +48,12 @@ class PreparedPicture:
         return SearchedMap(self.vessels, self.maps.valid)
 
 
-def prepared_picture(picture: Picture, role: str) -> PreparedPicture:
-    """A picture with the vessels that it shows. Raises EmptyImageError when there are none."""
-    maps = vessel_maps(picture.grey, picture.inside)
+def prepared_picture(picture: Picture, role: str, field: int = 0) -> PreparedPicture:
+    """A picture with the vessels that it shows. Raises EmptyImageError when there are none.
+
+    field: pixels along the longer side of a whole field, where the picture is a part of one.
+    """
+    maps = vessel_maps(picture.grey, picture.inside, field)
     if not all(vessels.any() for vessels in maps.strongest_first):
         raise EmptyImageError(
             f"The {role} picture shows no blood vessels; give a picture of the retina."

@@ -104,6 +104,15 @@ def chance_score(moving_from_fixed: np.ndarray, fixed: SmallMap, moving: SmallMa
     return float((fixed.values * values).sum() / np.sqrt(max(count, 1.0)))
 
 
+def small_maps(fixed: SearchedMap, moving: SearchedMap) -> tuple[SmallMap, SmallMap]:
+    """Both maps for chance_score; finer, and with equal pixels, where one is a part of a field."""
+    sides = [max(each.vessels.shape) for each in (fixed, moving)]
+    if sides[0] == sides[1]:
+        return fixed.small, moving.small
+    pixel = max(sides) / (2 * SIZE)
+    return fixed.shrunk(sides[0] / pixel), moving.shrunk(sides[1] / pixel)
+
+
 def searched(
     fixed: SearchedMap,
     moving: SearchedMap,

@@ -53,6 +53,25 @@ class Picture:
         grey, inside = np.ascontiguousarray(self.grey[:, ::-1]), self.inside[:, ::-1].copy()
         return Picture(grey, inside, self.world_from_pixel @ flip)
 
+    def shrunk(self, share: float) -> Picture:
+        """The same with a share of the pixels along each side."""
+        height, width = (max(round(share * side), 1) for side in self.grey.shape)
+        grey, inside = (
+            cv2.resize(layer.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            for layer in (self.grey, self.inside)
+        )
+        factors = np.array([self.grey.shape[1] / width, self.grey.shape[0] / height])
+        larger_from_smaller = np.diag([*factors, 1.0, 1.0])
+        larger_from_smaller[:2, 3] = (factors - 1) / 2
+        return Picture(grey, inside > 0.5, self.world_from_pixel @ larger_from_smaller)
+
+    def padded(self, margin: int) -> Picture:
+        """The same with so many more pixels, outside the field of view, on each side."""
+        grey, inside = (np.pad(layer, margin) for layer in (self.grey, self.inside))
+        padded_from_pixel = np.eye(4)
+        padded_from_pixel[:2, 3] = -margin
+        return Picture(grey, inside, self.world_from_pixel @ padded_from_pixel)
+
     def views_beside(self, other: Picture) -> list[Picture]:
         """How the eye may lie in these pixels beside those of another picture: as they are and,
         when only one of the geometries is left-handed, mirrored."""

@@ -40,10 +40,13 @@ class VesselMaps:
         return self.strongest_first[0]
 
 
-def vessel_maps(grey: np.ndarray, inside: np.ndarray) -> VesselMaps:
-    """The vessels of a picture (h, w) float32 in its field of view (h, w) bool."""
+def vessel_maps(grey: np.ndarray, inside: np.ndarray, field: int = 0) -> VesselMaps:
+    """The vessels of a picture (h, w) float32 in its field of view (h, w) bool.
+
+    field: see flattened.
+    """
     valid = eroded(inside, RIM)
-    dark, bright = _ridges(flattened(grey, inside))
+    dark, bright = _ridges(flattened(grey, inside, field))
     dark[~valid] = 0
     bright[~valid] = 0
     energies = [float(np.square(ridge, dtype=np.float64).sum()) for ridge in (dark, bright)]
@@ -53,10 +56,13 @@ def vessel_maps(grey: np.ndarray, inside: np.ndarray) -> VesselMaps:
     return VesselMaps(maps[::-1], valid, "bright")
 
 
-def flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The picture minus its local mean, divided by its local deviation; 0 outside the field."""
+def flattened(grey: np.ndarray, inside: np.ndarray, field: int = 0) -> np.ndarray:
+    """The picture minus its local mean, divided by its local deviation; 0 outside the field.
+
+    field: pixels along the longer side of a whole field, where the picture is a part of one.
+    """
     weight = inside.astype(np.float32)
-    sigma = BACKGROUND * max(grey.shape)
+    sigma = BACKGROUND * max(*grey.shape, field)
     mean = _local_mean(grey * weight, weight, sigma)
     flat = (grey - mean) * weight
     deviation = cv2.sqrt(np.maximum(_local_mean(flat * flat, weight, 2 * sigma), 0))
@@ -68,7 +74,7 @@ def flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 def _local_mean(weighted: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian mean of the values under the weights, computed at a quarter of the size."""
-    size = weighted.shape[1] // 4, weighted.shape[0] // 4
+    size = max(weighted.shape[1] // 4, 1), max(weighted.shape[0] // 4, 1)
     sums, counts = (
         cv2.GaussianBlur(cv2.resize(x, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / 4)
         for x in (weighted, weight)
