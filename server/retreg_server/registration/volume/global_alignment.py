@@ -20,6 +20,7 @@ from retreg.transforms import Affine
 from retreg_server.registration.keymorph.initial_maps import Suggest
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
+from retreg_server.registration.volume.both_directions import both_directions
 from retreg_server.registration.volume.landmarks import find_landmarks
 from retreg_server.registration.volume.part_search import part_starts
 from retreg_server.registration.volume.rotation_search import (
@@ -161,15 +162,23 @@ class Settled(NamedTuple):
 
 
 def settle_both(
-    pair: VolumePair, family: str, shortlists: tuple[Shortlist, Shortlist], suggest: Suggest
+    pair: VolumePair,
+    family: str,
+    shortlists: tuple[Shortlist, Shortlist],
+    suggest: Suggest,
+    stages: Stages,
 ) -> Settled:
     """Settle the forward and the backward shortlist.
 
     They are in doubt when they disagree, or a clearly different rotation is nearly as good. Then
     each direction also tries what the other one found. What is suggested is always tried.
     """
-    forward = settle(pair, family, shortlists[0].candidates)
-    backward = settle(pair.swapped, family, shortlists[1].candidates)
+    with stages.part(0.5):
+        forward, backward = both_directions(
+            lambda _: settle(pair, family, shortlists[0].candidates),
+            lambda _: settle(pair.swapped, family, shortlists[1].candidates),
+            stages,
+        )
     gap = gap_mm(pair, forward.matrix, backward.matrix)
     margin = min(each.margin for each in shortlists)
     in_doubt = gap > SAME_PLACE_MM or margin < CLEAR_MARGIN
@@ -185,14 +194,29 @@ def settle_both(
             np.linalg.inv(forward.matrix), *(np.linalg.inv(each) for each in parts),
             *backward_starts,
         ]
-    forward = _better(pair, family, forward, forward_starts)
-    backward = _better(pair.swapped, family, backward, backward_starts)
-    if in_doubt and gap_mm(pair, forward.matrix, backward.matrix) > SAME_PLACE_MM:
-        forward, backward = (
-            _better(pair, family, forward, [np.linalg.inv(backward.matrix)]),
-            _better(pair.swapped, family, backward, [np.linalg.inv(forward.matrix)]),
+    settled = Settled(forward, backward, gap)
+    settled = _improved(pair, family, settled, (forward_starts, backward_starts), stages)
+    if in_doubt and gap_mm(pair, settled.forward.matrix, settled.backward.matrix) > SAME_PLACE_MM:
+        each_other = [np.linalg.inv(each.matrix) for each in (settled.backward, settled.forward)]
+        settled = _improved(pair, family, settled, ([each_other[0]], [each_other[1]]), stages)
+    return settled
+
+
+def _improved(
+    pair: VolumePair,
+    family: str,
+    settled: Settled,
+    starts: tuple[list[np.ndarray], list[np.ndarray]],
+    stages: Stages,
+) -> Settled:
+    """Both directions, each after its further starts (4, 4)."""
+    with stages.part(0.25):
+        forward, backward = both_directions(
+            lambda _: _better(pair, family, settled.forward, starts[0]),
+            lambda _: _better(pair.swapped, family, settled.backward, starts[1]),
+            stages,
         )
-    return Settled(forward, backward, gap)
+    return settled._replace(forward=forward, backward=backward)
 
 
 def placed_as_part(pair: VolumePair) -> list[np.ndarray]:
@@ -256,21 +280,21 @@ def linear_estimate(
     pair: VolumePair, family: str, find: Search, suggest: Suggest, stages: Stages
 ) -> Estimate:
     """Both directions of the linear family, each found on its own."""
-    with stages.stage("searching rotations", 0.2):
-        forward_list = find(False)
-    with stages.stage("searching the other direction", 0.2):
-        backward_list = find(True)
+    with stages.stage("searching rotations", 0.4):
+        lists = both_directions(lambda _: find(False), lambda _: find(True), stages)
     with stages.stage("comparing the best rotations", 0.25):
-        settled = settle_both(pair, family, (forward_list, backward_list), suggest)
+        settled = settle_both(pair, family, lists, suggest, stages)
     with stages.stage("aligning precisely", 0.25):
-        matrix, mind = finish(pair, family, settled.forward)
-        stages.at(0.5)
-        backward_matrix, backward_mind = finish(pair.swapped, family, settled.backward)
+        (matrix, mind), (backward_matrix, backward_mind) = both_directions(
+            lambda _: finish(pair, family, settled.forward),
+            lambda _: finish(pair.swapped, family, settled.backward),
+            stages,
+        )
     with stages.stage("placing keypoints", 0.1):
         marks = find_landmarks(pair.levels[1], matrix)
     evidence = {
         "search_gap_mm": settled.gap_mm,
-        "search_margin": min(forward_list.margin, backward_list.margin),
+        "search_margin": min(each.margin for each in lists),
         "search_nmi": float(pair.samples.scores(matrix[None])[0]),
         "mind_to_chance": max(mind, backward_mind),
         "scale": float(np.cbrt(np.linalg.det(matrix[:3, :3]))),
