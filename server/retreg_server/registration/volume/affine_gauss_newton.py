@@ -22,7 +22,8 @@ from retreg_server.registration.numerics.volume_features import mind_ssc_at
 from retreg_server.registration.volume.volume_pair import VolumePairLevel
 
 FAMILY_SIZES = {"rigid": 6, "similarity": 7, "affine": 12}
-SETTLED = 1e-4  # a step below this fraction of a radian or of the radius ends the iterations
+SETTLED = 3e-4  # a step below this fraction of a radian or of the radius ends the iterations
+FURTHER = 1.4  # times each step: descriptors change less than their slopes promise
 AROUND = 3  # voxels beside a point that its descriptor and its slopes are made of
 FEWEST_SHOWN = 8
 
@@ -78,7 +79,7 @@ class Aligner:
     ) -> np.ndarray:
         """Up to iterations Gauss-Newton steps along the generators steps (n, 4, 4)."""
         for _ in range(iterations):
-            change = self._step(target_from_domain, steps)
+            change = FURTHER * self._step(target_from_domain, steps)
             growth = torch.from_numpy(np.einsum("n,nij->ij", change, steps))
             target_from_domain = target_from_domain @ torch.linalg.matrix_exp(growth).numpy()
             if np.abs(change).max() < SETTLED:

@@ -37,7 +37,11 @@ from retreg_server.registration.volume.volume_pair import VolumePair
 ROTATIONS = 1000
 CLIMBERS, COPIES = 24, 32
 FINALISTS = 5
-COARSE_POINTS, FINE_POINTS = 8000, 16000
+COARSE_POINTS, FINE_POINTS = 4000, 16000
+COARSE_ROUNDS = (3, 4)  # iterations, each before what is clearly worse is left
+CLEARLY = 0.35  # of the way from the best to chance
+MIDDLE = 3  # candidates that are improved on the finer level
+MET_MM = 1.0
 SCALE_RANGE = (0.75, 1.33)
 SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
 SLAB_STEPS = (0.2, 0.4)  # of the radius: how far a slab is tried from where it lies
@@ -111,11 +115,36 @@ def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
     centre, radius_mm = pair.domain.core, pair.domain.radius_mm
     stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
     coarse, middle = (Aligner(pair.levels[n], COARSE_POINTS) for n in pair.settling_levels)
-    moved = [coarse.refine(matrix, stiff, 10) for matrix in candidates]
-    order = np.argsort([middle.distance(matrix) for matrix in moved])[:3]
+    for iterations in COARSE_ROUNDS:
+        candidates = np.stack([coarse.refine(each, stiff, iterations) for each in candidates])
+        candidates = _likely(coarse, candidates)
     steps = generators(family, centre, radius_mm)
-    moved = [middle.refine(middle.refine(moved[n], stiff, 2), steps, 3) for n in order]
+    moved = [middle.refine(middle.refine(each, stiff, 2), steps, 3)
+             for each in _unlike(pair, candidates)[:MIDDLE]]
     return min((Found(m, middle.distance(m)) for m in moved), key=lambda found: found.mind)
+
+
+def _likely(aligner: Aligner, candidates: np.ndarray) -> np.ndarray:
+    """The candidates (n, 4, 4), best first, without those that are clearly worse than the best."""
+    distances = np.array([aligner.distance(each) for each in candidates])
+    best = distances.min()
+    order = np.argsort(distances, kind="stable")
+    return candidates[order[distances[order] <= best + CLEARLY * max(aligner.chance - best, 0.0)]]
+
+
+def _unlike(pair: VolumePair, candidates: np.ndarray) -> np.ndarray:
+    """The candidates (n, 4, 4) without those that have met a better one."""
+    kept: list[np.ndarray] = []
+    for each in candidates:
+        if all(_apart_mm(pair, each, other) > MET_MM for other in kept):
+            kept.append(each)
+    return np.stack(kept)
+
+
+def _apart_mm(pair: VolumePair, first: np.ndarray, second: np.ndarray) -> float:
+    """Mean distance between where two maps (4, 4) put points of the domain."""
+    points = pair.samples.points
+    return float(np.linalg.norm(apply_matrix(first - second, points), axis=1).mean())
 
 
 Search = Callable[[bool], Shortlist]
@@ -271,9 +300,7 @@ def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, flo
 
 def gap_mm(pair: VolumePair, forward: np.ndarray, backward: np.ndarray) -> float:
     """Mean distance by which points of the domain miss themselves after going there and back."""
-    points = pair.samples.points
-    missed = apply_matrix(backward @ forward, points) - points
-    return float(np.linalg.norm(missed, axis=1).mean())
+    return _apart_mm(pair, backward @ forward, np.eye(4))
 
 
 def linear_estimate(
