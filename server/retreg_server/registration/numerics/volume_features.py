@@ -14,6 +14,7 @@ from torch.nn import functional
 AXIS_PAIRS = ((0, 1), (0, 2), (1, 2))
 CHANNELS = 12
 RADIUS = 3  # voxels: the window of the local mean and deviation
+SMALL = 100_000  # voxels of a volume of which all maps together stay in the cache of a processor
 FLAT = 0.02  # deviation of the intensity (0 to 1) below which a place counts as flat
 GREY_SHARE = 3.0  # factor of the grey levels of equal contrasts beside the descriptors
 UNLIKE, ALIKE = 0.5, 0.58  # local correlation of different and of equal contrasts
@@ -28,9 +29,10 @@ def mind_ssc(volume: torch.Tensor, distance: int = 1) -> torch.Tensor:
     """
     distances = torch.cat(
         [
-            _window(differences, distance, at)
-            for differences, places in _patch_differences(volume, distance)
-            for at in places
+            _window(differences[:, number : number + 1], distance, at)
+            for differences, places in _patch_differences(volume, distance, 1)
+            for number, pair in enumerate(places)
+            for at in pair
         ],
         dim=1,
     )
@@ -48,34 +50,43 @@ def mind_ssc_at(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
     """
     _, j, i = (n + 2 for n in volume.shape[2:])  # the maps are wider by a voxel on each side
     middle = ((voxels[0] + 1) * j + voxels[1] + 1) * i + voxels[2] + 1
-    distances = volume.new_empty(CHANNELS, *middle.shape)
-    channel = 0
-    for differences, places in _patch_differences(volume, 1):
-        for dk, dj, di in places:
-            distances[channel] = differences.ravel()[middle + (dk * j + dj) * i + di]
-            channel += 1
+    at_once = 6 if volume.numel() < SMALL else 1
+    found = []
+    for differences, places in _patch_differences(volume, 1, at_once):
+        size = differences[0, 0].numel()
+        offsets = [
+            number * size + (dk * j + dj) * i + di
+            for number, pair in enumerate(places)
+            for dk, dj, di in pair
+        ]
+        there = torch.tensor(offsets).reshape(-1, *[1] * middle.ndim) + middle
+        found.append(differences.ravel().index_select(0, there.ravel()).reshape(there.shape))
+    distances = torch.cat(found)
     distances -= distances.amin(dim=0)
     variance = distances.mean(dim=0)
     return distances.div_(_bounded(variance, variance.mean())).neg_().exp_()
 
 
 def _patch_differences(
-    volume: torch.Tensor, distance: int
-) -> Iterator[tuple[torch.Tensor, tuple[list[int], list[int]]]]:
-    """Six maps (b, 1, k + 2 distance, j + 2 distance, i + 2 distance) of patches against patches,
-    each with the two places (k, j, i) from a voxel at which it is read.
+    volume: torch.Tensor, distance: int, at_once: int
+) -> Iterator[tuple[torch.Tensor, list[tuple[list[int], list[int]]]]]:
+    """Six maps of patches against patches, at_once in each (b, n, k + 2 distance, j + 2 distance,
+    i + 2 distance), and the two places (k, j, i) from a voxel at which each map is read.
 
     Both pairs of neighbours that share one difference vector read the same map.
     """
     wide = functional.pad(volume, [2 * distance + 1] * 6, mode="replicate")
     here = _window(wide, distance, [0, 0, 0])
-    for a, b in AXIS_PAIRS:
-        for sign in (1, -1):
-            step, first, second = [0, 0, 0], [0, 0, 0], [0, 0, 0]
+    corners = [(a, b, sign) for a, b in AXIS_PAIRS for sign in (1, -1)]
+    for first in range(0, len(corners), at_once):
+        others, places = [], []
+        for a, b, sign in corners[first : first + at_once]:
+            step, there, back = [0, 0, 0], [0, 0, 0], [0, 0, 0]
             step[a], step[b] = -distance, sign * distance
-            first[a], second[b] = distance, -sign * distance
-            other = _window(wide, distance, step)
-            yield patch_mean((here - other).square_()), (first, second)
+            there[a], back[b] = distance, -sign * distance
+            others.append(_window(wide, distance, step))
+            places.append((there, back))
+        yield patch_mean((here - torch.cat(others, dim=1)).square_()), places
 
 
 def _bounded(variance: torch.Tensor, typical: torch.Tensor) -> torch.Tensor:

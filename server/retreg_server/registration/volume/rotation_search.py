@@ -90,14 +90,17 @@ class MutualInformationSamples:
 
 
 def _nmi(joint: torch.Tensor) -> torch.Tensor:
-    """(H(a) + H(b)) / H(a, b) - 1 of joint histograms (n, bins, bins)."""
-    joint = joint.double() / joint.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-    marginals = _entropy(joint.sum(dim=1)) + _entropy(joint.sum(dim=2))
-    return marginals / _entropy(joint.flatten(1)).clamp_min(1e-9) - 1
+    """(H(a) + H(b)) / H(a, b) - 1 of joint histograms (n, bins, bins), all of as many samples."""
+    samples = int(joint[0].sum())
+    counts = torch.arange(samples + 1, dtype=torch.float64)
+    bits = torch.xlogy(counts, counts)  # of each count: looked up, there are few
 
+    def entropy(part: torch.Tensor) -> torch.Tensor:
+        summed = bits.index_select(0, part.ravel()).reshape(part.shape).sum(dim=1)
+        return np.log(max(samples, 1)) - summed / max(samples, 1)
 
-def _entropy(p: torch.Tensor) -> torch.Tensor:
-    return -torch.xlogy(p, p).sum(dim=1)
+    marginals = entropy(joint.sum(dim=1)) + entropy(joint.sum(dim=2))
+    return marginals / entropy(joint.flatten(1)).clamp_min(1e-9) - 1
 
 
 def uniform_rotations(count: int) -> np.ndarray:
