@@ -105,11 +105,15 @@ def mixed(first: Case, second: Case) -> Pair:
     return same_size(Pair(first.load().fixed, second.load().moving))
 
 
-def outcomes(cases: list[Case], kinds: list[str], where: str, part: slice) -> Iterator[Outcome]:
-    """Each case of the part with one kind of annotation, the kinds in turn."""
-    for number in range(len(cases))[part]:
-        case, kind = cases[number], kinds[number % len(kinds)]
-        yield outcome(case, burned(case.load(), kind, f"{kind} {case.name}", where), kind)
+def outcomes(
+    cases: list[Case], kinds: list[str], where: str, part: slice, draws: int = 1
+) -> Iterator[Outcome]:
+    """Each case of the part with so many annotations, the kinds in turn."""
+    for draw in range(draws):
+        for number in range(len(cases))[part]:
+            case, kind = cases[number], kinds[(number + 5 * draw) % len(kinds)]
+            seed = f"{kind} {case.name} {draw}" if draw else f"{kind} {case.name}"
+            yield outcome(case, burned(case.load(), kind, seed, where), kind)
 
 
 def report(found: Iterator[Outcome], what: str) -> list[Outcome]:
@@ -130,6 +134,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--wrong", type=int, default=700, help="pairs of different eyes")
     parser.add_argument("--right", type=int, default=44, help="pairs of one eye")
+    parser.add_argument("--draws", type=int, default=1, help="annotations of each pair of one eye")
     parser.add_argument("--half", type=int, choices=(0, 1), help="one half of the eyes only")
     parser.add_argument("--where", choices=("both", "one", "rescaled"), default="both")
     parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS))
@@ -141,8 +146,12 @@ def main() -> None:
     wrong, right = subset(wrong, args.wrong), subset(right, args.right)
     part = slice(args.part[0], None, args.part[1])
     plain = report((outcome(case, case.load(), "none") for case in right[part]), "right, plain")
-    marked = report(outcomes(right, args.kinds, args.where, part), "right, annotated")
-    more = [b.error - a.error for a, b in zip(plain, marked, strict=True) if b.verdict == "accept"]
+    marked = outcomes(right, args.kinds, args.where, part, args.draws)
+    before = {one.name: one.error for one in plain}
+    more = [
+        one.error - before[one.name]
+        for one in report(marked, "right, annotated") if one.verdict == "accept"
+    ]  # fmt: skip
     if more:
         print(f"error: {np.nanmedian(more):+.2f} px in the median, {np.nanmax(more):+.2f} at most")
     report(outcomes(wrong, args.kinds, args.where, part), "wrong, annotated")

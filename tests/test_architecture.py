@@ -23,6 +23,7 @@ REGISTRATION = "server/retreg_server/registration/"
 TRAINING = "server/retreg_server/training/"
 EVALUATION = "server/retreg_server/evaluation/"
 SERVING = "server/retreg_server/serving/"
+MONAI_LABEL_APP = "server/monailabel_app/"
 DICOM = ("server/retreg_server/dicom/", "SlicerRetReg/retreg/dicom/")
 FILES = "SlicerRetReg/retreg/files/"
 SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/", "SlicerRetReg/Testing/")
@@ -30,12 +31,14 @@ SLICER_MODULE = ("SlicerRetReg/RetReg.py", "SlicerRetReg/RetRegLib/", "SlicerRet
 ONLY_IN = {
     "torch": (REGISTRATION, TRAINING, EVALUATION),
     "monai": (REGISTRATION, TRAINING, EVALUATION),
-    "requests": ("SlicerRetReg/retreg/exchange.py", DICOM[0]),
+    "requests": ("SlicerRetReg/retreg/exchange.py", DICOM[0], MONAI_LABEL_APP),
+    "monailabel": (MONAI_LABEL_APP,),
     "ray": (SERVING + "workers/ray_executor.py",),
-    "fastapi": (SERVING,),
+    "fastapi": (SERVING, MONAI_LABEL_APP),
     "starlette": (SERVING,),
     "pydicom": (*DICOM, FILES),
     "highdicom": DICOM[:1],
+    "pynetdicom": DICOM[:1],
     "dicomweb_client": DICOM[:1],
     "SimpleITK": (FILES, EVALUATION),
     "slicer": SLICER_MODULE,

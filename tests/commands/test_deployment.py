@@ -16,6 +16,7 @@ import yaml
 
 from retreg_server import cli
 from retreg_server.commands import alive
+from retreg_server.registration.registry import get_model
 from retreg_server.serving.setting_sources import (
     add_arguments,
     all_settings,
@@ -67,7 +68,10 @@ def test_each_variable_that_pages_and_examples_name_is_one_of_ours():
 
 def test_the_container_runs_as_a_number_and_is_built_from_hashes():
     assert re.search(r"^USER 10001:10001$", DOCKERFILE, re.MULTILINE)
-    assert "--require-hashes -r wanted.txt" in DOCKERFILE
+    assert "--require-hashes -r wanted.txt -r dimse.txt" in DOCKERFILE
+    name, _, checked = (ROOT / "server" / "dimse.txt").read_text().partition(" ")
+    assert name in (ROOT / "constraints.txt").read_text().splitlines()
+    assert re.fullmatch(r"--hash=sha256:[0-9a-f]{64}\n", checked)
     assert re.search(r'HEALTHCHECK .*CMD \["retreg", "alive"\]', DOCKERFILE)
     assert "alive" in cli.VERBS
 
@@ -149,6 +153,22 @@ def test_the_settings_of_the_unit_need_nothing_but_its_token(tmp_path):
     unit = (EXAMPLES / "retreg.service").read_text()
     assert "RETREG_TOKEN_FILE=%d/token" in unit
     assert "--config /etc/retreg/retreg.toml" in unit
+
+
+def test_the_settings_for_c_store_are_complete():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--config", str(EXAMPLES / "retreg-dicom.toml")])
+    settings = settings_from(args, {})
+    peers = settings.peers
+    assert (settings.dicom_port, settings.dicom_title) == (11112, "RETREG")
+    assert peers.senders["mr3"].may_call_from("10.1.2.30")
+    assert not peers.senders["fundus-camera"].may_call_from("10.1.2.30")
+    assert peers.destinations["pacs"].port == 104
+    for rule in peers.rules.values():
+        assert rule.model is None or rule.options.keys() <= {
+            option.name for option in get_model(rule.model).info.options
+        }
 
 
 def test_a_health_check_knows_a_living_server_from_a_dead_one(tmp_path, capsys):

@@ -43,7 +43,8 @@ def retreg_lines(*verbs: str) -> list[str]:
 
 def is_known(line: str) -> bool:
     """Whether a test below, or tests/serving/test_documented_requests.py, takes care of it."""
-    return bool(RETREG.match(line)) or line.startswith(("make ", "curl ", *OF_A_MACHINE, *SHOWN))
+    known = ("make ", "curl ", "monailabel ", *OF_A_MACHINE, *SHOWN)
+    return bool(RETREG.match(line)) or line.startswith(known)
 
 
 def test_every_line_of_every_page_is_taken_care_of():
@@ -55,6 +56,18 @@ def test_the_lines_are_found():
     pages = {page for page, _ in commands()}
     assert {"README.md", "quick-start.md", "transforms.md", "protocol.md", "viewers.md"} <= pages
     assert len(retreg_lines("apply", "convert")) >= 10  # no line twice
+
+
+def test_the_app_for_monai_label_is_started_as_it_needs():
+    """That MONAI Label takes these words, tests/serving/test_monailabel_app.py sees."""
+    lines = [shlex.split(line) for _, line in commands() if line.startswith("monailabel ")]
+    assert lines
+    for _, verb, *words in lines:
+        assert verb == "start_server"
+        assert {word for word in words if word.startswith("--")} == {"--app", "--studies", "--conf"}
+        assert (ROOT / words[words.index("--app") + 1] / "main.py").is_file()
+        name, url = words[words.index("--conf") + 1 : words.index("--conf") + 3]
+        assert (name, url[:7]) == ("server", "http://")
 
 
 @pytest.mark.parametrize("line", retreg_lines("apply", "convert"))

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from retreg.errors import FileError
+from retreg.errors import FileError, TooLargeError
 from retreg.geometry import Grid
 from retreg.image import Image
-from retreg_server.reporting.output_room import check_room, needed_bytes
+from retreg_server.reporting import output_room
+from retreg_server.reporting.output_room import check_room, needed_bytes, refuse_large_result
 
 
 def no_reservation(*_arguments):
@@ -56,3 +57,13 @@ def test_more_files_need_more_room(maps, curved):
     needed = needed_bytes(volume, volume, curved, maps)
     assert needed >= 2 * volume.array.nbytes + curved * 3 * 8 * 60_000 + maps * 4 * 4 * 60_000
     assert needed < 2 * volume.array.nbytes + 40 * 60_000 + 20_000_000
+
+
+def test_a_warped_image_that_is_too_large_beside_both_is_refused(monkeypatch):
+    """A fine grid of small numbers, and large numbers to put on it."""
+    fine = Image(np.zeros((1, 40, 40, 40), np.uint8), Grid((40, 40, 40), np.eye(4)))
+    precise = Image(np.zeros((1, 10, 10, 10), np.float64), Grid((10, 10, 10), np.eye(4)))
+    monkeypatch.setattr(output_room, "MOST_AT_ONCE_BYTES", 500_000)
+    refuse_large_result(precise, fine)
+    with pytest.raises(TooLargeError, match="on the grid of the fixed"):
+        refuse_large_result(fine, precise)

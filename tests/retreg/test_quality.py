@@ -136,10 +136,12 @@ def test_a_bad_result_is_named_first_and_then_what_is_needed(name):
         ({"correlation": 0.3, "overlap": 0.3, "agreement": 0.65}, "check", "counterpart"),
         ({"correlation": 0.3, "overlap": 0.12}, "check", "share only"),
         ({"correlation": 0.0}, "fail", "correlate"),
+        ({"correlation": 0.85, "agreement": 0.55}, "check", "strong edges"),
         ({"agreement_undeformed": 0.2}, "check", "before it was deformed"),
         ({"agreement_undeformed": 0.06}, "fail", "before it was deformed"),
         ({"agreement_undeformed": np.nan}, "fail", "before it was deformed"),
-        ({"meeting_marks": 0.02}, "check", "annotation"),
+        ({"correlation": 0.3, "meeting_marks": 0.02, "agreement": 0.7}, "check", "annotation"),
+        ({"correlation": 0.3, "meeting_marks": 0.02, "overlap": 0.3}, "check", "annotation"),
         ({"meeting_marks": 0.02, "agreement": 0.1}, "fail", "counterpart"),
         ({"slab_mm": 12.0, "agreement": 0.5}, "check", "only 12 mm thick"),
         ({"slab_mm": 12.0, "agreement": 0.1}, "fail", "only 12 mm thick"),
@@ -155,6 +157,11 @@ def test_one_bad_number_is_enough(changes, verdict, words):
 
 def test_a_slab_is_accepted_when_most_of_it_agrees():
     assert judge({**GOOD, "slab_mm": 12.0})[0] == "accept"
+
+
+def test_marks_that_meet_do_not_matter_where_all_beside_them_agrees():
+    marked = {**GOOD, "correlation": 0.3, "meeting_marks": 0.02}
+    assert judge({**marked, "agreement": 0.8})[0] == "accept"
 
 
 @pytest.mark.parametrize("part", [{"overlap": 0.2}, {"correlation": 0.15, "agreement": 0.55}])

@@ -18,7 +18,8 @@ from retreg.quality import Quality
 from retreg.transforms import Affine, ThinPlateSpline
 from retreg_server.serving.workers.model_worker import ModelWorker
 
-KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom", "greedy")
+KINDS = ("affine", "tps", "nothing", "crash", "die", "hang", "oom", "small-oom", "greedy",
+         "wrong")  # fmt: skip
 OPTIONS = (
     Option("shift", "Shift along x in mm", 0.0),
     Option("steps", "Steps of 20 ms", 0, minimum=0, maximum=1000),
@@ -98,7 +99,8 @@ def fake_result(request: RegistrationRequest) -> RegistrationResult:
     smoothing = float(request.options.get("smoothing", 0.0))
     is_spline = request.options.get("kind") == "tps"
     transform = ThinPlateSpline(points, moving, smoothing) if is_spline else Affine(matrix)
-    quality = Quality({"nmi_after": 1.25, "worst": float("inf")}, "accept", "It looks right.")
+    verdict = "fail" if request.options.get("kind") == "wrong" else "accept"
+    quality = Quality({"nmi_after": 1.25, "worst": float("inf")}, verdict, "It looks right.")
     provenance = {
         "model": request.model,
         "options": dict(request.options),

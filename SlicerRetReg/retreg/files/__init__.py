@@ -6,12 +6,13 @@ imported when a file of their kind is read or written.
 
 from __future__ import annotations
 
-from retreg.files.images import read_image, write_image
+from retreg.files.images import read_image, read_images, write_image
 from retreg.files.markups import read_markups, write_markups
 from retreg.files.transforms import read_transform, write_transform
 
 __all__ = [
     "read_image",
+    "read_images",
     "read_markups",
     "read_transform",
     "write_image",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retreg.errors import FileError
+from retreg.errors import FileError, TooLargeError
 from retreg.files.dicom import read_dicom_file, read_dicom_series
 from retreg.files.doors import existing_file, reading
 from retreg.files.formats import Format, recognised
 from retreg.files.freesurfer import read_mgh
+from retreg.files.limits import (
+    MAX_TOGETHER_BYTES,
+    MAX_VOLUME_BYTES,
+    decoded_at_most,
+    gigabytes,
+)
 from retreg.files.names import usable_name
 from retreg.files.nifti import NiftiGeometry, contradiction, read_nifti_header
 from retreg.files.pictures import read_picture, write_png
@@ -50,6 +57,30 @@ def read_image(
             return read_mgh(path)
         volume = read_volume(path, found, nifti_geometry)
         return _noted(path, volume) if found is Format.NIFTI else volume
+
+
+def read_images(
+    inputs: Sequence[tuple[str | Path, int | None]], nifti_geometry: NiftiGeometry = "itk"
+) -> list[Image]:
+    """Read images that are worked on at once, of each the path and the frame; see read_image.
+
+    Raises TooLargeError when they have more than MAX_TOGETHER_BYTES of voxels together.
+    """
+    images: list[Image] = []
+    for path, frame in inputs:
+        left = MAX_TOGETHER_BYTES - sum(image.array.nbytes for image in images)
+        try:
+            with decoded_at_most(left):
+                images.append(read_image(path, frame, nifti_geometry))
+        except TooLargeError:
+            if left >= MAX_VOLUME_BYTES:
+                raise
+            raise TooLargeError(
+                f"{Path(path).name} is too large beside what was read before it; images that are "
+                f"worked on at once may have {gigabytes(MAX_TOGETHER_BYTES)} of voxels together, "
+                "so crop them or make them coarser."
+            ) from None
+    return images
 
 
 def _noted(path: Path, image: Image) -> Image:

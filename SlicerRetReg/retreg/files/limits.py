@@ -10,6 +10,7 @@ from retreg.errors import TooLargeError
 
 MAX_PICTURE_PIXELS = 89_000_000  # 8000 x 8000 passes; also below the size at which Pillow warns
 MAX_VOLUME_BYTES = 1_100_000_000  # decoded; 512 x 512 x 512 passes in every voxel type
+MAX_TOGETHER_BYTES = 1_200_000_000  # of decoded images that are worked on at once
 MAX_FILE_BYTES = 2_000_000_000
 MAX_TRANSFORM_BYTES = 500_000_000
 MAX_MARKUPS_BYTES = 20_000_000
@@ -37,8 +38,8 @@ def refuse_large_volume(name: str, decoded_bytes: int) -> None:
     limit = _most_bytes.get()
     if decoded_bytes > limit:
         raise TooLargeError(
-            f"{name} declares {_gigabytes(decoded_bytes)} of voxels; at most "
-            f"{_gigabytes(limit)} are accepted, so crop it or make it coarser."
+            f"{name} declares {gigabytes(decoded_bytes)} of voxels; at most "
+            f"{gigabytes(limit)} are accepted, so crop it or make it coarser."
         )
 
 
@@ -52,5 +53,6 @@ def refuse_large_picture(name: str, width: int, height: int) -> None:
         )
 
 
-def _gigabytes(count: int) -> str:
+def gigabytes(count: int) -> str:
+    """As told in sentences."""
     return f"{count / 1e9:,.0f} GB" if count > 1e11 else f"{count / 1e9:.3g} GB"

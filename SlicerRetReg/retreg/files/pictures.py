@@ -89,12 +89,12 @@ def write_png(path: Path, image: Image) -> None:
 
 
 def _refuse_stack(name: str, picture: Picture) -> None:
-    """Several pages of one size are a volume or a film; smaller ones are previews.
+    """Several pages of one size are a volume, a film or a stereo pair; smaller ones are previews.
 
     A preview may come first, and then the picture is on another page.
     """
     count = getattr(picture, "n_frames", 1)
-    if picture.format not in ("TIFF", "PNG") or count == 1:
+    if picture.format not in ("TIFF", "PNG", "MPO") or count == 1:
         return
     least = picture.size[0] * picture.size[1]
     for page in range(1, min(count, MOST_PREVIEWS + 1)):

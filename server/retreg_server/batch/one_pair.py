@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image as Picture
 
 from retreg.errors import FileError, RetRegError
-from retreg.files import read_image
+from retreg.files import read_image, read_images
 from retreg.files.names import usable_name
 from retreg.image import Image
 from retreg.initial import initial_map
@@ -21,6 +21,7 @@ from retreg.messages import RegistrationRequest, Scalar
 from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
 from retreg_server.registration.registry import default_model, get_model
+from retreg_server.reporting.output_room import refuse_large_result
 from retreg_server.reporting.overlays import thumbnail
 from retreg_server.reporting.result_folder import (
     MAP_FILES,
@@ -82,7 +83,8 @@ def register_pair(pair: Pair, order: Order, folder: Path) -> None:
     check_writable(folder)
     try:
         sources = _sources(pair)
-        fixed, moving = _counting(pair, "fixed"), _counting(pair, "moving")
+        fixed, moving = _images(pair)
+        refuse_large_result(fixed, moving)
         model = order.model or default_model(fixed, moving)
         get_model(model).info.refuse_idle(order.options)
         initial = initial_map(pair.initial, fixed, moving) if pair.initial else None
@@ -133,11 +135,13 @@ def _stamp(pair: Pair, order: Order) -> dict[str, Any]:
     }
 
 
-def _counting(pair: Pair, role: Literal["fixed", "moving"]) -> Image:
-    """The image of that role, with its mask if there is one."""
-    image = read_image(pair.fixed if role == "fixed" else pair.moving)
-    mask = pair.masks.get(role)
-    return counting(image, read_image(mask), role) if mask else image
+def _images(pair: Pair) -> tuple[Image, Image]:
+    """The fixed and the moving image, with their masks if there are some."""
+    read = read_images([(pair.fixed, None), (pair.moving, None)])
+    images = dict(zip(("fixed", "moving"), read, strict=True))
+    for role, mask in pair.masks.items():
+        images[role] = counting(images[role], read_image(mask), role)
+    return images["fixed"], images["moving"]
 
 
 def _sources(pair: Pair) -> list[Any]:

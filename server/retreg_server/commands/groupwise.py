@@ -82,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> list[Image]:
     """The images, which may be one group. Raises InputError before a model is loaded."""
-    from retreg.files import read_image
+    from retreg.files import read_images
     from retreg_server.registration.subject import refuse_other_kinds
 
-    images = [read_image(path, args.frame) for path in args.images]
+    images = read_images([(path, args.frame) for path in args.images])
     by_name = dict(zip(folder_names(args.images), images, strict=True))
     refuse_other_kinds(by_name)
     if args.model is None:

@@ -106,14 +106,12 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
-    from retreg.files import read_image
+    from retreg.files import read_images
     from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
     refuse_inputs_within(args.out, [args.fixed, args.moving, *_masks(args).values()])
-    fixed, moving = (
-        read_image(path, frame, args.nifti_geometry) for path, frame in _inputs(args)
-    )
+    fixed, moving = read_images(_inputs(args), args.nifti_geometry)
     fixed, moving = _counting(args, fixed, "fixed"), _counting(args, moving, "moving")
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
@@ -209,10 +207,15 @@ def _dicom_sources(args: argparse.Namespace, moving: Image) -> tuple[Source, Sou
 def _check_outputs(args: argparse.Namespace, fixed: Image, moving: Image) -> None:
     """Raise FileError or OptionError for what would fail when the results are written."""
     from retreg.background import fill_values
-    from retreg_server.reporting.output_room import check_room, needed_bytes
+    from retreg_server.reporting.output_room import (
+        check_room,
+        needed_bytes,
+        refuse_large_result,
+    )
     from retreg_server.reporting.result_folder import RESULT_FILES, check_writable
 
     fill_values(moving, args.fill)
+    refuse_large_result(fixed, moving)
     curved = args.transform not in ("rigid", "similarity", "affine")
     folders = _folders(args)
     count = len(folders) * needed_bytes(fixed, moving, curved, bool(args.maps))

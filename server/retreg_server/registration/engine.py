@@ -84,7 +84,7 @@ def judged(
     """The result of an estimate: with its quality, and how it came about."""
     fixed, moving = request.fixed, request.moving
     with stages.stage("quality", QUALITY_SHARE):
-        measure = SUBJECTS[info.subject].measured(fixed, moving)
+        measure = SUBJECTS[info.subject].measured(fixed, moving, estimate.seen)
         quality = assess(measure, fixed.grid, moving.grid, estimate)
     provenance: dict[str, Any] = {
         "model": request.model,

@@ -31,7 +31,8 @@ class Estimate:
     two is the inverse consistency. None leaves it to the engine to run the model the other way.
     evidence: numbers that only the model knows, such as the inlier ratio. undeformed: the global
     map under a deformation (fixed to moving). Bending can make unlike images look alike, so what
-    it rests on is judged as well.
+    it rests on is judged as well. seen: what the quality measure of the subject would otherwise
+    find out about the two images once more; nothing that depends on the transforms.
     """
 
     transform: Transform
@@ -40,6 +41,7 @@ class Estimate:
     backward: Transform | None = None
     evidence: Mapping[str, float] = field(default_factory=dict)
     undeformed: Transform | None = None
+    seen: object = None
 
 
 def linear_matrix(transform: Transform | None) -> np.ndarray:

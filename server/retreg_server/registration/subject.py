@@ -76,12 +76,14 @@ class Subject:
         """Whether an image of its kind is taken to show it."""
         return not self.recognised_by or bool(_loaded(self.recognised_by)(image))
 
-    def measured(self, fixed: Image, moving: Image) -> Measure:
+    def measured(self, fixed: Image, moving: Image, seen: object = None) -> Measure:
         """The quality measure of the two images, which finds the subject in each.
 
-        Raises RegistrationError when an image does not show it.
+        seen: what a model of the subject found out about them (Estimate.seen), if it says. Raises
+        RegistrationError when an image does not show the subject.
         """
-        found: Measure = _loaded(self.measure)(fixed, moving)
+        known = () if seen is None else (seen,)
+        found: Measure = _loaded(self.measure)(fixed, moving, *known)
         return found
 
 

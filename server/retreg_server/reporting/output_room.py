@@ -10,11 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from retreg.errors import FileError
+from retreg.errors import FileError, TooLargeError
+from retreg.files.limits import gigabytes
 from retreg.image import Image
 
 SMALL_FILES_BYTES = 16_000_000  # overlay, keypoints, result.json and pictures of the maps
+MOST_AT_ONCE_BYTES = 2_300_000_000
 FIELD_BYTES, MAP_BYTES, MAPS = 24, 4, 4  # of a voxel
+
+
+def refuse_large_result(fixed: Image, moving: Image) -> None:
+    """Raise TooLargeError when the images and the warped one, with a copy to write, are too large.
+
+    The warped image has the grid of the fixed and the voxels of the moving one.
+    """
+    warped = int(np.prod(fixed.grid.size)) * len(moving.array) * moving.array.itemsize
+    if fixed.array.nbytes + moving.array.nbytes + 2 * warped > MOST_AT_ONCE_BYTES:
+        raise TooLargeError(
+            f"The moving image would have {gigabytes(warped)} of voxels on the grid of the fixed "
+            "one, which is too much beside both; crop them or make them coarser."
+        )
 
 
 def needed_bytes(fixed: Image, moving: Image, curved: bool, maps: bool) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw
@@ -28,8 +30,8 @@ READ_IT = (
 
 def write_png(path: Path, rgb: np.ndarray) -> None:
     """Write (rows, columns, 3) uint8, or (rows, columns), as PNG."""
-    # A fifteenth larger than with the usual compression, and in two fifths of its time.
-    Picture.fromarray(rgb).save(path, format="PNG", compress_level=1)
+    # As large as by Pillow with its least compression, and in half of its time.
+    path.write_bytes(cv2.imencode(".png", rgb[..., ::-1] if rgb.ndim == 3 else rgb)[1])
 
 
 def overlay(fixed: Image, moving: Image, result: RegistrationResult) -> np.ndarray:
@@ -63,11 +65,30 @@ def checkerboard(
     Where only one of them shows something, that one is seen, dimmed. parts: where each of them
     shows something (see shown_part), if that is known.
     """
-    first, second = shown(fixed, Affine.identity(), view), shown(moving, transform, view)
     one, other = parts or (shown_part(fixed), shown_part(moving))
-    in_first, in_second = seen_of(one, Affine.identity(), view), seen_of(other, transform, view)
-    field = max(8, max(view.size) // TILES)
-    i, j = np.arange(view.size[0]) // field, np.arange(view.size[1]) // field
+    return _in_turn(
+        _Layer.of(fixed, one, Affine.identity(), view), _Layer.of(moving, other, transform, view)
+    )
+
+
+class _Layer(NamedTuple):
+    """An image in a plane, (rows, columns, 3) uint8, and where it shows something, (rows, columns)
+    bool."""
+
+    rgb: np.ndarray
+    seen: np.ndarray
+
+    @classmethod
+    def of(cls, image: Image, part: Image, transform: Transform, view: Grid) -> _Layer:
+        return cls(shown(image, transform, view), seen_of(part, transform, view))
+
+
+def _in_turn(fixed: _Layer, moving: _Layer) -> np.ndarray:
+    """The checkerboard of two layers."""
+    (first, in_first), (second, in_second) = fixed, moving
+    rows, columns = in_first.shape
+    field = max(8, max(rows, columns) // TILES)
+    i, j = np.arange(columns) // field, np.arange(rows) // field
     is_second = np.where(in_first & in_second, (i[None, :] + j[:, None]) % 2 == 1, in_second)
     board = np.where(is_second[..., None], second, first)
     lonely = in_first ^ in_second
@@ -79,8 +100,11 @@ def _picture_rows(fixed: Image, moving: Image, result: RegistrationResult) -> li
     view = views(fixed.grid)[0]
     small = shrunk(fixed, PANEL), shrunk(moving, PANEL)
     parts = shown_part(fixed), shown_part(moving)
-    before = checkerboard(*small, Affine.identity(), view, parts)
-    after = checkerboard(*small, result.transform, view, parts)
+    at_rest = _Layer.of(small[0], parts[0], Affine.identity(), view)
+    before, after = (
+        _in_turn(at_rest, _Layer.of(small[1], parts[1], by, view))
+        for by in (Affine.identity(), result.transform)
+    )
     rows = [[Panel("Before", before), Panel("After", after)]]
     if max(fixed.grid.size) > PANEL:
         windows = _windows(fixed, parts, result.transform, view)

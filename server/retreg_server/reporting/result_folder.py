@@ -154,8 +154,8 @@ def _write_images(
     if vessels is not None:
         write_image(folder / "map_vessels.nrrd", vessels)
         write_png(folder / "map_vessels.png", 255 * vessels.array[0, 0])
-    warped = resample(moving, result.transform, fixed.grid, fill=fill)
     write_image(folder / "fixed.nrrd", fixed)
+    warped = resample(moving, result.transform, fixed.grid, fill=fill)
     write_image(folder / "warped.nrrd", warped)
     if fits_png(warped):
         write_image(folder / "warped.png", warped)

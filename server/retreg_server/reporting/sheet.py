@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image as Picture
@@ -90,6 +91,7 @@ def ring(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: C
         draw.ellipse((x - reach, y - reach, x + reach, y + reach), outline=paint, width=width)
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 

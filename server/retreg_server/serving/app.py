@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from retreg_server.serving.archive_orders import ArchiveOrders
 from retreg_server.serving.errors import DOCUMENTED, LastResort, add_error_handlers
 from retreg_server.serving.http.event_loop import MonitoredLoop
+from retreg_server.serving.intake import receiving
 from retreg_server.serving.metrics import METHODS
 from retreg_server.serving.middleware.auth import AccessControl
 from retreg_server.serving.middleware.body_limits import BodyLimit
@@ -53,11 +54,13 @@ def create_app(
     """
     service = Service(settings, make_executor)
     archive_orders = ArchiveOrders(service)
+    intake = receiving(service, archive_orders)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         living = asyncio.create_task(_live(app, service, on_ready))
-        yield
+        async with intake:
+            yield
         living.cancel()
         await archive_orders.close()
         await service.close()

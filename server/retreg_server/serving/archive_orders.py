@@ -1,4 +1,4 @@
-"""Registrations of two series in an archive: fetch, register as any other, store."""
+"""Registrations of two series of archives, or that were sent: get, register as any other, store."""
 
 from __future__ import annotations
 
@@ -38,20 +38,36 @@ FAILED = (
 )
 
 
-@dataclass(frozen=True)
-class Order:
-    """Two series of an archive that the settings name, and what to do with them.
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A series: what the process for archives is asked for it, with what files it already has."""
 
+    head: Head
+    files: Sequence[SharedBuffer] = ()
+
+    @classmethod
+    def archived(cls, archive: Archive, series: SeriesName) -> Wanted:
+        """One that an archive has."""
+        return cls({"task": "fetch", "archive": archive.name, **asdict(series)})
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Two series, and what to do with them.
+
+    target: what the process for archives is asked in order to store objects, without these.
     registration: the id of one of these images that is to be stored, instead of a new one.
+    pauses_s: before each further attempt to store what could not be stored.
     """
 
-    archive: Archive
-    fixed: SeriesName
-    moving: SeriesName
+    fixed: Wanted
+    moving: Wanted
     model: str | None
     options: Mapping[str, Scalar]
     kinds: Sequence[str]
+    target: Head
     registration: str | None = None
+    pauses_s: Sequence[float] = ()
 
 
 @dataclass(eq=False)
@@ -88,6 +104,10 @@ class ArchiveOrders:
             "total_s": settings.archive_total_s,
         }
         arguments = {"archives": archives, "key": service.patient_key, "bounds": bounds}
+        arguments["destinations"] = {
+            name: asdict(each) for name, each in settings.peers.destinations.items()
+        }
+        arguments["title"] = settings.dicom_title
         spec = ProcessSpec(WORKER, arguments, {}, settings.file_memory_bytes)
         self._pool = ProcessPool("archive process", [spec])
         # As long as there can be orders: what was accepted is not refused later.
@@ -167,7 +187,7 @@ class ArchiveOrders:
     async def _work(self, job: ArchiveJob, order: Order, folder: Path) -> None:
         series = {"fixed": order.fixed, "moving": order.moving}
         images = [
-            await self._fetch(job, order.archive, wanted, folder / role, n / 4)
+            await self._image(job, wanted, folder / role, n / 4)
             for n, (role, wanted) in enumerate(series.items())
         ]
         result = await self._result(job, order, images)
@@ -175,17 +195,32 @@ class ArchiveOrders:
         if job.quality.verdict == "fail":
             job.note = FAILED
         elif order.kinds:
-            head = {"task": "store", "archive": order.archive.name, "kinds": list(order.kinds)}
+            head = {**order.target, "kinds": list(order.kinds)}
             head["folders"] = [str(folder / role) for role in series]
             head["headers"] = [image.header for image in images]
             enclosed = (SharedBuffer.of(result), *(image.voxels for image in images))
-            job.stored = (await self._ask(job, head, enclosed, 0.9)).head["stored"]
+            job.stored = await self._stored(job, head, enclosed, order.pauses_s)
 
-    async def _fetch(
-        self, job: ArchiveJob, archive: Archive, wanted: SeriesName, folder: Path, begun: float
+    async def _stored(
+        self,
+        job: ArchiveJob,
+        head: Head,
+        enclosed: Sequence[SharedBuffer],
+        pauses_s: Sequence[float],
+    ) -> Mapping[str, Sequence[str]]:
+        """UIDs of the stored instances by series, at the last attempt."""
+        for pause_s in pauses_s:
+            try:
+                return (await self._ask(job, head, enclosed, 0.9)).head["stored"]
+            except ServerError as error:
+                logger.warning("%s The next attempt is made in %g s.", error, pause_s)
+            await asyncio.sleep(pause_s)
+        return (await self._ask(job, head, enclosed, 0.9)).head["stored"]
+
+    async def _image(
+        self, job: ArchiveJob, wanted: Wanted, folder: Path, begun: float
     ) -> SharedImage:
-        head = {"task": "fetch", "archive": archive.name, "folder": str(folder), **asdict(wanted)}
-        answer = await self._ask(job, head, (), begun)
+        answer = await self._ask(job, {**wanted.head, "folder": str(folder)}, wanted.files, begun)
         header, address = answer.head["header"], answer.head["address"]
         image = SharedImage.received(header, answer.buffers[0], address)
         self._service.keep(image)  # for the page that shows the result

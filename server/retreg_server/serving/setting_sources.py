@@ -13,12 +13,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from retreg.errors import InputError
 from retreg_server.dicom.archives import Archive, archives_from
+from retreg_server.dicom.peers import peers_from
 from retreg_server.serving.settings import Settings
 
 PREFIX = "RETREG_"
 CONFIG = "config"
 TOKEN_FILE = "token_file"
 ARCHIVES = "archives"
+PEERS = ("senders", "destinations", "rules")
 SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -52,12 +54,12 @@ class Setting:
 
 
 def all_settings() -> Iterator[Setting]:
-    """Every setting but token and archives: secrets are never on a command line."""
+    """Every setting but the token, archives and peers: secrets are never on a command line."""
     hints = get_type_hints(Settings, include_extras=True)
     for each in fields(Settings):
-        kind, *meaning = get_args(hints[each.name])
-        if each.name not in ("token", ARCHIVES):
-            yield Setting(each.name, kind, meaning[0], each.default)
+        if each.name not in ("token", ARCHIVES, "peers"):
+            kind, meaning = get_args(hints[each.name])
+            yield Setting(each.name, kind, meaning, each.default)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,11 +95,12 @@ def settings_from(args: argparse.Namespace, environment: Mapping[str, str]) -> S
                 break
     named = environment.get(PREFIX + TOKEN_FILE.upper()), in_file.pop(TOKEN_FILE, None)
     archives = archives_from(in_file.pop(ARCHIVES, {}))
+    peers = peers_from(*(in_file.pop(name, {}) for name in PEERS))
     token_file = args.token_file or named[0] or named[1]
     if in_file:
         raise InputError(f"The settings file names {', '.join(sorted(in_file))}: no such setting.")
     own_token = token(token_file and Path(token_file), environment)
-    return Settings(archives=archives, token=own_token, **values)
+    return Settings(archives=archives, peers=peers, token=own_token, **values)
 
 
 def archives_of(config: str | None, environment: Mapping[str, str]) -> Mapping[str, Archive]:

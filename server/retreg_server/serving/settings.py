@@ -14,6 +14,7 @@ from typing import Annotated
 from retreg.addresses import is_loopback
 from retreg.errors import InputError
 from retreg_server.dicom.archives import Archive
+from retreg_server.dicom.peers import Peers, is_title
 from retreg_server.serving.access.addresses import networks
 
 MIN_TOKEN_LENGTH = 16
@@ -25,13 +26,14 @@ Names = tuple[str, ...]
 class Settings:
     """Addresses, limits and secrets of one server. Raises InputError for what is not safe.
 
-    archives: DICOMweb archives by name. token: what clients send as bearer token; None lets in the
-    programs of this machine only.
+    archives: DICOMweb archives by name. peers: who sends and gets objects by C-STORE. token: what
+    clients send as bearer token; None lets in the programs of this machine only.
     """
 
     host: Annotated[str, "address to listen on; any but this machine's needs a token"] = "127.0.0.1"
     port: Annotated[int, "port to listen on; 0 takes a free one"] = 8600
     archives: Mapping[str, Archive] = field(default_factory=dict)
+    peers: Peers = field(default_factory=Peers)
     token: str | None = field(default=None, repr=False)
     tokens_file: Annotated[
         Path | None, "file with a token for each client, their names and rights"
@@ -80,6 +82,20 @@ class Settings:
     file_deadline_s: Annotated[float, "seconds that reading or writing a file may take"] = 120.0
     archive_idle_s: Annotated[float, "seconds that an archive may be silent"] = 30.0
     archive_total_s: Annotated[float, "seconds that a series may take from an archive"] = 600.0
+    dicom_port: Annotated[
+        int | None, "port for images by C-STORE; 0 takes a free one; none is open by default"
+    ] = None
+    dicom_host: Annotated[str, "address to listen on for C-STORE"] = "127.0.0.1"
+    dicom_title: Annotated[str, "title of our own application entity"] = "RETREG"
+    dicom_settle_s: Annotated[
+        float, "seconds without a new object after which a study is taken as complete"
+    ] = 30.0
+    dicom_keep_s: Annotated[
+        float, "seconds after which a study is dropped that is not complete, or not registered"
+    ] = 3600.0
+    dicom_retry_s: Annotated[
+        float, "seconds before results are sent again; the second pause is four times as long"
+    ] = 30.0
     image_store_bytes: Annotated[
         int, "size of all images in memory: arriving, being decoded, in use and kept"
     ] = 4 * GIB
@@ -113,6 +129,7 @@ class Settings:
                 f"The proxies {', '.join(self.trusted_proxies)!r} are not usable; give addresses "
                 "or ranges such as 10.0.0.0/8."
             ) from None
+        self._refuse_peers()
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InputError("TLS needs both files; give --tls-cert and --tls-key, or neither.")
         if "*" in self.cors_origins:
@@ -128,6 +145,16 @@ class Settings:
             raise InputError(
                 f"The devices {', '.join(self.devices)!r} are not usable; use auto, cpu, or "
                 "numbers of CUDA devices such as 0,1."
+            )
+
+    def _refuse_peers(self) -> None:
+        """Raise InputError for what is not enough to receive images by C-STORE."""
+        if self.dicom_port is not None:
+            self.peers.refuse_incomplete()
+        if not is_title(self.dicom_title):
+            raise InputError(
+                f"The title {self.dicom_title!r} is not usable; 1 to 16 letters and digits were "
+                "expected."
             )
 
 

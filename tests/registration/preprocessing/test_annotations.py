@@ -12,13 +12,16 @@ import pytest
 
 from retreg.geometry import Grid
 from retreg.image import Image
+from retreg.messages import RegistrationRequest
 from retreg.quality import judge
 from retreg.transforms import Affine
 from retreg_server.phantoms.fundus import make_fundus_pair
 from retreg_server.phantoms.pair import PhantomPair
+from retreg_server.registration.engine import register
 from retreg_server.registration.fundus.auto import AutoFundus
 from retreg_server.registration.model import Stages
-from retreg_server.registration.preprocessing.annotations import without_shared_marks
+from retreg_server.registration.preprocessing import annotations
+from retreg_server.registration.preprocessing.annotations import PicturePair
 from retreg_server.registration.quality.retina import PictureQuality
 
 SIZE = 512
@@ -188,6 +191,28 @@ def test_one_eye_turned_below_the_same_annotation_is_aligned(kind):
     assert np.linalg.norm(missed, axis=1).mean() < 2
 
 
+def below_wide_shapes(picture: Image, seed: int) -> Image:
+    """The picture with five white polygons on it, as of stickers and blinded names."""
+    random, opacity = np.random.default_rng(seed), np.zeros((SIZE, SIZE), np.float32)
+    for centre in random.integers(60, SIZE - 60, (5, 2)):
+        corners = (centre + random.integers(-70, 70, (5, 2))).astype(np.int32)
+        cv2.fillConvexPoly(opacity, cv2.convexHull(corners), 1.0, cv2.LINE_AA)
+    mixed = picture.array * (1 - opacity) + 255 * opacity
+    return replace(picture, array=np.rint(mixed).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 5])
+def test_wide_shapes_that_still_overlap_after_a_small_move_have_not_met(seed):
+    """The second picture of the eye moved by 12 pixels, the shapes did not."""
+    pair = make_fundus_pair(
+        4 + seed, size=SIZE, rotation_deg=0, elastic_px=0, shift=(0.02, 0.015), moving="colour"
+    )
+    fixed, moving = (below_wide_shapes(picture, seed) for picture in (pair.fixed, pair.moving))
+    assert agrees(fixed, moving, pair.truth)
+    stranger = below_wide_shapes(an_eye(20 + seed).fixed, seed)
+    assert not agrees(fixed, stranger, Affine.identity())
+
+
 def saved_as_jpeg(picture: Image) -> Image:
     stored = cv2.imencode(".jpg", np.moveaxis(picture.array[:, 0], 0, -1), [1, 50])[1]
     return replace(picture, array=np.moveaxis(cv2.imdecode(stored, 1), -1, 0)[:, None])
@@ -201,7 +226,7 @@ def brighter(picture: Image) -> Image:
 def test_a_copy_of_a_picture_is_no_annotation(changed):
     fixed = an_eye(4).fixed
     copy = changed(fixed)
-    assert without_shared_marks(fixed, copy)[0] is fixed
+    assert not PicturePair(fixed, copy).are_marked
     assert agrees(fixed, copy, Affine.identity())
 
 
@@ -209,16 +234,16 @@ def test_a_copy_of_a_picture_is_no_annotation(changed):
 @pytest.mark.parametrize("seed", [2, 5])
 def test_two_pictures_of_one_eye_in_one_position_share_no_annotation(seed, moving):
     pair = an_eye(seed, 0.0, moving)
-    assert without_shared_marks(pair.fixed, pair.moving)[0] is pair.fixed
+    assert not PicturePair(pair.fixed, pair.moving).are_marked
     assert agrees(pair.fixed, pair.moving, pair.truth)
 
 
 def test_pictures_without_marks_and_with_marks_on_one_of_them_stay_as_they_are():
     pair = an_eye(4)
     for fixed in (pair.fixed, marked(pair.fixed, "white rings")):
-        beside = without_shared_marks(fixed, pair.moving)
-        assert beside[0] is fixed
-        assert beside[1] is pair.moving
+        both = PicturePair(fixed, pair.moving)
+        assert both.beside is both.stored
+        assert [each.image for each in both.stored] == [fixed, pair.moving]
 
 
 def test_marks_are_painted_over_beyond_the_field_of_view_too():
@@ -229,7 +254,7 @@ def test_marks_are_painted_over_beyond_the_field_of_view_too():
         replace(x, array=np.maximum(x.array, np.rint(255 * beyond)).astype(np.uint8))
         for x in (pair.fixed, pair.moving)
     )
-    beside = without_shared_marks(fixed, moving)[0].array
+    beside = PicturePair(fixed, moving).beside[0].image.array
     dark = (pair.fixed.array.max(axis=0)[0] < 30).astype(np.uint8)
     outside = (beyond > 0.5) & (cv2.erode(dark, np.ones((25, 25))) > 0)
     assert outside.sum() > 200
@@ -239,9 +264,18 @@ def test_marks_are_painted_over_beyond_the_field_of_view_too():
 def test_only_the_marks_are_painted_over():
     pair = an_eye(4)
     fixed = marked(pair.fixed, "white rings")
-    beside = without_shared_marks(fixed, marked(pair.moving, "white rings"))[0]
+    beside = PicturePair(fixed, marked(pair.moving, "white rings")).beside[0].image
     wrong = np.abs(beside.array.astype(float) - pair.fixed.array).max(axis=0)
     before = np.abs(fixed.array.astype(float) - pair.fixed.array).max(axis=0)
     assert (wrong == 0).mean() > 0.7
     assert wrong[before > 0].mean() < 0.2 * before[before > 0].mean()
     assert beside.array.dtype == fixed.array.dtype
+
+
+def test_model_and_verdict_look_for_marks_once(monkeypatch):
+    pair, looks = an_eye(4), []
+    look = annotations._where_marked
+    monkeypatch.setattr(annotations, "_where_marked", lambda *both: looks.append(1) or look(*both))
+    found = register(RegistrationRequest(pair.fixed, pair.moving, "auto-fundus"))
+    assert found.quality.verdict == "accept"
+    assert len(looks) == 1

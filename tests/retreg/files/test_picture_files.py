@@ -195,6 +195,22 @@ def test_cmyk_jpeg_becomes_colour(tmp_path):
     assert max(green, blue) < 5
 
 
+@pytest.mark.parametrize(("side", "refused"), [(30, True), (12, False)])
+def test_a_jpeg_of_two_photographs_is_refused_and_one_with_a_preview_is_not(
+    tmp_path, side, refused
+):
+    first, second = (
+        PIL.Image.fromarray(np.full((n, n, 3), 90, np.uint8)) for n in (30, side)
+    )
+    stereo = tmp_path / "stereo.jpg"
+    first.save(stereo, format="MPO", save_all=True, append_images=[second])
+    if refused:
+        with pytest.raises(FileError, match="2 pages"):
+            read_image(stereo)
+    else:
+        assert read_image(stereo).grid.size == (30, 30, 1)
+
+
 def test_a_tiff_of_several_pages_is_refused_but_a_preview_page_is_not(tmp_path):
     page = PIL.Image.fromarray(a_grey_ramp())
     page.save(tmp_path / "stack.tif", save_all=True, append_images=[page, page])

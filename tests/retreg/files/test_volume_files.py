@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from retreg.errors import FileError, GeometryError
-from retreg.files import read_image, write_image
+from retreg.errors import FileError, GeometryError, TooLargeError
+from retreg.files import read_image, read_images, write_image
 from retreg.geometry import Grid
 from retreg.image import Image
 
@@ -236,3 +236,15 @@ def test_the_voxels_of_a_volume_are_held_once_while_it_is_read(tmp_path):
     value, megabytes = done.stdout.split()
     assert int(value) == 6
     assert float(megabytes) < 1.5 * voxels.nbytes / 1e6
+
+
+def test_images_that_are_read_together_are_bounded_together(tmp_path, monkeypatch):
+    volume = Image(np.zeros((1, 10, 10, 10), np.float32), Grid((10, 10, 10), np.eye(4)))
+    inputs = [(tmp_path / f"{name}.nrrd", None) for name in ("first", "second")]
+    for path, _ in inputs:
+        write_image(path, volume)
+    monkeypatch.setattr("retreg.files.images.MAX_TOGETHER_BYTES", 8000)
+    assert [image.grid.size for image in read_images(inputs)] == [(10, 10, 10)] * 2
+    monkeypatch.setattr("retreg.files.images.MAX_TOGETHER_BYTES", 7999)
+    with pytest.raises(TooLargeError, match=r"second\.nrrd is too large beside"):
+        read_images(inputs)

@@ -37,8 +37,7 @@ from retreg_server.registration.keymorph.initial_maps import (
 )
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.options import SMOOTHING
-from retreg_server.registration.preprocessing.annotations import without_shared_marks
-from retreg_server.registration.preprocessing.retina_picture import retina_picture
+from retreg_server.registration.preprocessing.annotations import PicturePair
 
 DIAMETER = 768
 
@@ -105,12 +104,10 @@ def _estimated(
     """The linear map that align finds, made into the transform that is wanted."""
     family, smoothing = str(options["transform"]), float(options["smoothing"])
     with stages.stage("field of view", 0.05):
-        shown = without_shared_marks(fixed, moving)
-        fixed_picture = retina_picture(shown[0], "fixed", DIAMETER)
-        moving_picture = retina_picture(shown[1], "moving", DIAMETER)
+        pair = PicturePair(fixed, moving)
+        pictures = [each.retina(DIAMETER) for each in pair.beside]
     with stages.stage("vessels and features", 0.55):
-        are_marked = shown[0] is not fixed
-        found = align(fixed_picture, moving_picture, stages=stages, are_marked=are_marked)
+        found = align(*pictures, stages=stages, are_marked=pair.are_marked)
     with stages.stage("refinement", 0.15):
         forward = refined(found.fixed, found.moving, found.forward)
         stages.at(0.5)
@@ -122,6 +119,7 @@ def _estimated(
             backward.transform(family, smoothing, moving.grid),
             _evidence(found),
             forward.transform("quadratic", 0.0, fixed.grid) if family == DEFORMABLE else None,
+            pair,
         )
 
 

@@ -244,15 +244,16 @@ def _best_refined(
     the matches that most agree with it. All are brought near at the coarsest level, the best of
     them then at all."""
 
-    def similarity(matrix: np.ndarray) -> float:
+    def alike(matrix: np.ndarray) -> float:
         return vessel_similarity(fixed.levels[1], moving.levels[1], linear_map(matrix))
 
     near = [refined_affine(start, fixed.levels[:1], moving.levels[:1]) for start in starts]
-    plausible = [each for each in starts + near if is_plausible(each)]
-    best = max(plausible or starts, key=similarity)
+    plausible = [each for each in starts + near if is_plausible(each)] or starts
+    similarities = [alike(each) for each in plausible]
+    best = plausible[int(np.argmax(similarities))]
     exact = refined_affine(best, fixed.levels, moving.levels)
-    if is_plausible(exact):
-        best = max((best, exact), key=similarity)
+    if is_plausible(exact) and alike(exact) > max(similarities):
+        best = exact
     return _judged(best, fixed, moving, matches)
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from retreg_server.registration.fundus.pixel_maps import PixelMap
+from retreg_server.registration.numerics.percentiles import percentile
 
 STRIDE = 5  # full-size pixels between the places that are compared
 CHANCE_TRIALS = 32
@@ -33,11 +34,17 @@ class VesselPyramidLevel:
         strength[~self.valid] = 0
         positive = strength[:: max(1, 4 // self.factor)].ravel()
         positive = positive[positive > 0]
-        threshold = np.percentile(positive, STRUCTURED) if positive.size else 0.0
+        threshold = percentile(positive, STRUCTURED) if positive.size else 0.0
         chosen = np.flatnonzero(strength.ravel() > threshold)
         chosen = chosen[:: max(1, len(chosen) // MOST_POINTS)]
         y, x = np.divmod(chosen, self.valid.shape[1])
         return (np.column_stack([x, y]) + 0.5) * self.factor - 0.5
+
+    @cached_property
+    def compared(self) -> tuple[np.ndarray, np.ndarray]:
+        """Full-size points (n, 2) STRIDE apart in the field, and the map (n,) there."""
+        points = lattice(self, STRIDE)
+        return points, sampled(self, points)[0][:, 0]
 
 
 def pyramid(
@@ -101,8 +108,9 @@ def _bilinear(
     down = np.clip(y - row, 0, 1).astype(np.float32)[:, None]
     flat = samples.reshape(-1, channels)
     start = row * width + column
-    upper = flat[start] * (1 - right) + flat[start + 1] * right
-    lower = flat[start + width] * (1 - right) + flat[start + width + 1] * right
+    corners = (flat.take(start + step, axis=0) for step in (0, 1, width, width + 1))
+    upper = next(corners) * (1 - right) + next(corners) * right
+    lower = next(corners) * (1 - right) + next(corners) * right
     return upper * (1 - down) + lower * down, start, shown
 
 
@@ -120,10 +128,9 @@ def agreement(fixed: VesselPyramidLevel, moving: VesselPyramidLevel, mapped: Pix
 
     Chance is the distribution of the correlation after random further shifts and turns.
     """
-    points = lattice(fixed, STRIDE)
+    points, values = fixed.compared
     if len(points) == 0:  # a picture of holes
         return Agreement(0.0, 0.0, 0.0)
-    values = sampled(fixed, points)[0][:, 0]
     targets = mapped(points)
     correlation, overlap = _correlation(values, moving, targets)
     keep = slice(None, None, max(1, len(points) // CHANCE_POINTS))
@@ -138,8 +145,7 @@ def vessel_similarity(
     fixed: VesselPyramidLevel, moving: VesselPyramidLevel, mapped: PixelMap
 ) -> float:
     """One number that grows with the correlation and the overlap, to compare two maps."""
-    points = lattice(fixed, STRIDE)
-    values = sampled(fixed, points)[0][:, 0]
+    points, values = fixed.compared
     correlation, overlap = _correlation(values, moving, mapped(points))
     return correlation * float(np.sqrt(overlap))
 

@@ -18,7 +18,7 @@ from retreg.image import Image
 from retreg_server.registration.numerics.padding import scanned
 
 MOST_VOXELS = 6_000_000  # of a lattice whose voxel size is given in mm
-MOST_STORED = 1 << 26  # voxels of an image that are kept as they are; 400^3 passes
+MOST_STORED = 1 << 25  # voxels of an image that are kept as they are; 320^3 passes
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from retreg.image import Image
-from retreg_server.registration.preprocessing.retina_picture import stored_thumbnail
+from retreg_server.registration.preprocessing.retina_picture import StoredPicture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
 from retreg_server.registration.preprocessing.vesselness import VesselMaps, eroded, vessel_maps
 
@@ -72,24 +73,47 @@ class SharedMarks:
     agreement: float
 
 
-def without_shared_marks(fixed: Image, moving: Image) -> tuple[Image, Image]:
-    """Both pictures with the marks painted over that they carry at the same pixels.
+class PicturePair:
+    """Two pictures as they were given, and beside the marks that both carry at the same pixels.
 
-    Pictures that were saved at two sizes are compared at one. The images themselves are returned
-    when they share no marks. Raises RegistrationError when one of them is blank or too small.
+    Model and verdict look at one pair, so that marks and fields of view are found once.
     """
-    first, first_inside = stored_thumbnail(fixed, "fixed", SIZE)
-    second, second_inside = stored_thumbnail(moving, "moving", SIZE)
+
+    def __init__(self, fixed: Image, moving: Image) -> None:
+        self.stored = StoredPicture(fixed, "fixed"), StoredPicture(moving, "moving")
+
+    @cached_property
+    def beside(self) -> tuple[StoredPicture, StoredPicture]:
+        """Both with the marks painted over, or stored itself when they share none.
+
+        Pictures that were saved at two sizes are compared at one. Raises RegistrationError when
+        one of them is blank or too small.
+        """
+        where = _where_marked(*self.stored)
+        if where is None:
+            return self.stored
+        fixed, moving = (
+            StoredPicture(_painted_over(each.image, where), each.role) for each in self.stored
+        )
+        return fixed, moving
+
+    @property
+    def are_marked(self) -> bool:
+        """Whether they share marks."""
+        return self.beside is not self.stored
+
+
+def _where_marked(fixed: StoredPicture, moving: StoredPicture) -> np.ndarray | None:
+    """Where (h, w) bool, in a thumbnail of both, marks lie at the same pixels."""
+    (first, first_inside), (second, second_inside) = (x.thumbnail(SIZE) for x in (fixed, moving))
     aspects = [grey.shape[0] / grey.shape[1] for grey in (first, second)]
     if abs(aspects[0] / aspects[1] - 1) > ASPECT:
-        return fixed, moving
+        return None
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STROKES,))
-    if marks is None:
-        return fixed, moving
-    return _painted_over(fixed, marks.where), _painted_over(moving, marks.where)
+    return None if marks is None else marks.where
 
 
 def shared_marks(
@@ -110,49 +134,63 @@ def shared_marks(
     both, either = fixed_inside & moving_inside, fixed_inside | moving_inside
     valid = eroded(both, RIM)
     off_the_rim = eroded(both, RIM // 2) | eroded(~either, RIM)
+    compared = cache(partial(_Compared.of, fixed, moving))
     for kind in kinds:
-        layers = [_coinciding(fixed, sign * moving, off_the_rim, kind.bands) for sign in contrasts]
-        core = np.logical_or.reduce([certain for certain, _ in layers]) & valid
+        bands = [compared(band) for band in kind.bands]
+        certain = [_reaching(COINCIDING, bands, sign) & off_the_rim for sign in contrasts]
+        core = np.logical_or.reduce(certain) & valid
         if core.sum() <= LEAST * max(valid.sum(), 1):
             continue
-        where = np.logical_or.reduce([
-            _painted(fixed, sign * moving, strokes, kind)
-            for sign, (_, strokes) in zip(contrasts, layers, strict=True)
-        ])
+        layers = []
+        for sign, seeds in zip(contrasts, certain, strict=True):
+            strokes = _touched(_reaching(ALIKE, bands, sign) & off_the_rim, seeds)
+            layers.append(_painted(fixed, sign * moving, strokes, kind))
+        where = np.logical_or.reduce(layers)
         maps = (
             vessel_maps(_filled(fixed, where), fixed_inside),
             vessel_maps(_filled(moving, where), moving_inside),
         )
-        left_out = None if kind.narrow else where
-        agreement, tiles = _agreement(*maps, left_out, kind.meeting)
-        clear = core.sum() > THROUGHOUT * where[valid].sum() or all(
-            _shows_a_tree(left, where) for left in maps
-        )
-        if tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED):
+        throughout = bool(core.sum() > THROUGHOUT * where[valid].sum())
+        agreement = _told_apart(maps, where, kind, throughout)
+        if agreement is not None:
             return SharedMarks(where, agreement)
     return None
 
 
-def _coinciding(
-    fixed: np.ndarray, moving: np.ndarray, within: np.ndarray, bands: Iterable[Band]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where strokes within a mask coincide for certain, and all of them, (h, w) bool."""
-    certain, alike = np.zeros(fixed.shape, bool), np.zeros(fixed.shape, bool)
-    for inner, outer, window in bands:
+class _Compared(NamedTuple):
+    """What a band of two pictures has in common, each (h, w) float32: the product of both, its mean
+    in the window of a pixel, and their correlation there."""
+
+    product: np.ndarray
+    shared: np.ndarray
+    correlation: np.ndarray
+
+    @classmethod
+    def of(cls, fixed: np.ndarray, moving: np.ndarray, band: Band) -> _Compared:
+        inner, outer, window = band
         first, second = (_blurred(x, inner) - _blurred(x, outer) for x in (fixed, moving))
         product = first * second
         shared = _blurred(product, window)
         energies = [_blurred(x * x, window) + NOISE**2 for x in (first, second)]
-        correlation = shared / cv2.sqrt(energies[0] * energies[1])
-        stroke = product > STROKE * shared
-        certain |= stroke & (correlation > COINCIDING)
-        alike |= stroke & (correlation > ALIKE)
-    certain &= within
-    _, labels = cv2.connectedComponents((alike & within).astype(np.uint8))
+        return cls(product, shared, shared / cv2.sqrt(energies[0] * energies[1]))
+
+
+def _reaching(least: float, bands: Iterable[_Compared], sign: int) -> np.ndarray:
+    """Where (h, w) bool strokes of a contrast of that sign correlate by more than least."""
+    return np.logical_or.reduce([
+        (sign * band.product > STROKE * sign * band.shared) & (sign * band.correlation > least)
+        for band in bands
+    ])
+
+
+def _touched(strokes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """The connected strokes (h, w) bool that hold one of the seeds (h, w) bool."""
+    _, labels = cv2.connectedComponents(strokes.astype(np.uint8))
     touched = np.zeros(labels.max() + 1, bool)
-    touched[labels[certain]] = True
+    touched[labels[seeds]] = True
     touched[0] = False
-    return certain, touched[labels]
+    held: np.ndarray = touched[labels]
+    return held
 
 
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
@@ -210,6 +248,17 @@ def _mean_around(values: np.ndarray, sigma: float) -> np.ndarray:
     return full
 
 
+def _told_apart(
+    maps: tuple[VesselMaps, VesselMaps], where: np.ndarray, kind: Layer, throughout: bool
+) -> float | None:
+    """The agreement of what is left of two pictures if it is too small for one eye, else None."""
+    left_out = None if kind.narrow else where
+    agreement, tiles = _agreement(*maps, left_out, kind.meeting)
+    clear = throughout or all(_shows_a_tree(left, where) for left in maps)
+    apart = tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED)
+    return agreement if apart else None
+
+
 def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
     """Whether vessels stand out from the ridges of noise beside the marks."""
     beside = maps.best[maps.valid & ~where]
@@ -224,7 +273,7 @@ def _agreement(
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
     best = 0.0, 0.0
     for a, b in ((0, 0), (1, 0), (0, 1)):
-        best = max(best, tile_agreement(first[a], second[b], both, left_out))
+        best = max(best, tile_agreement(first[a], second[b], both, left_out, best[0], enough))
         if best[0] >= enough:
             break
     return best

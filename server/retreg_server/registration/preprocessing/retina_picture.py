@@ -7,6 +7,7 @@ two of them is a (3, 3) matrix `moving_from_fixed`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from retreg.errors import EmptyImageError
 from retreg.geometry import Grid, apply_matrix
 from retreg.image import Image
+from retreg_server.registration.numerics.percentiles import percentile
 from retreg_server.registration.preprocessing.field_of_view import field_of_view
 
 THUMBNAIL = 256
@@ -74,7 +76,8 @@ def whole_picture(image: Image, role: str, longer_side: int) -> Picture:
     width, height = _square_size(image.grid, *image.grid.size[:2])
     shrink = min(1.0, longer_side / max(width, height))
     box = (0, 0, *image.grid.size[:2])
-    picture = _cut(image, role, box, shrink * width, shrink * height)
+    channel = _used_channels(image.array)[0]
+    picture = _cut(image, channel, role, box, shrink * width, shrink * height)
     return replace(picture, inside=_share_counted(image, picture.grey.shape) > MOSTLY)
 
 
@@ -84,18 +87,7 @@ def retina_picture(image: Image, role: str, diameter: int) -> Picture:
     Raises EmptyImageError when the picture is blank or too small to show vessels; role names it in
     the message.
     """
-    if min(image.grid.size[:2]) < SMALLEST:
-        raise too_small(*image.grid.size[:2])
-    image = _from_the_front(_without_uncounted(image))
-    inside = field_of_view(_thumbnail(image, role))
-    box = _bounding_box(inside, image.grid.size[:2])
-    width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
-    scale = diameter / max(width, height)
-    picture = _cut(image, role, box, scale * width, scale * height)
-    shown = _rescaled(_cropped_thumbnail(inside, image.grid.size[:2], box), picture.grey.shape)
-    x0, y0, x1, y1 = box
-    counted = _share_counted(image, picture.grey.shape, (slice(y0, y1), slice(x0, x1)))
-    return replace(picture, inside=(shown > 0.5) & (counted > MOSTLY))
+    return StoredPicture(image, role).retina(diameter)
 
 
 def too_small(width: int, height: int) -> EmptyImageError:
@@ -105,20 +97,64 @@ def too_small(width: int, height: int) -> EmptyImageError:
     )
 
 
-def stored_thumbnail(
-    image: Image, role: str, longer_side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The picture as it is stored, (h, w) float32 from 0 to 1, and its field of view (h, w) bool.
+class StoredPicture:
+    """A picture as it was given, with what every look at it needs found once.
 
-    Raises EmptyImageError when the picture is blank; role names it in the message.
+    role: names it in messages. Whatever is asked raises EmptyImageError when the picture is blank.
     """
-    image = _without_uncounted(image)
-    width, height = image.grid.size[:2]
+
+    def __init__(self, image: Image, role: str) -> None:
+        self.image, self.role = image, role
+
+    @cached_property
+    def _counting(self) -> Image:
+        return _without_uncounted(self.image)
+
+    @cached_property
+    def _from_the_front(self) -> StoredPicture:
+        image = _from_the_front(self._counting)
+        return self if image is self._counting else StoredPicture(image, self.role)
+
+    @cached_property
+    def _channels(self) -> list[np.ndarray]:
+        return _used_channels(self._counting.array)
+
+    @cached_property
+    def _inside(self) -> np.ndarray:
+        """The field of view (h, w) bool of a thumbnail."""
+        shape = _shrunk(self.image.grid, THUMBNAIL)
+        brightest = np.max([_rescaled(colour, shape) for colour in self._channels], axis=0)
+        return field_of_view(_normalised(brightest, self.role))
+
+    def thumbnail(self, longer_side: int) -> tuple[np.ndarray, np.ndarray]:
+        """All of it, (h, w) float32 from 0 to 1, and its field of view (h, w) bool."""
+        shape = _shrunk(self.image.grid, longer_side)
+        inside = _rescaled(self._inside.astype(np.float32), shape) > 0.5
+        grey = _normalised(_rescaled(self._channels[0], shape), self.role)
+        return grey, inside & (_share_counted(self._counting, shape) > MOSTLY)
+
+    def retina(self, diameter: int) -> Picture:
+        """See retina_picture."""
+        size = self.image.grid.size[:2]
+        if min(size) < SMALLEST:
+            raise too_small(*size)
+        front = self._from_the_front
+        image = front._counting
+        box = _bounding_box(front._inside, size)
+        width, height = _square_size(image.grid, box[2] - box[0], box[3] - box[1])
+        scale = diameter / max(width, height)
+        picture = _cut(image, front._channels[0], self.role, box, scale * width, scale * height)
+        shown = _rescaled(_cropped_thumbnail(front._inside, size, box), picture.grey.shape)
+        x0, y0, x1, y1 = box
+        counted = _share_counted(image, picture.grey.shape, (slice(y0, y1), slice(x0, x1)))
+        return replace(picture, inside=(shown > 0.5) & (counted > MOSTLY))
+
+
+def _shrunk(grid: Grid, longer_side: int) -> tuple[int, int]:
+    """The shape (h, w) of the picture with at most longer_side pixels on its longer side."""
+    width, height = grid.size[:2]
     shrink = min(1.0, longer_side / max(width, height))
-    shape = max(8, round(shrink * height)), max(8, round(shrink * width))
-    inside = field_of_view(_thumbnail(image, role)).astype(np.float32)
-    grey = _normalised(_rescaled(_used_channels(image.array)[0], shape), role)
-    return grey, (_rescaled(inside, shape) > 0.5) & (_share_counted(image, shape) > MOSTLY)
+    return max(8, round(shrink * height)), max(8, round(shrink * width))
 
 
 def _without_uncounted(image: Image) -> Image:
@@ -163,10 +199,12 @@ def _from_the_front(image: Image) -> Image:
     return replace(image, array=image.array[..., ::-1], grid=grid, counted=counted)
 
 
-def _cut(image: Image, role: str, box: Box, width: float, height: float) -> Picture:
-    """The box (x0, y0, x1, y1) of the picture, rescaled to about width and height."""
+def _cut(
+    image: Image, channel: np.ndarray, role: str, box: Box, width: float, height: float
+) -> Picture:
+    """The box (x0, y0, x1, y1) of a channel (h, w) of the picture, at about width and height."""
     x0, y0, x1, y1 = box
-    grey = _rescaled(_used_channels(image.array)[0][y0:y1, x0:x1], (round(height), round(width)))
+    grey = _rescaled(channel[y0:y1, x0:x1], (round(height), round(width)))
     scale_x, scale_y = (x1 - x0) / grey.shape[1], (y1 - y0) / grey.shape[0]
     index_from_pixel = np.diag([scale_x, scale_y, 1.0, 1.0])
     index_from_pixel[:2, 3] = x0 + (scale_x - 1) / 2, y0 + (scale_y - 1) / 2
@@ -195,15 +233,6 @@ def _used_channels(array: np.ndarray) -> list[np.ndarray]:
     return [colours[n] for n in sorted(used, key=lambda n: n != best)]
 
 
-def _thumbnail(image: Image, role: str) -> np.ndarray:
-    """The brightest used channel at THUMBNAIL pixels on the longer side, from 0 to 1."""
-    width, height = image.grid.size[:2]
-    shrink = min(1.0, THUMBNAIL / max(width, height))
-    shape = max(8, round(shrink * height)), max(8, round(shrink * width))
-    colours = [_rescaled(colour, shape) for colour in _used_channels(image.array)]
-    return _normalised(np.max(colours, axis=0), role)
-
-
 def _rescaled(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The array as float32 at shape (h, w), averaged where it shrinks."""
     if grey.dtype not in (np.uint8, np.uint16):
@@ -222,7 +251,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def _normalised(grey: np.ndarray, role: str) -> np.ndarray:
-    low, high = np.percentile(grey, (0.1, 99.9))
+    low, high = (percentile(grey, q) for q in (0.1, 99.9))
     if not high - low > 1e-6 * max(abs(low), abs(high)):
         raise EmptyImageError(
             f"The {role} picture is blank: nearly all its pixels have the same value; give a "

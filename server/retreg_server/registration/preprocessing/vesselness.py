@@ -13,6 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from retreg_server.registration.numerics.percentiles import percentile
+
 SCALES = (2.0, 3.0, 4.5)  # standard deviations in pixels of a 768-pixel field of view
 COHERENCE = 1.0  # scales over which the direction of a ridge must persist
 BACKGROUND = 0.03  # of the field of view
@@ -59,7 +61,7 @@ def flattened(grey: np.ndarray, inside: np.ndarray) -> np.ndarray:
     flat = (grey - mean) * weight
     deviation = cv2.sqrt(np.maximum(_local_mean(flat * flat, weight, 2 * sigma), 0))
     # Flat regions are not blown up beyond a fifth of the usual contrast.
-    floor = 0.2 * float(np.median(deviation[inside])) if inside.any() else 1.0
+    floor = 0.2 * percentile(deviation[inside], 50) if inside.any() else 1.0
     even: np.ndarray = flat / np.maximum(deviation, max(floor, 1e-4))
     return even
 
@@ -112,7 +114,7 @@ def _coherence(
 
 def _standardised(ridge: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Square root of the ridge, scaled so that its strongest vessels are 1."""
-    top = float(np.percentile(ridge[valid], BRIGHT_END)) if valid.any() else 0.0
+    top = percentile(ridge[valid], BRIGHT_END) if valid.any() else 0.0
     if top < FAINTEST:
         return np.zeros_like(ridge)
     root: np.ndarray = cv2.sqrt(np.clip(ridge / top, 0, 1))

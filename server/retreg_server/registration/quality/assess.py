@@ -9,7 +9,7 @@ import numpy as np
 from retreg.geometry import Grid
 from retreg.messages import Keypoints
 from retreg.quality import Quality, inverse_consistency, jacobian_determinants, judge
-from retreg.transforms import Affine, Transform
+from retreg.transforms import Transform
 from retreg_server.registration.model import Estimate
 
 
@@ -25,6 +25,9 @@ class Measure(Protocol):
     def measure(self, transform: Transform) -> dict[str, float]:
         """Similarity numbers of the fixed image and the moving one under transform."""
 
+    def unmoved(self) -> dict[str, float]:
+        """agreement and nmi of the images as they lie in the world."""
+
 
 def assess(measure: Measure, fixed: Grid, moving: Grid, estimate: Estimate) -> Quality:
     """All quality numbers of an estimate and the verdict that follows from them.
@@ -32,11 +35,10 @@ def assess(measure: Measure, fixed: Grid, moving: Grid, estimate: Estimate) -> Q
     measure: of the two images, which lie on the grids. Numbers that could not be measured are left
     out.
     """
-    before = measure.measure(Affine.identity())
     numbers = {
         **estimate.evidence,
         **measure.measure(estimate.transform),
-        **{f"{name}_before": before[name] for name in ("agreement", "nmi")},
+        **{f"{name}_before": value for name, value in measure.unmoved().items()},
         **_geometry(measure, moving, estimate),
         **_keypoints(estimate.fixed_keypoints),
     }

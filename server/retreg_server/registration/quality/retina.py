@@ -10,34 +10,34 @@ from retreg.image import Image
 from retreg.quality import jacobian_determinants, normalised_mutual_information
 from retreg.resample import resample
 from retreg.transforms import Affine, Transform
-from retreg_server.registration.preprocessing.annotations import (
-    shared_marks,
-    without_shared_marks,
-)
-from retreg_server.registration.preprocessing.retina_picture import Picture, retina_picture
+from retreg_server.registration.preprocessing.annotations import PicturePair, shared_marks
+from retreg_server.registration.preprocessing.retina_picture import Picture
 from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
-from retreg_server.registration.preprocessing.vesselness import vessel_maps
+from retreg_server.registration.preprocessing.vesselness import eroded, vessel_maps
 
 DIAMETER = 448  # pixels of the field of view in which the quality is measured
 STRONGEST, OTHER, INSIDE, GREY = range(4)  # channels of the prepared pictures
-MOSTLY = 0.7  # of the marks of both pictures, that must lie on each other to have met
+MOSTLY = 0.6  # of the marks of both pictures, that must lie on each other to have met
+APART = 0.4  # of them, below which they did not come near each other
+OUTLINE = 6  # pixels from the rim of marks: strokes are narrower than two of it
 POLARITIES = ((STRONGEST, STRONGEST), (OTHER, STRONGEST), (STRONGEST, OTHER))
 
 
 class PictureQuality:
     """The two pictures prepared once, then measured under any transform."""
 
-    def __init__(self, fixed: Image, moving: Image) -> None:
-        beside = without_shared_marks(fixed, moving)
-        pictures = (
-            retina_picture(beside[0], "fixed", DIAMETER),
-            retina_picture(beside[1], "moving", DIAMETER),
-        )
+    def __init__(self, fixed: Image, moving: Image, seen: PicturePair | None = None) -> None:
+        """seen: the same two images, if a model has looked at them already."""
+        pair = seen or PicturePair(fixed, moving)
+        pictures = [each.retina(DIAMETER) for each in pair.beside]
         self.grid = _grid(pictures[0])
         self._fixed, self._moving = _layers(pictures[0]), _layers(pictures[1])
-        self._marks = None
-        if beside[0] is not fixed:
-            self._marks = _changed(fixed, beside[0]), _changed(moving, beside[1])
+        self._marks: list[Image] = []
+        if pair.are_marked:
+            self._marks = [
+                _changed(stored.image, painted.image)
+                for stored, painted in zip(pair.stored, pair.beside, strict=True)
+            ]
 
     @property
     def points(self) -> np.ndarray:
@@ -50,6 +50,19 @@ class PictureQuality:
         thin[::8, ::8] = chosen[::8, ::8]
         return self.grid.lattice()[thin.ravel()]
 
+    def unmoved(self) -> dict[str, float]:
+        """agreement of the stronger ridges of both, and nmi, as the pictures lie in the world."""
+        fixed, warped, both = self._layers_under(Affine.identity())
+        agreement, _ = tile_agreement(fixed[STRONGEST], warped[STRONGEST], both)
+        nmi = normalised_mutual_information(fixed[GREY][both], warped[GREY][both])
+        return {"agreement": agreement, "nmi": nmi}
+
+    def _layers_under(self, transform: Transform) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The layers (4, h, w) of both pictures on the grid, and where (h, w) both show retina."""
+        fixed = self._fixed.array[:, 0]
+        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
+        return fixed, warped, (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
+
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, correlation of the vessels, agreement (share of tiles) and nmi.
 
@@ -58,25 +71,27 @@ class PictureQuality:
         Also meeting_marks: the share of the picture under marks that both carry and that the
         transform puts onto each other, although the vessels below them do not meet.
         """
-        fixed = self._fixed.array[:, 0]
-        warped = resample(self._moving, transform, self.grid, fill=0).array[:, 0]
-        both = (fixed[INSIDE] > 0.5) & (warped[INSIDE] > 0.5)
-        agreement, tiles, correlation = max(
-            (
-                *tile_agreement(fixed[a], warped[b], both),
-                _correlation(fixed[a][both], warped[b][both]),
-            )
-            for a, b in POLARITIES
-        )
-        marks = shared_marks(fixed[GREY], warped[GREY], fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5)
-        meeting = self._meeting_marks(transform)
+        fixed, warped, both = self._layers_under(transform)
+        best = 0.0, 0.0, -1.0
+        for a, b in POLARITIES:
+            found = tile_agreement(fixed[a], warped[b], both, least=best[0])
+            best = max(best, (*found, _correlation(fixed[a][both], warped[b][both])))
+        agreement, tiles, correlation = best
+        met, of_marks = self._met(transform)
+        marks = None
+        if of_marks > APART:  # or else what meets lies elsewhere than the layer of the files
+            shown = fixed[INSIDE] > 0.5, warped[INSIDE] > 0.5
+            marks = shared_marks(fixed[GREY], warped[GREY], *shown)
         return {
             "overlap": self._overlap(transform, both),
             "correlation": correlation,
             "agreement": agreement if marks is None else min(agreement, marks.agreement),
             "blocks": tiles,
             "nmi": normalised_mutual_information(fixed[GREY][both], warped[GREY][both]),
-            "meeting_marks": meeting if marks is None else max(meeting, float(marks.where.mean())),
+            "meeting_marks": max(
+                met if of_marks > MOSTLY else 0.0,
+                0.0 if marks is None else float(marks.where.mean()),
+            ),
         }
 
     def _overlap(self, transform: Transform, both: np.ndarray) -> float:
@@ -93,17 +108,24 @@ class PictureQuality:
         area = both.sum() * np.prod(self.grid.spacing[:2])
         return float(min(max(area / areas[0], growth * area / areas[1]), 1.0))
 
-    def _meeting_marks(self, transform: Transform) -> float:
-        """Share of the picture where the marks of both lie on each other, if most of them do."""
-        if self._marks is None:
-            return 0.0
+    def _met(self, transform: Transform) -> tuple[float, float]:
+        """Share of the picture, and of the marks of one, where the marks of both lie on each other.
+
+        0 and 1 without marks in view. The second one is 0 for what meets by chance. Of wide marks
+        only the outlines count: the rest lies on each other after a small move, too.
+        """
+        if not self._marks:
+            return 0.0, 1.0
         transforms = Affine.identity(), transform
         fixed, warped = (
-            resample(marks, by, self.grid).array > 0.5
+            _outlined(resample(marks, by, self.grid).array[0, 0] > 0.5)
             for marks, by in zip(self._marks, transforms, strict=True)
         )
-        together, fewer = float((fixed & warped).sum()), float(min(fixed.sum(), warped.sum()))
-        return together / fixed.size if together > MOSTLY * fewer else 0.0
+        fewer, more = sorted((float(fixed.sum()), float(warped.sum())))
+        if fewer == 0:
+            return 0.0, 1.0
+        together, by_chance = float((fixed & warped).sum()), more / fixed.size
+        return together / fixed.size, (together / fewer - by_chance) / (1 - by_chance + 1e-9)
 
 
 def _grid(picture: Picture) -> Grid:
@@ -123,6 +145,11 @@ def _changed(stored: Image, painted: Image) -> Image:
     """Where a picture was painted over, as 0 and 1."""
     changed = (stored.array != painted.array).any(axis=0, keepdims=True)
     return Image(changed.astype(np.float32), stored.grid)
+
+
+def _outlined(marks: np.ndarray) -> np.ndarray:
+    """The marks (h, w) bool without the inner parts of wide ones."""
+    return marks & ~eroded(marks, OUTLINE)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

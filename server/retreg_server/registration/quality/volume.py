@@ -12,7 +12,7 @@ from retreg.geometry import Grid
 from retreg.image import Image
 from retreg.quality import normalised_mutual_information
 from retreg.resample import resample
-from retreg.transforms import Transform
+from retreg.transforms import Affine, Transform
 from retreg_server.registration.numerics.spaces import (
     TensorVolume,
     bounded_spacing,
@@ -47,6 +47,11 @@ class VolumeQuality:
         thin = np.zeros(self.grid.shape, bool)
         thin[::3, ::3, ::3] = True
         return self.grid.lattice()[((self._fixed_depth.array[0] > 0) & thin).ravel()]
+
+    def unmoved(self) -> dict[str, float]:
+        """agreement and nmi as the volumes lie in the world."""
+        numbers = self.measure(Affine.identity())
+        return {name: numbers[name] for name in ("agreement", "nmi")}
 
     def measure(self, transform: Transform) -> dict[str, float]:
         """overlap, agreement (share of blocks), mind distance and nmi under transform.

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from retreg import wire
 from retreg_server.dicom.archives import SeriesName, archive_named
 from retreg_server.serving.access.caller import caller
-from retreg_server.serving.archive_orders import ArchiveOrders, Order, status_message
+from retreg_server.serving.archive_orders import ArchiveOrders, Order, Wanted, status_message
 from retreg_server.serving.errors import json_response
 from retreg_server.serving.http.bounded_json import BoundedRoute
 from retreg_server.serving.routes.answers import ArchiveStatus
@@ -69,16 +69,17 @@ async def order_registration(
     order: ArchiveOrder, orders: Orders, service: TheService
 ) -> Response:
     """Fetch both series, register them and store the result; the answer holds the id to ask by."""
-    fixed, moving = (
-        SeriesName(each.study, each.series) for each in (order.fixed, order.moving)
-    )
     caller().require("register")
     archive = archive_named(service.settings.archives, order.archive)
-    options = wire.loads(wire.dumps(order.options))
-    wanted = Order(
-        archive, fixed, moving, order.model, options, tuple(order.store), order.registration
+    fixed, moving = (
+        Wanted.archived(archive, SeriesName(each.study, each.series))
+        for each in (order.fixed, order.moving)
     )
-    job = orders.begin(wanted)
+    options = wire.loads(wire.dumps(order.options))
+    target = {"task": "store", "archive": archive.name}
+    job = orders.begin(
+        Order(fixed, moving, order.model, options, order.store, target, order.registration)
+    )
     headers = {"Location": f"{PREFIXES[0]}/{job.id}"}
     return json_response(status_message(job), 202, headers)
 
