@@ -15,7 +15,7 @@ from retreg.files.limits import gigabytes
 from retreg.image import Image
 
 SMALL_FILES_BYTES = 16_000_000  # overlay, keypoints, result.json and pictures of the maps
-MOST_AT_ONCE_BYTES = 2_300_000_000
+MOST_AT_ONCE_BYTES = 1_900_000_000  # of voxels, for 2.5 GB of memory in all
 FIELD_BYTES, MAP_BYTES, MAPS = 24, 4, 4  # of a voxel
 
 

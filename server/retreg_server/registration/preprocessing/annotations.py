@@ -19,7 +19,7 @@ import numpy as np
 
 from retreg.image import Image
 from retreg_server.registration.preprocessing.retina_picture import StoredPicture
-from retreg_server.registration.preprocessing.tile_agreement import tile_agreement
+from retreg_server.registration.preprocessing.tile_agreement import NEAR, tile_agreement
 from retreg_server.registration.preprocessing.vesselness import VesselMaps, eroded, vessel_maps
 
 SIZE = 448  # pixels on the longer side of the pictures that are compared
@@ -48,17 +48,21 @@ class Layer(NamedTuple):
     """How a layer is found, and how pictures of one eye are told that coincide as well.
 
     meeting: share of the tiles that meet there when the layer is painted over. narrow: whether
-    vessels can be seen between its parts, so that pixels that were painted over count too.
+    vessels can be seen between its parts, so that pixels that were painted over count too. still:
+    share of what meets that must meet to the pixel, where both pictures are as they were stored.
     """
 
     bands: tuple[Band, ...]
     meeting: float
     narrow: bool
+    still: float = 0.0
 
 
 # One eye reaches 0.6 of the tiles; two eyes reach 0.48 below strokes, and 0.34 beside the slopes
 # and borders of a map of colours.
 STROKES = Layer(((0.8, 3.0, 3.0), (1.6, 6.0, 6.0)), 0.53, narrow=True)
+# Of one eye in one place 0.7 meet to the pixel, of one that moved a little below a layer up to 0.5.
+STORED = STROKES._replace(still=0.6)
 SLOPES = Layer((*STROKES.bands, (3.2, 12.0, 12.0)), 0.4, narrow=False)
 
 
@@ -112,7 +116,7 @@ def _where_marked(fixed: StoredPicture, moving: StoredPicture) -> np.ndarray | N
     size = first.shape[1], first.shape[0]
     second = cv2.resize(second, size, interpolation=cv2.INTER_LINEAR)
     shown = cv2.resize(second_inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STROKES,))
+    marks = shared_marks(first, second, first_inside, shown, SAME + OPPOSITE, (STORED,))
     return None if marks is None else marks.where
 
 
@@ -251,12 +255,23 @@ def _mean_around(values: np.ndarray, sigma: float) -> np.ndarray:
 def _told_apart(
     maps: tuple[VesselMaps, VesselMaps], where: np.ndarray, kind: Layer, throughout: bool
 ) -> float | None:
-    """The agreement of what is left of two pictures if it is too small for one eye, else None."""
+    """The agreement of what is left of two pictures if one eye at rest has another, else None."""
     left_out = None if kind.narrow else where
     agreement, tiles = _agreement(*maps, left_out, kind.meeting)
+    if tiles < FEWEST_TILES:
+        return None
+    if agreement >= kind.meeting:
+        return agreement if kind.still and _moved(*maps, left_out, kind.still) else None
     clear = throughout or all(_shows_a_tree(left, where) for left in maps)
-    apart = tiles >= FEWEST_TILES and agreement < (kind.meeting if clear else UNRELATED)
-    return agreement if apart else None
+    return agreement if clear or agreement < UNRELATED else None
+
+
+def _moved(
+    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray | None, still: float
+) -> bool:
+    """Whether what is left meets, but too little of it to the pixel."""
+    near, exactly = (_agreement(fixed, moving, left_out, 1.0, most)[0] for most in (NEAR, 1))
+    return exactly < still * near
 
 
 def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
@@ -266,14 +281,19 @@ def _shows_a_tree(maps: VesselMaps, where: np.ndarray) -> bool:
 
 
 def _agreement(
-    fixed: VesselMaps, moving: VesselMaps, left_out: np.ndarray | None, enough: float
+    fixed: VesselMaps,
+    moving: VesselMaps,
+    left_out: np.ndarray | None,
+    enough: float,
+    near: int = NEAR,
 ) -> tuple[float, float]:
-    """The best tile agreement of the two kinds of ridges, or one that is enough; its tiles."""
+    """The best tile agreement of both kinds of ridges, or one that is enough; its tiles."""
     both = fixed.valid & moving.valid
     first, second = ([_blurred(x, 1.0) for x in maps.strongest_first] for maps in (fixed, moving))
     best = 0.0, 0.0
     for a, b in ((0, 0), (1, 0), (0, 1)):
-        best = max(best, tile_agreement(first[a], second[b], both, left_out, best[0], enough))
+        found = tile_agreement(first[a], second[b], both, left_out, best[0], enough, near)
+        best = max(best, found)
         if best[0] >= enough:
             break
     return best

@@ -20,6 +20,7 @@ def tile_agreement(
     left_out: np.ndarray | None = None,
     least: float = 0.0,
     enough: float = 1.0,
+    near: int = NEAR,
 ) -> tuple[float, float]:
     """Share of tiles that find themselves where the transform put them, and their number.
 
@@ -28,7 +29,8 @@ def tile_agreement(
     normalised correlation. Unrelated pictures agree in about ((2 NEAR + 1) / (2 REACH + 1))^2 =
     7 % of the tiles. left_out: (h, w) bool, pixels that do not count, nor tiles that mostly show
     them. least: a share of interest; nothing, 0 and 0, as soon as it cannot be reached any more.
-    enough: a share that it is enough to know of: what is found by then is told.
+    enough: a share that it is enough to know of: what is found by then is told. near: in place of
+    NEAR.
     """
     masked = np.where(both, fixed, 0)
     counted = np.ones(both.shape, np.float32)
@@ -40,7 +42,7 @@ def tile_agreement(
         tile = slice(top, top + TILE), slice(left, left + TILE)
         window = masked[top - REACH : top + TILE + REACH, left - REACH : left + TILE + REACH]
         offset = np.subtract(_best_place(window, warped[tile], counted[tile]), REACH)
-        found -= int(np.abs(offset).max() > NEAR)
+        found -= int(np.abs(offset).max() > near)
         if found < least * len(corners):
             return 0.0, 0.0
         surely = number - (len(corners) - found)
