@@ -211,31 +211,40 @@ def settle_both(
     gap = gap_mm(pair, forward.matrix, backward.matrix)
     margin = min(each.margin for each in shortlists)
     in_doubt = gap > SAME_PLACE_MM or margin < CLEAR_MARGIN
-    forward_starts, backward_starts = suggest(in_doubt)
-    if pair.slab_share < 1:
-        as_placed = placed_by_headers(pair)
-        forward_starts = [*as_placed, *forward_starts]
-        backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
-    if in_doubt:
-        parts = placed_as_part(pair) if pair.unequal else []
-        forward_starts = [np.linalg.inv(backward.matrix), *parts, *forward_starts]
-        backward_starts = [
-            np.linalg.inv(forward.matrix), *(np.linalg.inv(each) for each in parts),
-            *backward_starts,
-        ]
+    starts = _further_starts(pair, (forward, backward), in_doubt, suggest(in_doubt))
     settled = Settled(forward, backward, gap)
-    settled = _improved(pair, family, settled, (forward_starts, backward_starts), stages)
+    settled = _improved(pair, family, settled, starts, stages)
     if in_doubt and gap_mm(pair, settled.forward.matrix, settled.backward.matrix) > SAME_PLACE_MM:
         each_other = [np.linalg.inv(each.matrix) for each in (settled.backward, settled.forward)]
         settled = _improved(pair, family, settled, ([each_other[0]], [each_other[1]]), stages)
     return settled
 
 
+Starts = tuple[list[np.ndarray], list[np.ndarray]]
+"""Maps (4, 4) of either direction."""
+
+
+def _further_starts(
+    pair: VolumePair, settled: tuple[Found, Found], in_doubt: bool, suggested: Starts
+) -> Starts:
+    """What is suggested, what the headers of a slab say, and in doubt the other direction and the
+    places of a part."""
+    ways = [placed_by_headers(pair)] if pair.slab_share < 1 else []
+    if in_doubt and pair.unequal:
+        ways.insert(0, placed_as_part(pair))
+    both = [each for way in ways for each in way]
+    forward, backward = [*both, *suggested[0]], [*map(np.linalg.inv, both), *suggested[1]]
+    if in_doubt:
+        forward = [np.linalg.inv(settled[1].matrix), *forward]
+        backward = [np.linalg.inv(settled[0].matrix), *backward]
+    return forward, backward
+
+
 def _improved(
     pair: VolumePair,
     family: str,
     settled: Settled,
-    starts: tuple[list[np.ndarray], list[np.ndarray]],
+    starts: Starts,
     stages: Stages,
 ) -> Settled:
     """Both directions, each after its further starts (4, 4)."""
