@@ -29,8 +29,8 @@ def ants_syn(fixed: Image, moving: Image) -> np.ndarray:
 
     with tempfile.TemporaryDirectory() as folder:
         found = ants.registration(
-            _ants_image(fixed),
-            _ants_image(moving),
+            ants_image(fixed),
+            ants_image(moving),
             type_of_transform="SyNOnly",
             initial_transform="Identity",
             outprefix=str(Path(folder) / "syn"),
@@ -41,7 +41,8 @@ def ants_syn(fixed: Image, moving: Image) -> np.ndarray:
     return np.asarray(vectors, dtype=np.float64).transpose(3, 2, 1, 0)
 
 
-def _ants_image(image: Image) -> Any:
+def ants_image(image: Image) -> Any:
+    """The grey volume as ANTsPy has it."""
     import ants
 
     grid = image.grid

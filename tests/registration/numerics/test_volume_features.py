@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
-from retreg_server.registration.numerics.volume_features import CHANNELS, mind_ssc
+from retreg_server.registration.numerics.volume_features import CHANNELS, mind_ssc, mind_ssc_at
 
 
 def by_definition(volume: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
@@ -50,3 +51,12 @@ def test_a_shifted_volume_gives_a_shifted_descriptor():
 
 def test_an_empty_volume_has_finite_descriptors():
     assert torch.isfinite(mind_ssc(torch.zeros(1, 1, 8, 8, 8))).all()
+
+
+@pytest.mark.parametrize("shape", [(9, 10, 11), (5, 14, 6)])
+def test_descriptors_of_single_voxels_are_those_of_the_whole_volume(shape):
+    volume = torch.from_numpy(np.random.default_rng(1).normal(size=shape)).float()[None, None]
+    voxels = torch.from_numpy(np.random.default_rng(2).integers(0, shape, (4, 50, 3)))
+    k, j, i = voxels.movedim(-1, 0)
+    found = mind_ssc_at(volume, torch.stack([k, j, i]))
+    torch.testing.assert_close(found, mind_ssc(volume)[0][:, k, j, i], atol=1e-5, rtol=0)

@@ -110,7 +110,7 @@ def test_a_cancelled_job_stops():
     pair = make_head_pair(6, spacing_mm=6.0)
 
     def refuse(stage: str, _fraction: float) -> None:
-        if "direction" in stage:
+        if "comparing" in stage:
             raise Cancelled("The work was stopped.")
 
     with pytest.raises(Cancelled):

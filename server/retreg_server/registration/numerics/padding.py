@@ -51,7 +51,7 @@ def _extreme(grey: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
     lowest, highest = values.min(), values.max()
     if lowest == highest:
         return None
-    for extreme in (lowest, highest):
+    for extreme in (lowest, highest) if lowest < 0 else (highest,):
         count = np.count_nonzero(values == extreme)
         if not COMMON * values.size <= count <= (1 - COMMON) * values.size:
             continue

@@ -6,12 +6,15 @@ interventions using self-similarities".
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn import functional
 
 AXIS_PAIRS = ((0, 1), (0, 2), (1, 2))
 CHANNELS = 12
 RADIUS = 3  # voxels: the window of the local mean and deviation
+SMALL = 100_000  # voxels of a volume of which all maps together stay in the cache of a processor
 FLAT = 0.02  # deviation of the intensity (0 to 1) below which a place counts as flat
 GREY_SHARE = 3.0  # factor of the grey levels of equal contrasts beside the descriptors
 UNLIKE, ALIKE = 0.5, 0.58  # local correlation of different and of equal contrasts
@@ -24,24 +27,71 @@ def mind_ssc(volume: torch.Tensor, distance: int = 1) -> torch.Tensor:
     the mean squared difference of the 3^3 patches around them: exp(-D / V), where V is the mean
     over the channels and the smallest D is subtracted first.
     """
-    padded = functional.pad(volume, [distance + 1] * 6, mode="replicate")
-    channels = []
-    for a, b in AXIS_PAIRS:
-        for sign in (1, -1):
-            # Both pairs that share one difference vector read the same map at two places.
-            step = [0, 0, 0]
-            step[a], step[b] = -distance, sign * distance
-            other = torch.roll(padded, [-s for s in step], (2, 3, 4))
-            differences = patch_mean((padded - other).square_())
-            first, second = [0, 0, 0], [0, 0, 0]
-            first[a], second[b] = distance, -sign * distance
-            channels += [_window(differences, distance, at) for at in (first, second)]
-    distances = torch.cat(channels, dim=1)
+    distances = torch.cat(
+        [
+            _window(differences[:, number : number + 1], distance, at)
+            for differences, places in _patch_differences(volume, distance, 1)
+            for number, pair in enumerate(places)
+            for at in pair
+        ],
+        dim=1,
+    )
     distances -= distances.amin(dim=1, keepdim=True)
     variance = distances.mean(dim=1, keepdim=True)
-    typical = variance.mean(dim=(2, 3, 4), keepdim=True).clamp_min(1e-12)
-    variance = torch.minimum(torch.maximum(variance, 1e-3 * typical), 1e3 * typical)
+    variance = _bounded(variance, variance.mean(dim=(2, 3, 4), keepdim=True))
     return distances.div_(variance).neg_().exp_()
+
+
+def mind_ssc_at(volume: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+    """Descriptors (12, ...) of a volume (1, 1, k, j, i) at some of its voxels only.
+
+    voxels: (3, ...) their indices (k, j, i). Beside mind_ssc this takes the memory of a few volumes
+    instead of thirty. What is flat is judged by these voxels, not by all.
+    """
+    _, j, i = (n + 2 for n in volume.shape[2:])  # the maps are wider by a voxel on each side
+    middle = ((voxels[0] + 1) * j + voxels[1] + 1) * i + voxels[2] + 1
+    at_once = 6 if volume.numel() < SMALL else 1
+    found = []
+    for differences, places in _patch_differences(volume, 1, at_once):
+        size = differences[0, 0].numel()
+        offsets = [
+            number * size + (dk * j + dj) * i + di
+            for number, pair in enumerate(places)
+            for dk, dj, di in pair
+        ]
+        there = torch.tensor(offsets).reshape(-1, *[1] * middle.ndim) + middle
+        found.append(differences.ravel().index_select(0, there.ravel()).reshape(there.shape))
+    distances = torch.cat(found)
+    distances -= distances.amin(dim=0)
+    variance = distances.mean(dim=0)
+    return distances.div_(_bounded(variance, variance.mean())).neg_().exp_()
+
+
+def _patch_differences(
+    volume: torch.Tensor, distance: int, at_once: int
+) -> Iterator[tuple[torch.Tensor, list[tuple[list[int], list[int]]]]]:
+    """Six maps of patches against patches, at_once in each (b, n, k + 2 distance, j + 2 distance,
+    i + 2 distance), and the two places (k, j, i) from a voxel at which each map is read.
+
+    Both pairs of neighbours that share one difference vector read the same map.
+    """
+    wide = functional.pad(volume, [2 * distance + 1] * 6, mode="replicate")
+    here = _window(wide, distance, [0, 0, 0])
+    corners = [(a, b, sign) for a, b in AXIS_PAIRS for sign in (1, -1)]
+    for first in range(0, len(corners), at_once):
+        others, places = [], []
+        for a, b, sign in corners[first : first + at_once]:
+            step, there, back = [0, 0, 0], [0, 0, 0], [0, 0, 0]
+            step[a], step[b] = -distance, sign * distance
+            there[a], back[b] = distance, -sign * distance
+            others.append(_window(wide, distance, step))
+            places.append((there, back))
+        yield patch_mean((here - torch.cat(others, dim=1)).square_()), places
+
+
+def _bounded(variance: torch.Tensor, typical: torch.Tensor) -> torch.Tensor:
+    typical = typical.clamp_min(1e-12)
+    return torch.minimum(torch.maximum(variance, 1e-3 * typical), 1e3 * typical)
 
 
 def patch_mean(squares: torch.Tensor) -> torch.Tensor:

@@ -264,10 +264,11 @@ class _LevelSteps:
     ) -> None:
         self._level, self._way = level, way
         self._fixed, self._weight = fixed[0], weight[0, 0]
-        self._moving = torch.cat([moving, _framed(moving_weight)], 1)
+        self._moving, self._moving_weight = moving, _framed(moving_weight)
         near = functional.max_pool3d(weight, 3, 1, 1)  # slopes need the neighbours
         self._boxes = boxes_of(near[0, 0])
-        self._seen = torch.zeros_like(self._moving[0])
+        self._seen = torch.zeros_like(moving[0])
+        self._shown = torch.zeros_like(self._weight)
         self._identity = identity_grid(tuple(self._weight.shape))
         self._shape = torch.Size(n // level.pool for n in self._weight.shape)
 
@@ -289,8 +290,8 @@ class _LevelSteps:
 
     def _step(self, displacement: torch.Tensor) -> torch.Tensor:
         self._look(rescaled(displacement, self._weight.shape))
-        weight = self._weight * self._seen[-1]
-        normal = normal_equations(self._fixed, self._seen[:-1], weight, self._level.pool)
+        weight = self._weight * self._shown
+        normal = normal_equations(self._fixed, self._seen, weight, self._level.pool)
         step = smooth_step(
             normal, displacement[0], self._level.stiffness, SOLVER_ITERATIONS, self._way
         )
@@ -304,6 +305,9 @@ class _LevelSteps:
             self._seen[:, *box] = functional.grid_sample(
                 self._moving, places, align_corners=False, padding_mode="border"
             )[0]
+            self._shown[box] = functional.grid_sample(
+                self._moving_weight, places, align_corners=False, padding_mode="border"
+            )[0, 0]
 
 
 def _framed(weight: torch.Tensor) -> torch.Tensor:

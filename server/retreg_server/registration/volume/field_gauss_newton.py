@@ -41,9 +41,12 @@ def boxes_of(weight: torch.Tensor, multiple: int = 1) -> list[Box]:
     return boxes
 
 
-def grown(box: Box, shape: tuple[int, ...]) -> tuple[Box, Box]:
-    """The box with its neighbours in a volume of shape (k, j, i), and where in that it lies."""
-    wide = [slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(box, shape, strict=True)]
+def grown(box: Box, shape: tuple[int, ...], by: int = 1) -> tuple[Box, Box]:
+    """The box with by neighbours to each side in a volume of shape (k, j, i), and where in that it
+    lies."""
+    wide = [
+        slice(max(s.start - by, 0), min(s.stop + by, n)) for s, n in zip(box, shape, strict=True)
+    ]
     inner = [slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True)]
     return (wide[0], wide[1], wide[2]), (inner[0], inner[1], inner[2])
 

@@ -20,6 +20,7 @@ from retreg.transforms import Affine
 from retreg_server.registration.keymorph.initial_maps import Suggest
 from retreg_server.registration.model import Estimate, Stages
 from retreg_server.registration.volume.affine_gauss_newton import Aligner, generators
+from retreg_server.registration.volume.both_directions import both_directions
 from retreg_server.registration.volume.landmarks import find_landmarks
 from retreg_server.registration.volume.part_search import part_starts
 from retreg_server.registration.volume.rotation_search import (
@@ -36,7 +37,11 @@ from retreg_server.registration.volume.volume_pair import VolumePair
 ROTATIONS = 1000
 CLIMBERS, COPIES = 24, 32
 FINALISTS = 5
-COARSE_POINTS, FINE_POINTS = 8000, 16000
+COARSE_POINTS, FINE_POINTS = 4000, 16000
+COARSE_ROUNDS = (3, 4)  # iterations, each before what is clearly worse is left
+CLEARLY = 0.35  # of the way from the best to chance
+MIDDLE = 3  # candidates that are improved on the finer level
+MET_MM = 1.0
 SCALE_RANGE = (0.75, 1.33)
 SHIFT = 0.35  # of the radius: how far the middle of a part may lie from that of the whole
 SLAB_STEPS = (0.2, 0.4)  # of the radius: how far a slab is tried from where it lies
@@ -110,11 +115,36 @@ def settle(pair: VolumePair, family: str, candidates: np.ndarray) -> Found:
     centre, radius_mm = pair.domain.core, pair.domain.radius_mm
     stiff = generators("rigid" if family == "rigid" else "similarity", centre, radius_mm)
     coarse, middle = (Aligner(pair.levels[n], COARSE_POINTS) for n in pair.settling_levels)
-    moved = [coarse.refine(matrix, stiff, 10) for matrix in candidates]
-    order = np.argsort([middle.distance(matrix) for matrix in moved])[:3]
+    for iterations in COARSE_ROUNDS:
+        candidates = np.stack([coarse.refine(each, stiff, iterations) for each in candidates])
+        candidates = _likely(coarse, candidates)
     steps = generators(family, centre, radius_mm)
-    moved = [middle.refine(middle.refine(moved[n], stiff, 2), steps, 3) for n in order]
+    moved = [middle.refine(middle.refine(each, stiff, 2), steps, 3)
+             for each in _unlike(pair, candidates)[:MIDDLE]]
     return min((Found(m, middle.distance(m)) for m in moved), key=lambda found: found.mind)
+
+
+def _likely(aligner: Aligner, candidates: np.ndarray) -> np.ndarray:
+    """The candidates (n, 4, 4), best first, without those that are clearly worse than the best."""
+    distances = np.array([aligner.distance(each) for each in candidates])
+    best = distances.min()
+    order = np.argsort(distances, kind="stable")
+    return candidates[order[distances[order] <= best + CLEARLY * max(aligner.chance - best, 0.0)]]
+
+
+def _unlike(pair: VolumePair, candidates: np.ndarray) -> np.ndarray:
+    """The candidates (n, 4, 4) without those that have met a better one."""
+    kept: list[np.ndarray] = []
+    for each in candidates:
+        if all(_apart_mm(pair, each, other) > MET_MM for other in kept):
+            kept.append(each)
+    return np.stack(kept)
+
+
+def _apart_mm(pair: VolumePair, first: np.ndarray, second: np.ndarray) -> float:
+    """Mean distance between where two maps (4, 4) put points of the domain."""
+    points = pair.samples.points
+    return float(np.linalg.norm(apply_matrix(first - second, points), axis=1).mean())
 
 
 Search = Callable[[bool], Shortlist]
@@ -161,38 +191,70 @@ class Settled(NamedTuple):
 
 
 def settle_both(
-    pair: VolumePair, family: str, shortlists: tuple[Shortlist, Shortlist], suggest: Suggest
+    pair: VolumePair,
+    family: str,
+    shortlists: tuple[Shortlist, Shortlist],
+    suggest: Suggest,
+    stages: Stages,
 ) -> Settled:
     """Settle the forward and the backward shortlist.
 
     They are in doubt when they disagree, or a clearly different rotation is nearly as good. Then
     each direction also tries what the other one found. What is suggested is always tried.
     """
-    forward = settle(pair, family, shortlists[0].candidates)
-    backward = settle(pair.swapped, family, shortlists[1].candidates)
+    with stages.part(0.5):
+        forward, backward = both_directions(
+            lambda _: settle(pair, family, shortlists[0].candidates),
+            lambda _: settle(pair.swapped, family, shortlists[1].candidates),
+            stages,
+        )
     gap = gap_mm(pair, forward.matrix, backward.matrix)
     margin = min(each.margin for each in shortlists)
     in_doubt = gap > SAME_PLACE_MM or margin < CLEAR_MARGIN
-    forward_starts, backward_starts = suggest(in_doubt)
-    if pair.slab_share < 1:
-        as_placed = placed_by_headers(pair)
-        forward_starts = [*as_placed, *forward_starts]
-        backward_starts = [*(np.linalg.inv(each) for each in as_placed), *backward_starts]
+    starts = _further_starts(pair, (forward, backward), in_doubt, suggest(in_doubt))
+    settled = Settled(forward, backward, gap)
+    settled = _improved(pair, family, settled, starts, stages)
+    if in_doubt and gap_mm(pair, settled.forward.matrix, settled.backward.matrix) > SAME_PLACE_MM:
+        each_other = [np.linalg.inv(each.matrix) for each in (settled.backward, settled.forward)]
+        settled = _improved(pair, family, settled, ([each_other[0]], [each_other[1]]), stages)
+    return settled
+
+
+Starts = tuple[list[np.ndarray], list[np.ndarray]]
+"""Maps (4, 4) of either direction."""
+
+
+def _further_starts(
+    pair: VolumePair, settled: tuple[Found, Found], in_doubt: bool, suggested: Starts
+) -> Starts:
+    """What is suggested, what the headers of a slab say, and in doubt the other direction and the
+    places of a part."""
+    ways = [placed_by_headers(pair)] if pair.slab_share < 1 else []
+    if in_doubt and pair.unequal:
+        ways.insert(0, placed_as_part(pair))
+    both = [each for way in ways for each in way]
+    forward, backward = [*both, *suggested[0]], [*map(np.linalg.inv, both), *suggested[1]]
     if in_doubt:
-        parts = placed_as_part(pair) if pair.unequal else []
-        forward_starts = [np.linalg.inv(backward.matrix), *parts, *forward_starts]
-        backward_starts = [
-            np.linalg.inv(forward.matrix), *(np.linalg.inv(each) for each in parts),
-            *backward_starts,
-        ]
-    forward = _better(pair, family, forward, forward_starts)
-    backward = _better(pair.swapped, family, backward, backward_starts)
-    if in_doubt and gap_mm(pair, forward.matrix, backward.matrix) > SAME_PLACE_MM:
-        forward, backward = (
-            _better(pair, family, forward, [np.linalg.inv(backward.matrix)]),
-            _better(pair.swapped, family, backward, [np.linalg.inv(forward.matrix)]),
+        forward = [np.linalg.inv(settled[1].matrix), *forward]
+        backward = [np.linalg.inv(settled[0].matrix), *backward]
+    return forward, backward
+
+
+def _improved(
+    pair: VolumePair,
+    family: str,
+    settled: Settled,
+    starts: Starts,
+    stages: Stages,
+) -> Settled:
+    """Both directions, each after its further starts (4, 4)."""
+    with stages.part(0.25):
+        forward, backward = both_directions(
+            lambda _: _better(pair, family, settled.forward, starts[0]),
+            lambda _: _better(pair.swapped, family, settled.backward, starts[1]),
+            stages,
         )
-    return Settled(forward, backward, gap)
+    return settled._replace(forward=forward, backward=backward)
 
 
 def placed_as_part(pair: VolumePair) -> list[np.ndarray]:
@@ -247,30 +309,28 @@ def finish(pair: VolumePair, family: str, found: Found) -> tuple[np.ndarray, flo
 
 def gap_mm(pair: VolumePair, forward: np.ndarray, backward: np.ndarray) -> float:
     """Mean distance by which points of the domain miss themselves after going there and back."""
-    points = pair.samples.points
-    missed = apply_matrix(backward @ forward, points) - points
-    return float(np.linalg.norm(missed, axis=1).mean())
+    return _apart_mm(pair, backward @ forward, np.eye(4))
 
 
 def linear_estimate(
     pair: VolumePair, family: str, find: Search, suggest: Suggest, stages: Stages
 ) -> Estimate:
     """Both directions of the linear family, each found on its own."""
-    with stages.stage("searching rotations", 0.2):
-        forward_list = find(False)
-    with stages.stage("searching the other direction", 0.2):
-        backward_list = find(True)
+    with stages.stage("searching rotations", 0.4):
+        lists = both_directions(lambda _: find(False), lambda _: find(True), stages)
     with stages.stage("comparing the best rotations", 0.25):
-        settled = settle_both(pair, family, (forward_list, backward_list), suggest)
+        settled = settle_both(pair, family, lists, suggest, stages)
     with stages.stage("aligning precisely", 0.25):
-        matrix, mind = finish(pair, family, settled.forward)
-        stages.at(0.5)
-        backward_matrix, backward_mind = finish(pair.swapped, family, settled.backward)
+        (matrix, mind), (backward_matrix, backward_mind) = both_directions(
+            lambda _: finish(pair, family, settled.forward),
+            lambda _: finish(pair.swapped, family, settled.backward),
+            stages,
+        )
     with stages.stage("placing keypoints", 0.1):
         marks = find_landmarks(pair.levels[1], matrix)
     evidence = {
         "search_gap_mm": settled.gap_mm,
-        "search_margin": min(forward_list.margin, backward_list.margin),
+        "search_margin": min(each.margin for each in lists),
         "search_nmi": float(pair.samples.scores(matrix[None])[0]),
         "mind_to_chance": max(mind, backward_mind),
         "scale": float(np.cbrt(np.linalg.det(matrix[:3, :3]))),

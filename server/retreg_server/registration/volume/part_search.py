@@ -6,8 +6,6 @@ is turned any further is left to the search over all rotations.
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -22,12 +20,14 @@ from retreg_server.registration.volume.volume_pair import VolumePair
 
 TURN_DEG = 50.0  # of the rotations that are tried
 TURNS = 3000  # over all of them, of which those within TURN_DEG are tried
-STEP = 0.25  # of the radius of the part, between places
+STEP = 0.3  # of the radius of the part, between places
 WIDE_DEG, WIDE_STEP = 30.0, 0.8  # from which Gauss-Newton finds its way
-WIDE_STARTS = 500  # of these, the most likely by grey levels
+WIDE_STARTS = 250  # of these, the most likely by grey levels
 CLIMBERS, COPIES = 16, 24
 APART = 0.25  # of the radius: how far apart two candidates put the part
-POINTS = 6000
+PER_KEPT = 100  # starts that are looked at for each that is kept
+# Points that are compared, iterations of Gauss-Newton, and how many starts are kept.
+ROUNDS = ((1000, 2, 24), (4000, 3, 8), (4000, 5, 3))
 
 
 def part_starts(pair: VolumePair) -> np.ndarray:
@@ -36,8 +36,7 @@ def part_starts(pair: VolumePair) -> np.ndarray:
     wide = np.radians(WIDE_DEG) * np.concatenate([np.zeros((1, 3)), icosahedron()])
     placed = _placed(pair, Rotation.from_rotvec(wide).as_matrix(), WIDE_STEP)
     likely = np.argsort(-pair.samples.scores(placed), kind="stable")[:WIDE_STARTS]
-    placed = placed[likely]
-    return _by_descriptors(pair, np.concatenate([climbed, placed]))
+    return _by_descriptors(pair, np.concatenate([climbed, placed[likely]]))
 
 
 def _by_grey_levels(pair: VolumePair) -> np.ndarray:
@@ -54,9 +53,10 @@ def _by_grey_levels(pair: VolumePair) -> np.ndarray:
 
 def _by_descriptors(pair: VolumePair, starts: np.ndarray) -> np.ndarray:
     """A few of the starts that Gauss-Newton leads to the most alike descriptors."""
-    coarse = Aligner(pair.levels[pair.settling_levels[0]], POINTS)
+    level = pair.levels[pair.settling_levels[0]]
     steps = generators("rigid", pair.domain.core, pair.domain.radius_mm)
-    for iterations, kept in ((2, 24), (4, 8), (8, 3)):
+    for points, iterations, kept in ROUNDS:
+        coarse = Aligner(level, points)
         starts = np.stack([coarse.refine(start, steps, iterations) for start in starts])
         alike = np.array([-coarse.distance(start) for start in starts])
         starts = _apart(pair, starts, alike, kept)
@@ -76,12 +76,13 @@ def _placed(pair: VolumePair, rotations: np.ndarray, step: float) -> np.ndarray:
         first, last = turned.min(axis=0), turned.max(axis=0)
         room = np.maximum((high - low) - (last - first), 0)
         counts = 1 + np.ceil(room / (step * pair.domain.radius_mm)).astype(int)
-        middle = (low + high - first - last) / 2
-        for place in product(*(np.linspace(-0.5, 0.5, n) if n > 1 else [0.0] for n in counts)):
-            start = np.eye(4)
-            start[:3, :3], start[:3, 3] = rotation, middle + room * place
-            starts.append(start)
-    return np.stack(starts)
+        lines = [np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1) for n in counts]
+        places = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, 3)
+        placed = np.tile(np.eye(4), (len(places), 1, 1))
+        placed[:, :3, :3] = rotation
+        placed[:, :3, 3] = (low + high - first - last) / 2 + room * places
+        starts.append(placed)
+    return np.concatenate(starts)
 
 
 def _points(pair: VolumePair) -> np.ndarray:
@@ -93,14 +94,15 @@ def _points(pair: VolumePair) -> np.ndarray:
 
 def _apart(pair: VolumePair, starts: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
     """The best of the starts (n, 4, 4), best first, no two of which put the part at one place."""
+    order = np.argsort(-scores, kind="stable")[: PER_KEPT * count]
     frame = pair.domain.radius_mm * np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
     frame = np.column_stack([frame + pair.domain.core, np.ones(len(frame))])
-    where = np.einsum("nij,pj->npi", starts[:, :3], frame)
+    where = np.einsum("nij,pj->npi", starts[order, :3], frame, optimize=True)
     kept: list[int] = []
-    for number in np.argsort(-scores, kind="stable"):
-        gaps = np.linalg.norm(where[kept] - where[number], axis=2).mean(axis=1)
-        if (gaps > APART * pair.domain.radius_mm).all():
-            kept.append(int(number))
-        if len(kept) == count:
-            break
+    left = np.ones(len(order), dtype=bool)
+    while len(kept) < count and left.any():
+        number = int(left.argmax())  # the first that is left
+        kept.append(int(order[number]))
+        gaps = np.linalg.norm(where - where[number], axis=2).mean(axis=1)
+        left &= gaps > APART * pair.domain.radius_mm
     return starts[kept]

@@ -7,6 +7,7 @@ domain's world to the target's world in mm. NMI: Studholme et al., Pattern Recog
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from torch.nn import functional
 from retreg_server.registration.numerics.spaces import TensorVolume
 
 BINS = 16
-CHUNK = 2_000_000  # samples taken at a time, to bound the memory
+CHUNK = 250_000  # samples taken at a time, which stay in the cache of a processor
+FINER = 3  # times: voxels in which grey levels are looked up without interpolation
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +50,57 @@ class MutualInformationSamples:
         return MutualInformationSamples(self.points[::step], self.bins[::step], self.target)
 
     def _scores(self, candidates: np.ndarray) -> np.ndarray:
-        norm_from_domain = np.linalg.inv(self.target.world_from_norm) @ candidates
-        points = torch.from_numpy(self.points.astype(np.float32))
-        matrices = torch.from_numpy(norm_from_domain[:, :3].astype(np.float32))
-        grid = points @ matrices[:, :, :3].mT + matrices[:, None, :, 3]
-        values = functional.grid_sample(
-            self.target.tensor, grid[None, :, :, None], align_corners=False
-        )[0, 0, :, :, 0]
-        levels = (values * (BINS - 1) + 0.5).long().clamp_(0, BINS - 1)
-        number = torch.arange(len(candidates))[:, None]
-        index = (number * BINS + self.bins[None]) * BINS + levels
-        joint = torch.bincount(index.ravel(), minlength=len(candidates) * BINS**2)
+        count, (levels, sizes, index_from_world) = len(candidates), self._table
+        matrices = torch.from_numpy((index_from_world @ candidates)[:, :3].astype(np.float32))
+        places = matrices.movedim(1, 0).flatten(0, 1) @ self._homogeneous
+        k, j, i = (
+            along.clamp_(0, size - 1).int()  # rounds down, which the matrix knows
+            for along, size in zip(places.reshape(3, count, -1).flip(0), sizes, strict=True)
+        )
+        flat = k.mul_(sizes[1]).add_(j).mul_(sizes[2]).add_(i)
+        seen = levels.index_select(0, flat.ravel()).reshape(flat.shape)
+        number = torch.arange(count, dtype=torch.int32)[:, None]
+        index = (number * BINS + self.bins.int()) * BINS + seen
+        joint = torch.bincount(index.ravel(), minlength=count * BINS**2)
         return _nmi(joint.reshape(-1, BINS, BINS)).numpy()
+
+    @cached_property
+    def _homogeneous(self) -> torch.Tensor:
+        """(4, n) the points, each with a 1."""
+        ones = np.ones((len(self.points), 1))
+        return torch.from_numpy(np.hstack([self.points, ones]).T.astype(np.float32))
+
+    @cached_property
+    def _table(self) -> tuple[torch.Tensor, tuple[int, int, int], np.ndarray]:
+        """Grey levels of the target in finer voxels, with level 0 around them: all of them in one
+        row, the sizes (k, j, i), and the matrix (4, 4) from the world to (i, j, k), rounded down.
+
+        Looking one up is ten times as fast as interpolating it.
+        """
+        fine = functional.interpolate(
+            self.target.tensor, scale_factor=FINER, mode="trilinear", align_corners=False
+        )
+        levels = (fine * (BINS - 1) + 0.5).clamp_(0, BINS - 1).to(torch.uint8)
+        levels = functional.pad(levels, [1] * 6)[0, 0]
+        k, j, i = levels.shape
+        index_from_norm = np.diag([i / 2 - 1, j / 2 - 1, k / 2 - 1, 1.0])
+        index_from_norm[:3, 3] = i / 2, j / 2, k / 2
+        matrix = index_from_norm @ np.linalg.inv(self.target.world_from_norm)
+        return levels.ravel(), (k, j, i), matrix
 
 
 def _nmi(joint: torch.Tensor) -> torch.Tensor:
-    """(H(a) + H(b)) / H(a, b) - 1 of joint histograms (n, bins, bins)."""
-    joint = joint.double() / joint.sum(dim=(1, 2), keepdim=True).clamp_min(1)
-    marginals = _entropy(joint.sum(dim=1)) + _entropy(joint.sum(dim=2))
-    return marginals / _entropy(joint.flatten(1)).clamp_min(1e-9) - 1
+    """(H(a) + H(b)) / H(a, b) - 1 of joint histograms (n, bins, bins), all of as many samples."""
+    samples = int(joint[0].sum())
+    counts = torch.arange(samples + 1, dtype=torch.float64)
+    bits = torch.xlogy(counts, counts)  # of each count: looked up, there are few
 
+    def entropy(part: torch.Tensor) -> torch.Tensor:
+        summed = bits.index_select(0, part.ravel()).reshape(part.shape).sum(dim=1)
+        return np.log(max(samples, 1)) - summed / max(samples, 1)
 
-def _entropy(p: torch.Tensor) -> torch.Tensor:
-    return -torch.xlogy(p, p).sum(dim=1)
+    marginals = entropy(joint.sum(dim=1)) + entropy(joint.sum(dim=2))
+    return marginals / entropy(joint.flatten(1)).clamp_min(1e-9) - 1
 
 
 def uniform_rotations(count: int) -> np.ndarray:
