@@ -132,5 +132,5 @@ def test_pages_of_listed_origins_may_load_the_panel_and_others_may_not(start_ser
         assert "getPanelModule" in answer.text
         other = server.get("/viewers/ohif.js", headers={"Origin": "https://elsewhere.example"})
         assert other.status_code == 403
-        assert server.get("/look").status_code == 200
+        assert server.get("/look?study=1.2&fixed=1.2.3&moving=1.2.4").status_code == 200
         assert server.post("/v1/dicomweb/registrations", json={}).status_code == 401
