@@ -61,11 +61,12 @@ def measure() -> None:
             server.terminate()
 
 
-def serve(on_ready: Callable[[str], object], **settings: Any) -> None:
-    """A server with the model that does nothing; on_ready hears its address."""
+def serve(on_ready: Callable[[str], object], null: bool = True, **settings: Any) -> None:
+    """A server; on_ready hears its address. null: with the model that does nothing alone."""
     from retreg_server.commands.serve import listening_socket
     from retreg_server.serving.app import create_app
     from retreg_server.serving.http.server import HttpServer
+    from retreg_server.serving.service import executor_of
     from retreg_server.serving.settings import Settings
     from retreg_server.serving.workers.executor import LocalExecutor
 
@@ -77,9 +78,9 @@ def serve(on_ready: Callable[[str], object], **settings: Any) -> None:
         chosen,
         lambda settings, metrics: LocalExecutor(
             settings.devices, metrics.restarts.inc, "null_engine:worker"
-        ),
+        ) if null else executor_of(settings, metrics),
         on_ready=lambda: on_ready(url),
-    )
+    )  # fmt: skip
     HttpServer(app, chosen).run(sockets=[listener])
 
 
