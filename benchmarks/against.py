@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -123,7 +123,7 @@ def measured(tasks: list[Task], builds: dict[str, Path], runs: int) -> dict[Key,
         servants = {name: servant(root) for name, root in builds.items()}
         for run in range(runs + 1):
             for name in sorted(servants, reverse=bool(run % 2)):
-                figures = answered(servants[name], task)
+                figures = answered(servants[name], task[1:])
                 if run > 0:  # the first one loads what the others have
                     found.setdefault((task.kind, name), []).append(figures)
         for each in servants.values():
@@ -141,13 +141,14 @@ def servant(root: Path) -> Servant:
     )
 
 
-def answered(servant: Servant, task: Task) -> Figures:
-    """What the servant took for a task."""
+def answered(servant: Servant, told: Sequence[str | Path]) -> Figures:
+    """What the servant took for what it is told; what else it says is left out."""
     assert servant.stdin is not None
     assert servant.stdout is not None
-    servant.stdin.write(json.dumps([str(each) for each in task[1:]]) + "\n")
+    servant.stdin.write(json.dumps([str(each) for each in told]) + "\n")
     servant.stdin.flush()
-    figures: Figures = json.loads(servant.stdout.readline())
+    line = next(line for line in servant.stdout if line.startswith("{"))
+    figures: Figures = json.loads(line)
     return figures
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import permutations
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,7 @@ from retreg.image import Image
 from retreg.messages import RegistrationRequest
 from retreg_server.evaluation.bench import scores_of
 from retreg_server.evaluation.cases import Case, Pair, random_for, subset
-from retreg_server.evaluation.retina import SAME_EYE_GROUPS, retina_cases
+from retreg_server.evaluation.retina import different_eyes, retina_cases
 from retreg_server.registration.engine import register
 
 SETS = ("multimodal", "same-eye")
@@ -94,8 +93,7 @@ def cases_of(data: Path, half: int | None) -> tuple[list[Case], list[Case]]:
     right = right if half is None else right[half::2]
     wrong = [
         Case("different-eyes", f"{a.name}-{b.name}", lambda a=a, b=b: mixed(a, b), right=False)
-        for a, b in permutations(right, 2)
-        if not any({a.name, b.name} <= group for group in SAME_EYE_GROUPS)
+        for a, b in different_eyes(right)
     ]
     return right, wrong
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from retreg.errors import RegistrationError
 from retreg.messages import RegistrationRequest
 from retreg_server.evaluation.cases import Case, subset
 from retreg_server.evaluation.crops import part_cases
-from retreg_server.evaluation.retina import SAME_EYE_GROUPS, retina_cases
+from retreg_server.evaluation.retina import different_eyes, retina_cases
 from retreg_server.registration.engine import register
 
 SETS = ("multimodal", "same-eye", "warped")
@@ -59,12 +58,8 @@ def main() -> None:
 
 
 def _different(cases: list[Case], at_most: int) -> list[tuple[Case, Case]]:
-    """Pairs of cases that show different eyes."""
-    apart = [
-        both
-        for both in permutations(cases, 2)
-        if not any({each.name for each in both} <= names for names in SAME_EYE_GROUPS)
-    ]
+    """Pairs of cases that show different eyes, by chance."""
+    apart = different_eyes(cases)
     order = np.random.default_rng(0).permutation(len(apart))[:at_most]
     return [apart[n] for n in order]
 

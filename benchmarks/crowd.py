@@ -9,13 +9,10 @@ from __future__ import annotations
 import io
 import resource
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import requests
@@ -30,19 +27,13 @@ SPARE = 200  # descriptors for everything else
 def main() -> None:
     """Print the table."""
     allow_many_files()
-    command = [sys.executable, str(Path(__file__).with_name("server.py")), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().strip()
-            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, allow_many_files())
-            bench.say(f"{'memory before':<50}{bench.memory(process.pid)}")
-            sessions(url)
-            bench.say(f"{'memory with the sessions':<50}{bench.memory(process.pid)}")
-            connections(url)
-            bench.say(f"{'memory afterwards':<50}{bench.memory(process.pid)}")
-        finally:
-            process.terminate()
+    with bench.running() as (url, pid):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, allow_many_files())
+        bench.say(f"{'memory before':<50}{bench.memory(pid)}")
+        sessions(url)
+        bench.say(f"{'memory with the sessions':<50}{bench.memory(pid)}")
+        connections(url)
+        bench.say(f"{'memory afterwards':<50}{bench.memory(pid)}")
 
 
 def allow_many_files() -> tuple[int, int]:

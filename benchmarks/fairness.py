@@ -7,13 +7,11 @@ Starts the server of benchmarks/server.py.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import requests
@@ -53,15 +51,9 @@ class FromAddress(HTTPAdapter):
 def main() -> None:
     """Print the table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    command = [sys.executable, str(Path(__file__).with_name("server.py")), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().strip()
-            crowd(url, seconds)
-            health(url)
-        finally:
-            process.terminate()
+    with bench.running() as (url, _):
+        crowd(url, seconds)
+        health(url)
 
 
 def crowd(url: str, seconds: float) -> None:

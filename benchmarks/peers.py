@@ -58,8 +58,7 @@ def measured(
             taken: dict[Contestant, list[float]] = defaultdict(list)
             for run in range(runs + 1):
                 for each in sorted(CONTESTANTS, reverse=bool(run % 2)):
-                    model, transform = each
-                    figures = answered(process, task._replace(model=model, transform=transform))
+                    figures = answered(process, (task.fixed, task.moving, *each))
                     if run > 0:  # the first one loads what the others have
                         taken[each].append(float(figures["cpu_s"]))
                     else:

@@ -54,7 +54,6 @@ READS_AND_WRITES = {  # by stage
     "quality": ("both images, transform", "agreement, verdict"),
     "finding the objects": ("both volumes", "masks of the objects; cubic voxels"),
     "searching rotations": ("coarse grids", "the best rotations"),
-    "searching the other direction": ("coarse grids", "the best rotations back"),
     "comparing the best rotations": ("coarse grids", "one start each way"),
     "aligning precisely": ("cubic voxels, starts", "affine each way"),
     "placing keypoints": ("affine", "pairs of keypoints"),

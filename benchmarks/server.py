@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,21 @@ def main() -> None:
 
 def measure() -> None:
     """Print the table."""
-    with subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
+    with running() as (url, pid):
+        for name, value in measurements(url, pid):
+            say(f"{name:<66}{value}")
+
+
+@contextmanager
+def running(script: str = __file__) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server that the script starts with --serve."""
+    command = [sys.executable, script, "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         try:
-            url = server.stdout.readline().strip()
-            for name, value in measurements(url, server.pid):
-                say(f"{name:<66}{value}")
+            yield process.stdout.readline().strip(), process.pid
         finally:
-            server.terminate()
+            process.terminate()
 
 
 def serve(on_ready: Callable[[str], object], null: bool = True, **settings: Any) -> None:

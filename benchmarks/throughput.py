@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,20 +37,13 @@ def main() -> None:
     if args.serve:
         bench.serve(bench.say, null=False, queue_size=max(CLIENTS))
         return
-    with subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            url = process.stdout.readline().strip()
-            pairs = distinct_pairs()
-            ordered(url, next(pairs))  # loads the model
-            bench.say(f"{os.cpu_count()} cores, pictures of {SIDE} pixels, {args.jobs} jobs a row")
-            bench.say(f"{'clients':>8}{'in an hour':>12}{'wait, s':>10}{'processor s each':>20}")
-            for clients in CLIENTS:
-                bench.say(row(url, process.pid, clients, [next(pairs) for _ in range(args.jobs)]))
-        finally:
-            process.terminate()
+    with bench.running(__file__) as (url, pid):
+        pairs = distinct_pairs()
+        ordered(url, next(pairs))  # loads the model
+        bench.say(f"{os.cpu_count()} cores, pictures of {SIDE} pixels, {args.jobs} jobs a row")
+        bench.say(f"{'clients':>8}{'in an hour':>12}{'wait, s':>10}{'processor s each':>20}")
+        for clients in CLIENTS:
+            bench.say(row(url, pid, clients, [next(pairs) for _ in range(args.jobs)]))
 
 
 def distinct_pairs() -> Iterator[tuple[Image, Image]]:

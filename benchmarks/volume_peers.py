@@ -12,7 +12,6 @@ the folder of test images of `retreg evaluate`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,11 +20,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from against import ROOT, Figures, Servant, answered
 
 from retreg_server.evaluation.brain import brain_cases
 from retreg_server.evaluation.cases import subset
 
-ROOT = Path(__file__).parents[1]
 THREADS = 2
 FIGURES = ("wall_s", "cpu_s", "peak_gb")
 # What all processes run: one line in, two files; one line out, what it took.
@@ -66,7 +65,6 @@ def method(fixed, moving):
                           outprefix=folder + "/syn", random_seed=1)
 """
 PEERS = {"elastix": (ELASTIX, "affine"), "ants": (ANTS, "deformable")}
-Figures = dict[str, float]
 
 
 def main() -> None:
@@ -119,7 +117,7 @@ def measured(
     return found
 
 
-def servant(python: str, method: str) -> subprocess.Popen[str]:
+def servant(python: str, method: str) -> Servant:
     """A process that registers by the method."""
     path = os.pathsep.join(str(ROOT / part) for part in ("SlicerRetReg", "server"))
     threads = ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
@@ -130,21 +128,10 @@ def servant(python: str, method: str) -> subprocess.Popen[str]:
     )
 
 
-def answered(process: subprocess.Popen[str], pair: tuple[str, str]) -> Figures:
-    """What the process took for a pair; what else it says is left out."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(pair) + "\n")
-    process.stdin.flush()
-    line = next(line for line in process.stdout if line.startswith("{"))
-    figures: Figures = json.loads(line)
-    return figures
-
-
 def report(name: str, found: list[list[Figures]]) -> None:
     """Medians of both and their ratio, one line for each figure."""
     for figure in FIGURES:
-        peer, ours = (statistics.median(each[figure] for each in side) for side in found)
+        peer, ours = (statistics.median(float(each[figure]) for each in side) for side in found)
         print(f"| {name} | {figure} | {peer:.2f} | {ours:.2f} | {ours / peer:.2f} |", flush=True)
 
 

@@ -168,20 +168,23 @@ def _warped_pair(path: Path) -> Pair:
     return Pair(fixed, moving, points, truth(points), error_unit_mm=unit)
 
 
-def _different_eyes(cases: list[Case]) -> list[Case]:
+def different_eyes(cases: list[Case]) -> list[tuple[Case, Case]]:
     """Every ordered combination of two different eyes; both eyes of a person are different too."""
+    return [
+        (first, second)
+        for first, second in permutations(cases, 2)
+        if not any({first.name, second.name} <= group for group in SAME_EYE_GROUPS)
+    ]
 
-    def same(first: str, second: str) -> bool:
-        return any({first, second} <= group for group in SAME_EYE_GROUPS)
 
+def _different_eyes(cases: list[Case]) -> list[Case]:
     return [
         _wrong(
             "different-eyes",
             f"{first.name}-{second.name}",
             partial(_mixed, first.load, second.load),
         )
-        for first, second in permutations(cases, 2)
-        if not same(first.name, second.name)
+        for first, second in different_eyes(cases)
     ]
 
 
