@@ -122,8 +122,10 @@ def test_a_keypoint_far_from_a_slice_is_not_drawn_on_it():
     image = Image(np.zeros((1, 60, 60, 60), np.int16), grid)
     far = Keypoints(grid.centre[None] + [[0, 0, 25.0]], np.ones(1), np.ones(1, bool))
     axial, coronal, _ = views(grid)
-    assert not (overlays._with_keypoints(image, axial, far) == INLIER).all(axis=2).any()
-    assert (overlays._with_keypoints(image, coronal, far) == INLIER).all(axis=2).any()
+    for view, is_drawn in ((axial, False), (coronal, True)):
+        rgb = shown(image, Affine.identity(), view)
+        drawn = overlays._with_keypoints(rgb, view, far, is_slice=True)
+        assert (drawn == INLIER).all(axis=2).any() == is_drawn
 
 
 def test_the_sheet_carries_verdict_and_counts(monkeypatch):

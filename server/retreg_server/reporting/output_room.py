@@ -24,7 +24,7 @@ def refuse_large_result(fixed: Image, moving: Image) -> None:
 
     The warped image has the grid of the fixed and the voxels of the moving one.
     """
-    warped = int(np.prod(fixed.grid.size)) * len(moving.array) * moving.array.itemsize
+    warped = _warped_bytes(fixed, moving)
     if fixed.array.nbytes + moving.array.nbytes + 2 * warped > MOST_AT_ONCE_BYTES:
         raise TooLargeError(
             f"The moving image would have {gigabytes(warped)} of voxels on the grid of the fixed "
@@ -37,10 +37,15 @@ def needed_bytes(fixed: Image, moving: Image, curved: bool, maps: bool) -> int:
 
     curved: whether the transform may be a field of displacements.
     """
-    voxels = int(np.prod(fixed.grid.size))
-    per_voxel = len(moving.array) * moving.array.itemsize * (2 if fixed.is_picture else 1)
-    per_voxel += 2 * FIELD_BYTES * curved + MAP_BYTES * MAPS * maps  # there and back
-    return fixed.array.nbytes + voxels * per_voxel + SMALL_FILES_BYTES
+    warped = _warped_bytes(fixed, moving) * (2 if fixed.is_picture else 1)
+    per_voxel = 2 * FIELD_BYTES * curved + MAP_BYTES * MAPS * maps  # there and back
+    others = int(np.prod(fixed.grid.size)) * per_voxel
+    return fixed.array.nbytes + warped + others + SMALL_FILES_BYTES
+
+
+def _warped_bytes(fixed: Image, moving: Image) -> int:
+    """Of the moving image on the grid of the fixed one."""
+    return int(np.prod(fixed.grid.size)) * len(moving.array) * moving.array.itemsize
 
 
 def check_room(folder: Path, names: tuple[str, ...], count: int) -> None:

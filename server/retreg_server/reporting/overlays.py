@@ -100,11 +100,7 @@ def _picture_rows(fixed: Image, moving: Image, result: RegistrationResult) -> li
     view = views(fixed.grid)[0]
     small = shrunk(fixed, PANEL), shrunk(moving, PANEL)
     parts = shown_part(fixed), shown_part(moving)
-    at_rest = _Layer.of(small[0], parts[0], Affine.identity(), view)
-    before, after = (
-        _in_turn(at_rest, _Layer.of(small[1], parts[1], by, view))
-        for by in (Affine.identity(), result.transform)
-    )
+    _, before, after = _boards(small, parts, result.transform, view)
     rows = [[Panel("Before", before), Panel("After", after)]]
     if max(fixed.grid.size) > PANEL:
         windows = _windows(fixed, parts, result.transform, view)
@@ -112,20 +108,35 @@ def _picture_rows(fixed: Image, moving: Image, result: RegistrationResult) -> li
         rows.append([Panel("After, a detail pixel by pixel", detail) for detail in details])
     both = (small[0], result.fixed_keypoints), (small[1], result.moving_keypoints)
     names = "Keypoints in the fixed image", "Keypoints in the moving image"
-    panels = [_with_keypoints(image, views(image.grid)[0], keypoints) for image, keypoints in both]
+    panels = []
+    for image, keypoints in both:
+        whole = views(image.grid)[0]
+        rgb = shown(image, Affine.identity(), whole)
+        panels.append(_with_keypoints(rgb, whole, keypoints, is_slice=False))
     return [*rows, [Panel(*each) for each in zip(names, panels, strict=True)]]
 
 
 def _volume_rows(fixed: Image, moving: Image, result: RegistrationResult) -> list[list[Panel]]:
-    rows = []
+    rows, parts = [], (shown_part(fixed), shown_part(moving))
     for plane, view in zip(PLANES, views(fixed.grid), strict=True):
-        before = checkerboard(fixed, moving, Affine.identity(), view)
-        after = checkerboard(fixed, moving, result.transform, view)
-        keypoints = _with_keypoints(fixed, view, result.fixed_keypoints)
+        at_rest, before, after = _boards((fixed, moving), parts, result.transform, view)
+        keypoints = _with_keypoints(at_rest, view, result.fixed_keypoints, is_slice=True)
         titles = f"Before, {plane}", f"After, {plane}", "Keypoints in the fixed image"
         panels = before, after, keypoints
         rows.append([Panel(*each) for each in zip(titles, panels, strict=True)])
     return rows
+
+
+def _boards(
+    images: tuple[Image, Image], parts: tuple[Image, Image], transform: Transform, view: Grid
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fixed image alone, and its checkerboards with the moving one before and after."""
+    at_rest = _Layer.of(images[0], parts[0], Affine.identity(), view)
+    before, after = (
+        _in_turn(at_rest, _Layer.of(images[1], parts[1], by, view))
+        for by in (Affine.identity(), transform)
+    )
+    return at_rest.rgb, before, after
 
 
 def _windows(
@@ -148,16 +159,18 @@ def _windows(
     return windows
 
 
-def _with_keypoints(image: Image, view: Grid, keypoints: Keypoints) -> np.ndarray:
-    """The image in the plane of view with rings: green inliers, red outliers.
+def _with_keypoints(
+    rgb: np.ndarray, view: Grid, keypoints: Keypoints, is_slice: bool
+) -> np.ndarray:
+    """What is shown in the plane of view with rings: green inliers, red outliers.
 
-    Of a volume those within NEAR_MM of the plane; a ring shrinks with the distance.
+    In a slice of a volume those within NEAR_MM of it; a ring shrinks with the distance.
     """
-    picture = Picture.fromarray(shown(image, Affine.identity(), view))
+    picture = Picture.fromarray(rgb)
     draw = ImageDraw.Draw(picture)
     depth_mm = float(np.linalg.norm(view.world_from_index[:3, 2]))
     index = view.index(keypoints.points)
-    distances = np.abs(index[:, 2]) * depth_mm * (not image.is_picture)
+    distances = np.abs(index[:, 2]) * depth_mm * is_slice
     for n in np.argsort(-distances):
         if distances[n] <= NEAR_MM:
             radius = 7 - 4 * distances[n] / NEAR_MM
