@@ -159,14 +159,14 @@ def is_alive(pid):
 def test_a_pair_whose_process_dies_does_not_stop_the_others(eyes, tmp_path, monkeypatch):
     from retreg_server.batch import one_pair
 
-    real = one_pair.read_images
+    real = one_pair.read_pair
 
-    def deadly(inputs):
-        if inputs[0][0].name == "2_A.png":
+    def deadly(fixed, moving, masks):
+        if fixed[0].name == "2_A.png":
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(inputs)
+        return real(fixed, moving, masks)
 
-    monkeypatch.setattr(one_pair, "read_images", deadly)
+    monkeypatch.setattr(one_pair, "read_pair", deadly)
     words = ["batch", str(eyes), "--pair", "[12]_A.png", "[12]_B.png", "-o", str(tmp_path)]
     assert main(words) == 2  # brackets are no stars
     table = tmp_path / "t.csv"

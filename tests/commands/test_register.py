@@ -221,7 +221,7 @@ def test_without_a_verb_the_help_is_shown(capsys):
 
 def test_a_mistake_of_the_program_is_no_traceback(a_fundus_pair, tmp_path, capsys, monkeypatch):
     folder, _ = a_fundus_pair
-    monkeypatch.setattr("retreg.files.read_images", _bug)
+    monkeypatch.setattr("retreg.files.read_pair", _bug)
     files = [str(folder / "colour.png"), str(folder / "angiogram.png")]
     assert main(["register", *files, "-o", str(tmp_path / "o")]) == 70
     error = capsys.readouterr().err

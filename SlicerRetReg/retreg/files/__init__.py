@@ -6,7 +6,7 @@ imported when a file of their kind is read or written.
 
 from __future__ import annotations
 
-from retreg.files.images import read_image, read_images, write_image
+from retreg.files.images import read_image, read_images, read_pair, write_image
 from retreg.files.markups import read_markups, write_markups
 from retreg.files.transforms import read_transform, write_transform
 
@@ -14,6 +14,7 @@ __all__ = [
     "read_image",
     "read_images",
     "read_markups",
+    "read_pair",
     "read_transform",
     "write_image",
     "write_markups",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from retreg.files.nifti import NiftiGeometry, contradiction, read_nifti_header
 from retreg.files.pictures import read_picture, write_png
 from retreg.files.volumes import VOLUME_SUFFIXES, read_volume, write_volume
 from retreg.image import Image
+from retreg.masks import counting
 
 
 def read_image(
@@ -81,6 +82,24 @@ def read_images(
                 "so crop them or make them coarser."
             ) from None
     return images
+
+
+def read_pair(
+    fixed: tuple[str | Path, int | None],
+    moving: tuple[str | Path, int | None],
+    masks: Mapping[str, Path],
+    nifti_geometry: NiftiGeometry = "itk",
+) -> tuple[Image, Image]:
+    """The fixed and the moving image, each by its path and frame, as of read_images.
+
+    masks: files by role, "fixed" or "moving", of the images that have one (see retreg.masks).
+    Raises InputError for a mask that does not fit.
+    """
+    read = read_images((fixed, moving), nifti_geometry)
+    images = dict(zip(("fixed", "moving"), read, strict=True))
+    for role, mask in masks.items():
+        images[role] = counting(images[role], read_image(mask, None, nifti_geometry), role)
+    return images["fixed"], images["moving"]
 
 
 def _noted(path: Path, image: Image) -> Image:

@@ -12,11 +12,9 @@ from typing import Any
 from PIL import Image as Picture
 
 from retreg.errors import FileError, RetRegError
-from retreg.files import read_image, read_images
+from retreg.files import read_pair
 from retreg.files.names import usable_name
-from retreg.image import Image
 from retreg.initial import initial_map
-from retreg.masks import counting
 from retreg.messages import RegistrationRequest, Scalar
 from retreg_server.batch.pairs import Pair
 from retreg_server.registration import engine
@@ -83,7 +81,7 @@ def register_pair(pair: Pair, order: Order, folder: Path) -> None:
     check_writable(folder)
     try:
         sources = _sources(pair)
-        fixed, moving = _images(pair)
+        fixed, moving = read_pair((pair.fixed, None), (pair.moving, None), pair.masks)
         refuse_large_result(fixed, moving)
         model = order.model or default_model(fixed, moving)
         get_model(model).info.refuse_idle(order.options)
@@ -133,15 +131,6 @@ def _stamp(pair: Pair, order: Order) -> dict[str, Any]:
         for name, value in given.items()
         if value
     }
-
-
-def _images(pair: Pair) -> tuple[Image, Image]:
-    """The fixed and the moving image, with their masks if there are some."""
-    read = read_images([(pair.fixed, None), (pair.moving, None)])
-    images = dict(zip(("fixed", "moving"), read, strict=True))
-    for role, mask in pair.masks.items():
-        images[role] = counting(images[role], read_image(mask), role)
-    return images["fixed"], images["moving"]
 
 
 def _sources(pair: Pair) -> list[Any]:

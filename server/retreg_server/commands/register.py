@@ -106,13 +106,12 @@ def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Register, write the results, print the verdict; 0 for accept and check, 3 for fail."""
-    from retreg.files import read_images
+    from retreg.files import read_pair
     from retreg_server.reporting.result_folder import check_writable, cleared, refuse_inputs_within
 
     check_writable(args.out)
     refuse_inputs_within(args.out, [args.fixed, args.moving, *_masks(args).values()])
-    fixed, moving = read_images(_inputs(args), args.nifti_geometry)
-    fixed, moving = _counting(args, fixed, "fixed"), _counting(args, moving, "moving")
+    fixed, moving = read_pair(*_inputs(args), _masks(args), args.nifti_geometry)
     _check_outputs(args, fixed, moving)
     objects = _dicom_sources(args, moving)
     vessels = _vessels(fixed) if args.maps == "vessels" else None
@@ -171,25 +170,19 @@ def _masks(args: argparse.Namespace) -> dict[str, Path]:
     return {role: path for role, path in given.items() if path}
 
 
-def _counting(args: argparse.Namespace, image: Image, role: str) -> Image:
-    """The image with its mask, if there is one."""
-    from retreg.files import read_image
-    from retreg.masks import counting
-
-    mask = _masks(args).get(role)
-    return counting(image, read_image(mask, None, args.nifti_geometry), role) if mask else image
-
-
 def _vessels(fixed: Image) -> Image:
     from retreg_server.registration.engine import vessel_labels  # not needed with --server
 
     return vessel_labels(fixed)
 
 
-def _inputs(args: argparse.Namespace) -> tuple[tuple[Path, int | None], ...]:
+def _inputs(
+    args: argparse.Namespace
+) -> tuple[tuple[Path, int | None], tuple[Path, int | None]]:
     """Path and frame of the fixed and of the moving image."""
     frames = ((args.fixed, args.fixed_frame), (args.moving, args.moving_frame))
-    return tuple((path, args.frame if frame is None else frame) for path, frame in frames)
+    fixed, moving = ((path, args.frame if frame is None else frame) for path, frame in frames)
+    return fixed, moving
 
 
 def _dicom_sources(args: argparse.Namespace, moving: Image) -> tuple[Source, Source] | None:
