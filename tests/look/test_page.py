@@ -79,6 +79,14 @@ def pixel_in_picture(page: Page, size: tuple[int, int], point) -> tuple[float, f
     return left + (point[0] + 0.5) * scale, top + (point[1] + 0.5) * scale
 
 
+def choose_point(page: Page, number: int) -> None:
+    """In the list of keypoints."""
+    page.run(
+        f"(list => {{ list.selectedIndex = {number}; list.dispatchEvent(new Event('input')); }})"
+        "(document.getElementById('list'))"
+    )
+
+
 def choose(page: Page, control: str, value: str) -> None:
     page.run(
         f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('input')); }})"
@@ -126,10 +134,7 @@ def test_the_smoothing_that_is_set_is_the_one_that_is_stored(page, shown):
     before = read_result(folder).result
     choose(page, "way", "tps")
     choose(page, "smoothing", "0")
-    page.run(
-        "(list => { list.selectedIndex = 2; list.dispatchEvent(new Event('input')); })"
-        "(document.getElementById('list'))"
-    )
+    choose_point(page, 2)
     page.run("document.getElementById('toggle').click()")
     page.wait_for("/off/.test(document.getElementById('list').options[2].text)")
     residuals = page.run("[...document.getElementById('list').options].map(o => o.text)")
@@ -215,10 +220,7 @@ def test_a_volume_is_made_larger_by_ctrl_and_the_wheel_around_the_mouse(page, sh
     before = read_result(folder)
     points = before.result.fixed_keypoints.points
     choose(page, "side", "fixed")
-    page.run(
-        "(list => { list.selectedIndex = 3; list.dispatchEvent(new Event('input')); })"
-        "(document.getElementById('list'))"
-    )
+    choose_point(page, 3)
     at = in_slice(page, before.fixed.grid, points[3], number)
     mouse = np.round([at["x"], at["y"]])
     larger = 1.002**500
@@ -275,10 +277,7 @@ def test_a_chosen_point_that_is_out_of_sight_comes_into_sight(page, shown):
     at = in_slice(page, grid, grid.corners()[0] * 0.8 + grid.centre * 0.2, 1)
     wheel(page, (at["x"], at["y"]), -900, CTRL)
     away = drawn(page)
-    page.run(
-        "(list => { list.selectedIndex = 2; list.dispatchEvent(new Event('input')); })"
-        "(document.getElementById('list'))"
-    )
+    choose_point(page, 2)
     seen = drawn(page)
     assert seen != away
     assert max(seen[::4]) > 0, "it lies within the head"

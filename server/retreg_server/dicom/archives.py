@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from retreg.errors import InputError
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # of what the settings name
 _KEYS = {"url", "user", "password_file", "token_file"}
 
 
@@ -63,7 +63,7 @@ def archive_named(archives: Mapping[str, Archive], name: str | None) -> Archive:
 
 
 def _archive(name: str, entry: Any) -> Archive:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError(f"The archive {name!r} needs a name of small letters, digits, - and _.")
     if not isinstance(entry, Mapping) or not set(entry) <= _KEYS or "url" not in entry:
         raise InputError(

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from retreg.dicom.objects import KINDS
 from retreg.errors import InputError
 from retreg.messages import Scalar
+from retreg_server.dicom.archives import NAME
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TITLE = re.compile(r"(?! )[\x20-\x5b\x5d-\x7e]{1,16}(?<! )")
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Entry = TypeVar("_Entry")
@@ -130,7 +130,7 @@ def _entries(
     if not isinstance(table, Mapping) or not all(isinstance(e, Mapping) for e in table.values()):
         raise InputError(f"The setting {kind} is no table; write [{kind}.NAME] above each one.")
     for name in table:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise InputError(
                 f"The entry {name!r} of {kind} needs a name of small letters, digits, - and _."
             )

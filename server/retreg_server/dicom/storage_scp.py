@@ -24,7 +24,7 @@ from retreg.files.dicom_header import read_object
 from retreg_server.dicom.peers import Sender
 from retreg_server.dicom.rules import facts_of
 
-SUCCESS, NO_ROOM, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+NO_ROOM, WRONG_CLASS, NOT_UNDERSTOOD = 0xA700, 0xA900, 0xC000
 MOST_ASSOCIATIONS = 16
 _REQUEST_BYTES = 1 << 18  # before an association stands
 _VERIFICATION = "1.2.840.10008.1.1"

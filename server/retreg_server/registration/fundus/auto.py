@@ -136,7 +136,6 @@ def refined(
 def _evidence(found: GlobalFit) -> dict[str, float]:
     forward, backward = found.forward, found.backward
     large, small = np.linalg.svd(forward.moving_from_fixed[:2, :2], compute_uv=False)
-    zoom = max(found.fixed.vessels.shape) / max(found.moving.vessels.shape)  # 1 at equal scale
     evidence = {
         "matches": float(len(forward.matches)),
         "inliers": float(forward.inliers.sum()),
@@ -147,7 +146,7 @@ def _evidence(found: GlobalFit) -> dict[str, float]:
         "vessel_deviations": forward.agreement.deviations,
         "vessel_score": found.score,
         "fallback_used": float(found.searched),
-        "scale": float(zoom * np.sqrt(large * small)),
+        "scale": found.scale,
         "anisotropy": float(large / small),
         "overlap": forward.agreement.overlap,
     }

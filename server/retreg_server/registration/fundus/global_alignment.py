@@ -77,6 +77,12 @@ class GlobalFit:
     def searched(self) -> bool:
         return self.lead > 0
 
+    @property
+    def scale(self) -> float:
+        """Moving over fixed field length per length, where either may have been shrunk."""
+        zoom = max(self.fixed.vessels.shape) / max(self.moving.vessels.shape)  # 1 at equal scale
+        return zoom * float(np.sqrt(abs(np.linalg.det(self.forward.moving_from_fixed[:2, :2]))))
+
 
 def global_alignment(
     fixed: Picture,
@@ -162,10 +168,8 @@ def _found_part(
 
 def _shows_parts(found: GlobalFit) -> bool:
     """Whether the pictures share little, or one shows much less: the search is good at the rest."""
-    zoom = max(found.fixed.vessels.shape) / max(found.moving.vessels.shape)
-    scale = zoom * float(np.sqrt(np.linalg.det(found.forward.moving_from_fixed[:2, :2])))
     overlap = max(found.forward.agreement.overlap, found.backward.agreement.overlap)
-    return max(scale, 1 / scale) > MUCH_LESS or overlap < LITTLE
+    return max(found.scale, 1 / found.scale) > MUCH_LESS or overlap < LITTLE
 
 
 def _is_plausible(found: GlobalFit, least: float = PLAUSIBLE_DEVIATIONS) -> bool:

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from retreg.errors import InputError
+from retreg_server.dicom.archives import NAME
 
 EXAMPLE = "/look?study=1.2.3&fixed=1.2.3.4&moving=1.2.3.5"
 _UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")
-_WORD = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _STUDIES = ("study", "fixedStudy", "movingStudy")
 _SERIES = ("fixed", "moving")
 _WORDS = {"archive": "the name of an archive", "model": "the name of a model"}
@@ -58,5 +58,5 @@ def _missing(values: dict[str, str]) -> str:
 
 def _unusable(name: str, text: str) -> str:
     if name in _WORDS:
-        return "" if _WORD.fullmatch(text) else f"{name} is not {_WORDS[name]}"
+        return "" if NAME.fullmatch(text) else f"{name} is not {_WORDS[name]}"
     return "" if _UID.fullmatch(text) else f"{name} is no UID, which has digits and dots only"
